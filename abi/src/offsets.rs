@@ -1,0 +1,152 @@
+//! Where the running kernel keeps what the programs read: byte offsets, found in its BTF before load.
+
+/// An offset that the running kernel does not have. Whatever needs it is left out, never read at 0.
+pub const ABSENT: u32 = u32::MAX;
+
+/// How to find one offset: the struct and the member's path. Alternatives are separated by `|`, tried in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Field of [`Offsets`].
+    pub field: &'static str,
+    /// Kernel struct.
+    pub of: &'static str,
+    /// Member path, dots between levels.
+    pub path: &'static str,
+}
+
+macro_rules! offsets {
+    ($($field:ident: $of:literal $path:literal,)*) => {
+        /// Byte offsets of kernel members.
+        ///
+        /// Sources: `include/linux/{sched,fs,dcache,mount,cgroup-defs,kernfs,binfmts}.h`, `fs/mount.h`,
+        /// `include/net/{sock,af_unix}.h`; 5.10 to 7.2.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Offsets {
+            $(#[doc = concat!("`", $of, ".", $path, "`")] pub $field: u32,)*
+            /// `ovl_inode.__upperdentry`, counted from its embedded `vfs_inode`.
+            pub ovl_upper: u32,
+            /// A pointer in `ovl_inode` that is set when there is a lower inode (before 6.5), counted from `vfs_inode`.
+            pub ovl_lower: u32,
+            /// `ovl_inode.oe` (since 6.5), counted from `vfs_inode`.
+            pub ovl_entry: u32,
+            /// `ovl_entry.__numlower` (since 6.5).
+            pub ovl_entry_numlower: u32,
+        }
+
+        impl Offsets {
+            /// Members that have to be there on every kernel, in the order of the struct's fields.
+            pub const MEMBERS: &'static [Member] = &[
+                $(Member { field: stringify!($field), of: $of, path: $path },)*
+            ];
+
+            /// Nothing known yet.
+            pub const UNKNOWN: Self = Self {
+                $($field: ABSENT,)*
+                ovl_upper: ABSENT,
+                ovl_lower: ABSENT,
+                ovl_entry: ABSENT,
+                ovl_entry_numlower: ABSENT,
+            };
+
+            /// Offsets of [`Self::MEMBERS`] in the order of that list.
+            pub fn from_members(values: &[u32]) -> Self {
+                let mut all = Self::UNKNOWN;
+                let mut value = values.iter().copied();
+                $(all.$field = value.next().unwrap_or(ABSENT);)*
+                all
+            }
+        }
+    };
+}
+
+offsets! {
+    binprm_file: "linux_binprm" "file",
+    binprm_filename: "linux_binprm" "filename",
+    binprm_interp: "linux_binprm" "interp",
+    cgroup_kn: "cgroup" "kn",
+    cgroup_parent_css: "cgroup" "self.parent",
+    cgroup_root: "cgroup" "root",
+    css_cgroup: "cgroup_subsys_state" "cgroup",
+    css_set_default: "css_set" "dfl_cgrp",
+    css_set_subsys: "css_set" "subsys",
+    cred_gid: "cred" "gid",
+    cred_uid: "cred" "uid",
+    dentry_inode: "dentry" "d_inode",
+    dentry_name: "dentry" "d_name|__d_name",
+    dentry_parent: "dentry" "d_parent",
+    fdtable_fd: "fdtable" "fd",
+    fdtable_max: "fdtable" "max_fds",
+    file_dentry: "file" "f_path.dentry",
+    file_flags: "file" "f_flags",
+    file_inode: "file" "f_inode",
+    file_mnt: "file" "f_path.mnt",
+    file_mode: "file" "f_mode",
+    file_private: "file" "private_data",
+    files_fdtable: "files_struct" "fdt",
+    fs_pwd_dentry: "fs_struct" "pwd.dentry",
+    fs_pwd_mnt: "fs_struct" "pwd.mnt",
+    fs_root_dentry: "fs_struct" "root.dentry",
+    fs_root_mnt: "fs_struct" "root.mnt",
+    inode_ino: "inode" "i_ino",
+    inode_mode: "inode" "i_mode",
+    inode_nlink: "inode" "i_nlink|__i_nlink",
+    inode_sb: "inode" "i_sb",
+    inode_size: "inode" "i_size",
+    kernfs_id: "kernfs_node" "id",
+    kernfs_name: "kernfs_node" "name",
+    mm_arg_end: "mm_struct" "arg_end",
+    mm_arg_start: "mm_struct" "arg_start",
+    mm_env_end: "mm_struct" "env_end",
+    mm_env_start: "mm_struct" "env_start",
+    mm_exe: "mm_struct" "exe_file",
+    mnt_ns_inum: "mnt_namespace" "ns.inum",
+    mount_mnt: "mount" "mnt",
+    mount_mountpoint: "mount" "mnt_mountpoint",
+    mount_parent: "mount" "mnt_parent",
+    nsproxy_mnt: "nsproxy" "mnt_ns",
+    sb_dev: "super_block" "s_dev",
+    sb_magic: "super_block" "s_magic",
+    signal_tty: "signal_struct" "tty",
+    sock_daddr: "sock" "__sk_common.skc_daddr",
+    sock_daddr6: "sock" "__sk_common.skc_v6_daddr",
+    sock_dport: "sock" "__sk_common.skc_dport",
+    sock_family: "sock" "__sk_common.skc_family",
+    sock_num: "sock" "__sk_common.skc_num",
+    sock_protocol: "sock" "sk_protocol",
+    sock_rcv_saddr: "sock" "__sk_common.skc_rcv_saddr",
+    sock_rcv_saddr6: "sock" "__sk_common.skc_v6_rcv_saddr",
+    sock_state: "sock" "__sk_common.skc_state",
+    sock_type: "sock" "sk_type",
+    socket_sk: "socket" "sk",
+    task_cgroups: "task_struct" "cgroups",
+    task_comm: "task_struct" "comm",
+    task_cred: "task_struct" "cred",
+    task_files: "task_struct" "files",
+    task_fs: "task_struct" "fs",
+    task_mm: "task_struct" "mm",
+    task_nsproxy: "task_struct" "nsproxy",
+    task_pid: "task_struct" "pid",
+    task_real_parent: "task_struct" "real_parent",
+    task_signal: "task_struct" "signal",
+    task_start: "task_struct" "start_boottime|real_start_time",
+    task_tgid: "task_struct" "tgid",
+    unix_path_dentry: "unix_sock" "path.dentry",
+    unix_path_mnt: "unix_sock" "path.mnt",
+    unix_peer: "unix_sock" "peer",
+    vfsmount_root: "vfsmount" "mnt_root",
+}
+
+/// What else the programs know of the node, fixed at load.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Index of the v1 controller by which tasks are known, in `css_set.subsys`; [`ABSENT`] on a pure v2 node.
+    pub v1_controller: u32,
+    /// 1: an LSM program judges executions before they happen; the tracepoint only adds what needs arguments.
+    pub exec_judged_early: u32,
+    /// 1: an overlay's upper layer was told from its lower one by a trial at start; else drift is blind.
+    pub overlay_proven: u32,
+    /// 1: LSM programs judge connections before they are begun.
+    pub connect_judged_early: u32,
+}
