@@ -1,0 +1,39 @@
+//! Reads BTF, the kernel's own description of its types: where in a struct a member lies.
+//!
+//! Rust emits no relocations for kernel structs (CO-RE), so the enforcer looks up every offset that its eBPF
+//! programs need before it loads them:
+//!
+//! ```no_run
+//! let kernel = ringfence_btf::Btf::from_sys_fs()?;
+//! let dentry: u32 = kernel.offset("file", "f_path.dentry")?; // bytes
+//! # Ok::<(), ringfence_btf::Error>(())
+//! ```
+//!
+//! The one promise: an answer is right or it is an error. A struct that exists twice with different layouts is
+//! [`Error::Ambiguous`] (different drivers do use the same name), and no input makes this crate panic.
+//!
+//! One file per step: `decode` turns bytes into `types`, `lookup` answers questions about structs, `signature` about
+//! functions and tracepoints, `source` finds the bytes.
+
+mod decode;
+mod error;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod hostile;
+mod lookup;
+mod signature;
+mod source;
+mod types;
+
+pub use error::Error;
+pub use lookup::{Member, MemberKind};
+pub use signature::Argument;
+
+/// The types of one kernel, kernel module or eBPF object.
+#[derive(Clone, Debug)]
+pub struct Btf {
+    types: types::Types,
+    /// Ids of every type that has a name, ordered by name; equal names in the order of their ids.
+    by_name: Vec<types::Id>,
+}
