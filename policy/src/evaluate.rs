@@ -1,0 +1,122 @@
+//! The reference: lines read as they are written, without any table.
+
+use ringfence_abi::{Class, Event, Vector};
+
+use crate::line::{Line, Network, Test};
+use crate::observed::{Observed, UnknownOp};
+use crate::rule::RuleId;
+use crate::tables::Tables;
+use crate::vector;
+
+/// Whether an event satisfies a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// It does not.
+    No,
+    /// That depends on facets which are not known.
+    Unknown,
+    /// It does.
+    Yes,
+}
+
+impl From<bool> for Verdict {
+    fn from(holds: bool) -> Self {
+        if holds { Self::Yes } else { Self::No }
+    }
+}
+
+impl<T> Test<T> {
+    /// Judges the values of a facet: one of them must be asked for, none excluded. There may be more values if the
+    /// facet is not wholly known.
+    fn verdict<V>(&self, values: &[V], known: bool, matches: impl Fn(&T, &V) -> bool) -> Verdict {
+        let named = |named: &[T]| values.iter().any(|value| named.iter().any(|wanted| matches(wanted, value)));
+        if named(&self.none) {
+            return Verdict::No;
+        }
+        let found = self.any.is_empty() || named(&self.any);
+        match (known, found) {
+            (true, found) => found.into(),
+            (false, true) if self.none.is_empty() => Verdict::Yes,
+            (false, _) => Verdict::Unknown,
+        }
+    }
+}
+
+impl Line {
+    /// Whether an event satisfies the line.
+    pub fn verdict(&self, event: &Observed) -> Verdict {
+        let listed = |values: &std::collections::BTreeSet<u8>, value| values.is_empty() || values.contains(value);
+        let plain = self.ops.contains(&event.op)
+            && event.flags & self.flags.required == self.flags.required
+            && event.flags & self.flags.refused == 0
+            && listed(&self.families, &event.family)
+            && listed(&self.socket_types, &event.socket_type)
+            && self.destination.verdict(&[event.address], true, Network::contains) == Verdict::Yes
+            && self.port.verdict(&[event.port], true, |a, b| a == b) == Verdict::Yes
+            && self.number.verdict(&[event.number], true, |a, b| a == b) == Verdict::Yes;
+        if !plain {
+            return Verdict::No;
+        }
+        let texts = self.texts.iter().map(|(facet, test)| {
+            test.verdict(&event.texts(*facet), !event.unknown.contains(facet), |pattern, text| pattern.matches(text))
+        });
+        texts.min().unwrap_or(Verdict::Yes)
+    }
+}
+
+/// The kernel side and the lines do not agree about a record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Disagreement {
+    /// The record is of another version.
+    #[error(transparent)]
+    UnknownOp(#[from] UnknownOp),
+    /// The kernel reported a line that the event does not satisfy.
+    #[error("{rule}, line {line}, was reported but the event does not satisfy it")]
+    Invented {
+        /// The rule.
+        rule: RuleId,
+        /// Its line, from 1.
+        line: usize,
+    },
+    /// The kernel did not report a line that the event satisfies.
+    #[error("{rule}, line {line}, was not reported although the event satisfies it")]
+    Missed {
+        /// The rule.
+        rule: RuleId,
+        /// Its line, from 1.
+        line: usize,
+    },
+    /// The kernel reported a line that does not exist.
+    #[error("line {number} of class {class:?} was reported, which has {lines} lines")]
+    NoSuchLine {
+        /// The class.
+        class: Class,
+        /// The bit.
+        number: usize,
+        /// Lines of the class.
+        lines: usize,
+    },
+}
+
+/// Holds the kernel's answer against the lines. `enabled` are the pod's enabled lines of the event's class; the
+/// tables are those of the event's generation.
+pub fn compare(tables: &Tables, enabled: &Vector, event: &Event) -> Result<(), Disagreement> {
+    let observed = Observed::from_event(event)?;
+    let class = observed.class();
+    let lines = tables.lines(class);
+    if let Some(number) = vector::numbers(&event.header.lines).find(|&number| number >= lines.len()) {
+        return Err(Disagreement::NoSuchLine { class, number, lines: lines.len() });
+    }
+    for (number, of) in lines.iter().enumerate() {
+        let (rule, line) = (of.rule.id, of.index + 1);
+        let verdict = of.rule.lines[of.index].verdict(&observed);
+        match (vector::contains(&event.header.lines, number), verdict) {
+            (true, Verdict::No) => return Err(Disagreement::Invented { rule, line }),
+            (false, Verdict::Yes) if vector::contains(enabled, number) => {
+                return Err(Disagreement::Missed { rule, line });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

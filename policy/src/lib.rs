@@ -1,0 +1,42 @@
+//! Rules, rulesets, and what they compile to. Pure: no file, clock or network is touched here.
+//!
+//! One way through the crate: the [`Catalogue`] holds the managed [`Rule`]s, each with lines in a small declarative
+//! language ([`line`]). [`read`] turns YAML into [`Ruleset`]s or a list of [`Diagnostic`]s. [`resolve`] unites the
+//! rulesets that select a pod. [`compile`] turns rules into [`Tables`], which hold what the kernel's maps hold.
+//!
+//! Two matchers keep the kernel honest: [`Tables::matches`] looks up the compiled tables as the kernel does,
+//! [`Line::verdict`] reads the lines themselves. They are tested against each other, and, by means of
+//! [`Observed::from_event`], against the kernel.
+
+pub mod catalogue;
+mod compile;
+mod diagnostic;
+mod evaluate;
+mod keys;
+pub mod line;
+mod matcher;
+mod mitigation;
+mod nearest;
+mod observed;
+mod resolve;
+mod rule;
+mod ruleset;
+mod selector;
+mod tables;
+mod vector;
+mod yaml;
+
+pub use catalogue::{Catalogue, CatalogueError};
+pub use compile::{CompileError, compile};
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use evaluate::{Disagreement, Verdict, compare};
+pub use line::{Line, LineError};
+pub use mitigation::{Mitigation, UnknownMitigation};
+pub use observed::{Observed, UnknownOp, tokens};
+pub use resolve::{Asked, Decision, ResolvedRuleset, RulesetHash, resolve};
+pub use rule::{
+    ATTACK_VERSION, Aliases, Coverage, DecidedBy, NotARuleId, Rule, RuleId, Severity, TACTICS, TierCoverage, Tiers,
+};
+pub use ruleset::{API_VERSION, KIND, RULESET_NAME, Rename, Ruleset, Source, read, renames};
+pub use selector::{Labels, Operator, Requirement, Selector};
+pub use tables::{Generational, LineOf, Prefix, Tables};

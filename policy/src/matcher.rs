@@ -1,0 +1,80 @@
+//! Matching over the compiled tables, step by step as the kernel side does it: hash look-ups, one longest prefix,
+//! and the AND of all facets.
+
+use std::collections::BTreeMap;
+
+use ringfence_abi::{ByteFacet, Entry, Facet, Vector};
+
+use crate::keys::{self, PrefixData};
+use crate::line::{Network, is_path};
+use crate::observed::Observed;
+use crate::tables::{Prefix, Tables};
+use crate::vector;
+
+/// What the kernel's LPM trie answers: the value of the longest stored prefix of the key.
+fn longest<K: PrefixData>(table: &BTreeMap<Prefix<K>, Entry>, key: Prefix<K>) -> Option<&Entry> {
+    (0..=key.bits).rev().find_map(|bits| table.get(&keys::shorten(key, bits)))
+}
+
+impl Tables {
+    /// The lines of the event's class that it satisfies, whether or not any pod enables them.
+    pub fn matches(&self, event: &Observed) -> Vector {
+        let class = event.class();
+        let [flags0, flags1, flags2, _] = event.flags.to_le_bytes();
+        let bytes = [
+            (ByteFacet::Op, event.op as u8),
+            (ByteFacet::Flags0, flags0),
+            (ByteFacet::Flags1, flags1),
+            (ByteFacet::Flags2, flags2),
+            (ByteFacet::Family, event.family),
+            (ByteFacet::SocketType, event.socket_type),
+        ];
+        let bytes = bytes.map(|(facet, value)| self.byte_facet(class, facet)[usize::from(value)]);
+        let keyed = Facet::ALL.map(|facet| self.facet(event, facet));
+        bytes.iter().chain(&keyed).fold(ringfence_abi::ALL, |lines, facet| vector::and(&lines, facet))
+    }
+
+    /// The lines that the event's values of one facet satisfy.
+    fn facet(&self, event: &Observed, facet: Facet) -> Vector {
+        let class = event.class();
+        let default = self.defaults[class as usize][facet as usize].default;
+        let entries = match facet {
+            Facet::Destination => {
+                let key = keys::destination_key(class, &Network::new(event.address, 128));
+                vec![longest(&self.destinations, key)]
+            }
+            Facet::Port => vec![self.numbers.get(&keys::number_key(class, facet, u64::from(event.port)))],
+            Facet::Number => vec![self.numbers.get(&keys::number_key(class, facet, event.number))],
+            Facet::NoAncestorName => {
+                // Each ancestor is judged alone and all must pass; that is what clearing for any of them does.
+                return event.texts(facet).into_iter().fold(default, |lines, name| {
+                    vector::and(&lines, &apply(default, self.text_entries(event, facet, name)))
+                });
+            }
+            _ => event.texts(facet).into_iter().flat_map(|text| self.text_entries(event, facet, text)).collect(),
+        };
+        apply(default, entries)
+    }
+
+    /// The exact and the prefix entry for one text.
+    fn text_entries(&self, event: &Observed, facet: Facet, text: &[u8]) -> Vec<Option<&Entry>> {
+        let (class, role) = (event.class(), keys::role(facet));
+        if is_path(facet) {
+            let exact = keys::path_key(class, role, text).and_then(|key| self.paths.get(&key));
+            vec![exact, longest(&self.path_prefixes, keys::path_prefix_key(class, role, text))]
+        } else {
+            let exact = keys::name_key(class, role, text).and_then(|key| self.names.get(&key));
+            vec![exact, longest(&self.name_prefixes, keys::name_prefix_key(class, role, text))]
+        }
+    }
+}
+
+/// A facet's vector: its default and everything set, without everything cleared.
+fn apply<'a>(default: Vector, entries: impl IntoIterator<Item = Option<&'a Entry>>) -> Vector {
+    let (mut set, mut clear) = (default, ringfence_abi::NONE);
+    for entry in entries.into_iter().flatten() {
+        set = vector::or(&set, &entry.set);
+        clear = vector::or(&clear, &entry.clear);
+    }
+    vector::without(&set, &clear)
+}

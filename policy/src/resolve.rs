@@ -1,0 +1,93 @@
+//! Which rules govern a pod: the union of the rulesets that select it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::mitigation::Mitigation;
+use crate::rule::RuleId;
+use crate::ruleset::Ruleset;
+use crate::selector::Labels;
+
+/// One ruleset's wish for a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Asked {
+    /// Name of the ruleset.
+    pub ruleset: String,
+    /// What it asks for.
+    pub mitigation: Mitigation,
+}
+
+/// What is done about one rule, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Decision {
+    /// The strictest that was asked for.
+    pub mitigation: Mitigation,
+    /// Who asked, the strictest first, then by name. Never empty.
+    pub asked_by: Vec<Asked>,
+}
+
+impl Decision {
+    /// Names of the rulesets that asked for the mitigation which won.
+    pub fn decisive(&self) -> impl Iterator<Item = &str> {
+        let strictest = self.mitigation;
+        self.asked_by.iter().filter(move |asked| asked.mitigation == strictest).map(|asked| asked.ruleset.as_str())
+    }
+}
+
+/// The union of all rulesets that select one pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct ResolvedRuleset {
+    /// Names of the rulesets, sorted.
+    pub rulesets: Vec<String>,
+    /// The rules.
+    pub rules: BTreeMap<RuleId, Decision>,
+}
+
+impl ResolvedRuleset {
+    /// What is done about a rule; nothing if it does not apply.
+    pub fn mitigation(&self, rule: RuleId) -> Option<Mitigation> {
+        self.rules.get(&rule).map(|decision| decision.mitigation)
+    }
+
+    /// SHA-256 over what is enforced: rules and mitigations, whoever asked for them. The same on every node and
+    /// in every version that knows these rules.
+    pub fn hash(&self) -> RulesetHash {
+        let mut hasher = Sha256::new();
+        for (rule, decision) in &self.rules {
+            hasher.update(format!("{rule} {}\n", decision.mitigation));
+        }
+        RulesetHash(hasher.finalize().into())
+    }
+}
+
+/// Hash of a resolved ruleset; shown in hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RulesetHash(pub [u8; 32]);
+
+impl fmt::Display for RulesetHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Resolves the rulesets that select what has these labels; for a rule in several the strictest mitigation wins.
+/// The order of the rulesets does not matter.
+pub fn resolve<'a>(rulesets: impl IntoIterator<Item = &'a Ruleset>, labels: &Labels) -> ResolvedRuleset {
+    let mut resolved = ResolvedRuleset::default();
+    for ruleset in rulesets.into_iter().filter(|ruleset| ruleset.selector.matches(labels)) {
+        resolved.rulesets.push(ruleset.name.clone());
+        for (&rule, &mitigation) in &ruleset.rules {
+            let decision = resolved.rules.entry(rule).or_insert_with(|| Decision { mitigation, asked_by: Vec::new() });
+            decision.mitigation = decision.mitigation.max(mitigation);
+            decision.asked_by.push(Asked { ruleset: ruleset.name.clone(), mitigation });
+        }
+    }
+    resolved.rulesets.sort();
+    for decision in resolved.rules.values_mut() {
+        decision.asked_by.sort_by(|a, b| b.mitigation.cmp(&a.mitigation).then_with(|| a.ruleset.cmp(&b.ruleset)));
+    }
+    resolved
+}

@@ -1,0 +1,134 @@
+//! Union of rulesets, the strictest mitigation, and the hash.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::select;
+use ringfence_abi::{Class, RulesetVectors};
+use ringfence_policy::{
+    Catalogue, Labels, Mitigation, Operator, Requirement, RuleId, Ruleset, Selector, compile, resolve,
+};
+
+fn rule(number: u16) -> RuleId {
+    RuleId::new(number).expect("three digits")
+}
+
+fn ruleset(name: &str, app: Option<&str>, rules: &[(u16, Mitigation)]) -> Ruleset {
+    let match_labels = app.into_iter().map(|app| ("app".to_owned(), app.to_owned())).collect();
+    Ruleset {
+        name: name.into(),
+        description: String::new(),
+        selector: Selector { match_labels, match_expressions: Vec::new() },
+        rules: rules.iter().map(|(number, mitigation)| (rule(*number), *mitigation)).collect(),
+    }
+}
+
+fn labels(app: &str) -> Labels {
+    Labels::from([("app".to_owned(), app.to_owned())])
+}
+
+fn rulesets() -> impl Strategy<Value = Vec<Ruleset>> {
+    let selector = prop_oneof![
+        Just(Selector::default()),
+        select(vec!["web", "db"]).prop_map(|app| Selector { match_labels: labels(app), match_expressions: Vec::new() }),
+        Just(Selector {
+            match_labels: Labels::new(),
+            match_expressions: vec![Requirement { key: "app".into(), operator: Operator::NotIn(vec!["db".into()]) }],
+        }),
+    ];
+    let rules = btree_map((0_u16..6).prop_map(rule), select(Mitigation::ALL.to_vec()), 1..5);
+    vec((selector, rules), 0..6).prop_map(|all| {
+        let named = all.into_iter().enumerate();
+        let ruleset =
+            |(i, (selector, rules))| Ruleset { name: format!("set-{i}"), description: String::new(), selector, rules };
+        named.map(ruleset).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_strictest_of_those_that_select_wins(rulesets in rulesets(), app in select(vec!["web", "db", "other"])) {
+        let resolved = resolve(&rulesets, &labels(app));
+        let mut expected: BTreeMap<RuleId, Mitigation> = BTreeMap::new();
+        for ruleset in &rulesets {
+            if ruleset.selector.matches(&labels(app)) {
+                for (&rule, &mitigation) in &ruleset.rules {
+                    let strictest = expected.get(&rule).copied().unwrap_or(Mitigation::Log).max(mitigation);
+                    expected.insert(rule, strictest);
+                }
+            }
+        }
+        let mitigations: BTreeMap<_, _> = resolved.rules.iter().map(|(rule, decision)| (*rule, decision.mitigation)).collect();
+        prop_assert_eq!(&mitigations, &expected);
+        for (rule, decision) in &resolved.rules {
+            prop_assert!(decision.decisive().next().is_some());
+            for asked in &decision.asked_by {
+                let ruleset = rulesets.iter().find(|ruleset| ruleset.name == asked.ruleset).expect("it was given");
+                prop_assert_eq!(ruleset.rules.get(rule), Some(&asked.mitigation));
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_rulesets_does_not_matter(rulesets in rulesets()) {
+        let reversed: Vec<_> = rulesets.iter().rev().collect();
+        let (one, other) = (resolve(&rulesets, &labels("web")), resolve(reversed, &labels("web")));
+        prop_assert_eq!(one.hash(), other.hash());
+        prop_assert_eq!(one, other);
+    }
+
+    #[test]
+    fn the_hash_tells_what_is_enforced(one in rulesets(), other in rulesets()) {
+        let (one, other) = (resolve(&one, &labels("web")), resolve(&other, &labels("web")));
+        let same = one.rules.keys().eq(other.rules.keys())
+            && one.rules.keys().all(|rule| one.mitigation(*rule) == other.mitigation(*rule));
+        prop_assert_eq!(one.hash() == other.hash(), same);
+    }
+}
+
+#[test]
+fn it_says_who_asked() {
+    let rulesets = [
+        ruleset("b", None, &[(901, Mitigation::Isolate)]),
+        ruleset("a", Some("web"), &[(901, Mitigation::Isolate), (101, Mitigation::Log)]),
+        ruleset("c", None, &[(901, Mitigation::Log)]),
+        ruleset("d", Some("db"), &[(901, Mitigation::Terminate)]),
+    ];
+    let resolved = resolve(&rulesets, &labels("web"));
+    assert_eq!(resolved.rulesets, ["a", "b", "c"]);
+    let decision = &resolved.rules[&rule(901)];
+    assert_eq!(decision.mitigation, Mitigation::Isolate);
+    assert_eq!(decision.decisive().collect::<Vec<_>>(), ["a", "b"]);
+    let asked: Vec<_> = decision.asked_by.iter().map(|asked| asked.ruleset.as_str()).collect();
+    assert_eq!(asked, ["a", "b", "c"]);
+}
+
+/// Nodes and versions compare hashes: it must not change. The value is SHA-256 of "RF-101 log\nRF-901 isolate\n".
+#[test]
+fn the_hash_is_stable() {
+    let rulesets = [ruleset("a", None, &[(901, Mitigation::Isolate), (101, Mitigation::Log)])];
+    let hash = resolve(&rulesets, &Labels::new()).hash().to_string();
+    assert_eq!(hash, "bfab1d4b2c4caf24b537cae722b2351c99b458fcc09e5c7068a98cf2b7205572");
+}
+
+#[test]
+fn vectors_hold_every_line_of_each_enabled_rule() {
+    let tables = compile(Catalogue::builtin().rules()).unwrap();
+    let asked =
+        [(901, Mitigation::Terminate), (101, Mitigation::Log), (115, Mitigation::Block), (107, Mitigation::Isolate)];
+    let resolved = resolve(&[ruleset("a", None, &asked)], &Labels::new());
+    let vectors = tables.ruleset_vectors(&resolved);
+    let rules = |lines| tables.rules_of(Class::Exec, lines).map(|rule| rule.id).collect::<Vec<_>>();
+    let exec = &vectors[Class::Exec as usize];
+    assert_eq!(rules(&exec.enabled), [101, 107, 115, 901].map(rule));
+    assert_eq!(rules(&exec.block), [rule(115)]);
+    assert_eq!(rules(&exec.isolate), [rule(107)]);
+    assert_eq!(rules(&exec.terminate), [rule(901)]);
+    let lines = |rule_id| Catalogue::builtin().get(rule_id).unwrap().lines.len();
+    let bits: u32 = exec.enabled.iter().map(|word| word.count_ones()).sum();
+    assert_eq!(bits as usize, [101, 107, 115, 901].map(rule).map(lines).iter().sum::<usize>());
+    assert_eq!(vectors[Class::Network as usize], RulesetVectors::default());
+}
