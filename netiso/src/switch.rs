@@ -1,0 +1,135 @@
+//! The isolated bit of each slot.
+
+use crate::{Error, Network};
+use aya::maps::{Array, HashMap, LpmTrie, MapData};
+use nix::time::{ClockId, clock_gettime};
+use ringfence_abi::{ExceptionKey, FlowKey, Isolation, SLOTS};
+
+/// Isolates slots and releases them. The kernel side sets the same bit by itself on a violation.
+pub struct Switch {
+    isolated: Array<MapData, Isolation>,
+    exceptions: LpmTrie<MapData, ExceptionKey, u8>,
+    probe_flows: HashMap<MapData, FlowKey, u64>,
+}
+
+impl Switch {
+    pub(crate) fn new(ebpf: &mut aya::Ebpf) -> Result<Self, Error> {
+        Ok(Self {
+            isolated: take(ebpf, "ISOLATED")?,
+            exceptions: take(ebpf, "EXCEPTIONS")?,
+            probe_flows: take(ebpf, "PROBE_FLOWS")?,
+        })
+    }
+
+    /// Whether the slot is isolated, since when, and what was dropped.
+    pub fn isolation(&self, slot: u32) -> Result<Isolation, Error> {
+        self.isolated.get(&existing(slot)?, 0).map_err(map_error("ISOLATED"))
+    }
+
+    /// Isolates the slot from the next packet on. Isolated already, it keeps its time and count.
+    pub fn isolate(&mut self, slot: u32) -> Result<(), Error> {
+        if self.isolation(slot)?.since != 0 {
+            return Ok(());
+        }
+        let isolation = Isolation { since: now(), dropped: 0 };
+        self.isolated.set(slot, isolation, 0).map_err(map_error("ISOLATED"))
+    }
+
+    /// Lifts the isolation, also of a slot that is to be given away anew, and returns what it was.
+    pub fn release(&mut self, slot: u32) -> Result<Isolation, Error> {
+        let was = self.isolation(slot)?;
+        self.isolated.set(slot, Isolation::default(), 0).map_err(map_error("ISOLATED"))?;
+        let flows: Vec<FlowKey> =
+            self.probe_flows.keys().filter_map(Result::ok).filter(|flow| flow.slot == slot).collect();
+        for flow in flows {
+            gone_or(self.probe_flows.remove(&flow), "PROBE_FLOWS")?;
+        }
+        Ok(was)
+    }
+
+    /// Replaces the list of networks that isolated pods may still exchange packets with.
+    pub fn set_exceptions(&mut self, networks: &[Network]) -> Result<(), Error> {
+        let wanted: Vec<_> = networks.iter().map(|network| network.key()).collect();
+        for key in &wanted {
+            self.exceptions.insert(key, 1, 0).map_err(map_error("EXCEPTIONS"))?;
+        }
+        let stale: Vec<_> = self
+            .exceptions
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| !wanted.iter().any(|w| is_same_range(key.prefix_len(), &key.data(), w)))
+            .collect();
+        for key in stale {
+            gone_or(self.exceptions.remove(&key), "EXCEPTIONS")?;
+        }
+        Ok(())
+    }
+}
+
+/// Ranges are the same if the bits that count are.
+fn is_same_range(bits: u32, data: &ExceptionKey, other: &aya::maps::lpm_trie::Key<ExceptionKey>) -> bool {
+    let leading = |key: &ExceptionKey| match 128 - bits {
+        128 => 0,
+        rest => u128::from_be_bytes(key.address) >> rest,
+    };
+    bits == other.prefix_len() && leading(data) == leading(&other.data())
+}
+
+fn existing(slot: u32) -> Result<u32, Error> {
+    if (1..SLOTS).contains(&slot) { Ok(slot) } else { Err(Error::Slot(slot)) }
+}
+
+/// `CLOCK_MONOTONIC` in ns: the clock that the kernel side writes with.
+fn now() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
+    let (seconds, nanoseconds) = (time.tv_sec().cast_unsigned(), time.tv_nsec().cast_unsigned());
+    seconds * 1_000_000_000 + nanoseconds
+}
+
+/// Takes a map out of the object.
+pub(crate) fn take<M>(ebpf: &mut aya::Ebpf, name: &'static str) -> Result<M, Error>
+where
+    M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(Error::NoMap(name))?;
+    M::try_from(map).map_err(map_error(name))
+}
+
+pub(crate) fn map_error(map: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
+    move |source| Error::Map { map, source }
+}
+
+/// A removal of what is gone already is none that failed.
+pub(crate) fn gone_or(result: Result<(), aya::maps::MapError>, map: &'static str) -> Result<(), Error> {
+    match result {
+        Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+        Err(aya::maps::MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(())
+        }
+        other => other.map_err(map_error(map)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_zero_and_the_last_plus_one_do_not_exist() {
+        assert!(matches!(existing(0), Err(Error::Slot(0))));
+        assert!(matches!(existing(SLOTS), Err(Error::Slot(SLOTS))));
+        assert_eq!(existing(SLOTS - 1).unwrap(), SLOTS - 1);
+    }
+
+    #[test]
+    fn only_the_bits_that_count_make_a_range() {
+        let key = |text: &str| text.parse::<Network>().unwrap().key();
+        let same = |a: &str, b: &str| is_same_range(key(a).prefix_len(), &key(a).data(), &key(b));
+        assert!(same("10.0.0.0/8", "10.9.9.9/8"));
+        assert!(same("::/0", "fd00::/0"));
+        assert!(!same("10.0.0.0/8", "11.0.0.0/8"));
+        assert!(!same("10.0.0.0/8", "10.0.0.0/9"));
+        assert!(same("fd00::1", "fd00::1"));
+        assert!(!same("fd00::1", "fd00::2"));
+    }
+}
