@@ -1,0 +1,103 @@
+//! Cgroups that come and go, and tasks that are moved between them. On every tier.
+
+use crate::{
+    identity::{self, CGROUPS, COMING, ENTERING, ESCAPED, ESCAPES},
+    kernel::{self, offset, read},
+    scratch::PATH,
+};
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_kernel_str},
+    macros::{btf_tracepoint, map},
+    maps::PerCpuArray,
+    programs::BtfTracePointContext,
+};
+use ringfence_abi::{CGROUP_NAME, CgroupName};
+
+/// A cgroup's name in work: room for two components of 255 bytes and a slash.
+#[repr(C)]
+struct Name {
+    last: CgroupName,
+    two: [u8; PATH * 2],
+}
+
+#[map]
+static CGROUP_NAMES: PerCpuArray<Name> = PerCpuArray::with_max_entries(1, 0);
+
+/// A cgroup was made: it belongs to its parent's pod, else to its maker's, else to whom it was announced for.
+#[btf_tracepoint(function = "cgroup_mkdir")]
+pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+    let cgroup: u64 = ctx.arg(0);
+    let Some(key) = identity::key(cgroup) else { return 0 };
+    let parent = identity::parent(cgroup);
+    let inherited = identity::key(parent).and_then(identity::slot_of_key);
+    let slot = match inherited {
+        Some(slot) => Some(slot),
+        None => match identity::current() {
+            Some(maker) => Some(maker.slot),
+            None => announced(cgroup, parent),
+        },
+    };
+    if let Some(slot) = slot {
+        let _ = CGROUPS.insert(&key, &slot, 0);
+    }
+    0
+}
+
+/// The slot that user space announced for a cgroup of this name.
+#[inline(always)]
+fn announced(cgroup: u64, parent: u64) -> Option<u32> {
+    // SAFETY: the pointer comes from the map; positions are masked below the buffers' sizes.
+    unsafe {
+        let name = &mut *CGROUP_NAMES.get_ptr_mut(0)?;
+        kernel::zero(&mut name.two);
+        let own: u64 = read(read(cgroup, offset!(cgroup_kn)), offset!(kernfs_name));
+        let above: u64 = read(read(parent, offset!(cgroup_kn)), offset!(kernfs_name));
+        let len = bpf_probe_read_kernel_str(name.two.as_mut_ptr().cast(), (PATH - 1) as u32, above as *const _) as u64;
+        // `len` counts the zero byte, which the slash replaces.
+        let slash = (len.wrapping_sub(1) as usize) & (PATH - 1);
+        name.two[slash] = b'/';
+        bpf_probe_read_kernel_str(name.two.as_mut_ptr().add(slash + 1).cast(), (PATH - 1) as u32, own as *const _);
+        kernel::copy_bytes(&mut name.last.name, name.two.as_ptr());
+        if let Some(slot) = COMING.get(&name.last) {
+            return Some(*slot);
+        }
+        kernel::zero(&mut name.last.name);
+        bpf_probe_read_kernel_str(name.last.name.as_mut_ptr().cast(), CGROUP_NAME as u32, own as *const _);
+        COMING.get(&name.last).copied()
+    }
+}
+
+/// The last reference to a removed cgroup is gone (sockets hold one too).
+#[btf_tracepoint(function = "cgroup_release")]
+pub fn cgroup_release(ctx: BtfTracePointContext) -> i32 {
+    if let Some(key) = identity::key(ctx.arg(0)) {
+        let _ = CGROUPS.remove(&key);
+    }
+    0
+}
+
+/// A task was moved. From outside into a pod: the runtime brings it in. From a pod to outside, by anybody of the pod:
+/// it escapes, and takes its slot along.
+#[btf_tracepoint(function = "cgroup_attach_task")]
+pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
+    let Some(key) = identity::key(ctx.arg(0)) else { return 0 };
+    let task: u64 = ctx.arg(2);
+    let tgid: u32 = read(task, offset!(task_tgid));
+    let mover = identity::current();
+    match (identity::slot_of_key(key), mover) {
+        (Some(_), None) => {
+            let from = identity::mount_namespace(kernel::current());
+            let _ = ENTERING.insert(&tgid, &from, 0);
+        }
+        // The runtime's init joins the hierarchies one after the other, and moves itself: not an escape.
+        (None, Some(mover)) if !identity::is_entering((bpf_get_current_pid_tgid() >> 32) as u32) => {
+            let _ = ESCAPED.insert(&tgid, &mover.slot, 0);
+            if let Some(count) = ESCAPES.get_ptr_mut(0) {
+                // SAFETY: only ever compared with 0.
+                unsafe { *count += 1 };
+            }
+        }
+        _ => {}
+    }
+    0
+}

@@ -1,0 +1,180 @@
+//! Class exec: a program is started.
+
+use crate::{
+    facets::{self, any},
+    identity::{self, ENTERING},
+    judge::{self, EntryPoint, LsmHook, Report, Tracepoint, Verdict},
+    kernel::{self, offset, read},
+    object, path, process,
+    scratch::{Lane, Scratch},
+    socket,
+};
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_kernel_str},
+    macros::{btf_tracepoint, lsm},
+    programs::{BtfTracePointContext, LsmContext},
+};
+use ringfence_abi::{Class, Facet, Op, Role, flag};
+
+const CLASS: Class = Class::Exec;
+const EPERM: i32 = 1;
+
+/// After the new program is in place, before its first instruction.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+    let binprm: u64 = ctx.arg(2);
+    if still_the_runtime() {
+        return 0;
+    }
+    started::<Tracepoint>(binprm, Stage::Started);
+    invoked(binprm);
+    0
+}
+
+/// Before the new program is in place; for a script once for the script and once for its interpreter.
+#[lsm(hook = "bprm_check_security")]
+pub fn bprm_check_security(ctx: LsmContext) -> i32 {
+    let binprm: u64 = ctx.arg(0);
+    let before: i32 = ctx.arg(1);
+    if before != 0 {
+        return before;
+    }
+    if started::<LsmHook>(binprm, Stage::Asked) == Verdict::Stop { -EPERM } else { 0 }
+}
+
+/// The runtime's own init starts itself anew on its way in (runc: from a sealed memfd). With the first program in
+/// another mount namespace than its mover's the container's own life begins.
+#[inline(always)]
+fn still_the_runtime() -> bool {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // SAFETY: copied at once.
+    let Some(from) = (unsafe { ENTERING.get(&tgid) }).copied() else { return false };
+    if identity::mount_namespace(kernel::current()) == from {
+        return true;
+    }
+    let _ = ENTERING.remove(&tgid);
+    false
+}
+
+/// Where in an execution the hook sits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing has happened yet: neither arguments nor the new name are there.
+    Asked,
+    /// Everything is known. What was decided when asked is left out.
+    Started,
+}
+
+#[inline(always)]
+fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
+    let Some(mut held) = judge::begin::<E>(CLASS, Lane::Exec, Op::Exec) else { return Verdict::Pass };
+    let s = &mut *held;
+    match stage {
+        Stage::Asked => facets::drop_caring(s, CLASS, Facet::Arg),
+        Stage::Started if kernel::exec_judged_early() => facets::keep_caring(s, CLASS, Facet::Arg),
+        Stage::Started => {}
+    }
+    object::set(s, read(binprm, offset!(binprm_file)));
+    circumstances(s);
+    facets::flags(s, CLASS);
+    if !any(&s.hit) {
+        return Verdict::Pass;
+    }
+    let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
+    let looked_up = facets::look_up_file(s, CLASS, Role::Object, dentry, mnt, sb);
+    if stage == Stage::Started {
+        let task = kernel::current();
+        if looked_up {
+            // The name it was started by: the kernel has made it the task's (first 15 bytes).
+            kernel::zero(&mut s.name_key.name);
+            // SAFETY: `comm` has 16 bytes, the name more.
+            unsafe {
+                bpf_probe_read_kernel_str(
+                    s.name_key.name.as_mut_ptr().cast(),
+                    16,
+                    task.wrapping_add(offset!(task_comm) as u64) as *const _,
+                );
+            }
+            facets::add_object_name(s, CLASS as u8);
+        }
+        if looked_up || facets::cares(s, CLASS, Facet::Arg) {
+            process::fetch_arguments(s, task);
+            let names = if is_multi_call(dentry) { 2 } else { 1 };
+            process::look_up_arguments(s, CLASS, if looked_up { names } else { 0 });
+            facets::end_list(s);
+        }
+    }
+    if looked_up {
+        facets::found(s);
+    }
+    if any(&s.hit) {
+        process::match_ancestry(s, CLASS, kernel::current());
+    }
+    if stage == Stage::Asked && any(&s.hit) {
+        s.event.header.args_len = 0;
+    }
+    judge::settle::<E>(s, CLASS, Report::File)
+}
+
+/// For a script: the name that the caller gave, as a path of the caller's making.
+#[inline(always)]
+fn invoked(binprm: u64) {
+    let filename: u64 = read(binprm, offset!(binprm_filename));
+    let interpreter: u64 = read(binprm, offset!(binprm_interp));
+    if filename == interpreter {
+        return;
+    }
+    let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Exec, Op::Script) else { return };
+    let s = &mut *held;
+    // SAFETY: the buffer has twice PATH bytes.
+    let len = unsafe {
+        bpf_probe_read_kernel_str(s.string.as_mut_ptr().cast(), crate::scratch::PATH as u32, filename as *const _)
+    };
+    if len <= 0 {
+        return;
+    }
+    s.event.header.flags |= flag::STRING_PATH;
+    circumstances(s);
+    facets::flags(s, CLASS);
+    if !any(&s.hit) {
+        return;
+    }
+    path::join(s, -100);
+    facets::string(s, CLASS);
+    kernel::copy_bytes(&mut s.event.path, s.path.as_ptr());
+    s.event.header.path_len = s.len as u16;
+    if any(&s.hit) {
+        let task = kernel::current();
+        process::match_ancestry(s, CLASS, task);
+        process::fetch_arguments(s, task);
+        process::look_up_arguments(s, CLASS, 0);
+        facets::end_list(s);
+    }
+    judge::settle::<Tracepoint>(s, CLASS, Report::Path);
+}
+
+/// Flags of the object (none for a mere name) and of the process.
+#[inline(always)]
+fn circumstances(s: &mut Scratch) {
+    let task = kernel::current();
+    let slot = s.event.header.slot;
+    let mut flags = process::terminal_flag(task) | process::entry_flag(slot, task);
+    if s.event.header.flags & flag::STRING_PATH == 0 {
+        flags |= object::flags(&s.object);
+    }
+    if socket::leads_out(socket::of_descriptor(0))
+        || socket::leads_out(socket::of_descriptor(1))
+        || socket::leads_out(socket::of_descriptor(2))
+    {
+        flags |= flag::STDIO_SOCKET;
+    }
+    s.event.header.flags |= flags;
+}
+
+/// Programs that are many: their first argument is a name like `argv[0]`.
+#[inline(always)]
+fn is_multi_call(dentry: u64) -> bool {
+    let name: u64 = read(dentry, offset!(dentry_name) + 8);
+    let start: [u8; 8] = read(name, 0);
+    &start == b"busybox\0" || &start[..7] == b"toybox\0"
+}

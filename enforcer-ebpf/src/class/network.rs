@@ -1,0 +1,231 @@
+//! Class network: sockets are made, connected, bound, put on standard descriptors. (Packets: `crate::network`.)
+//!
+//! Addresses are the kernel's own: of the socket, after the call, or of the copy that the LSM hook gets.
+
+use super::{argument, pending, result};
+use crate::{
+    facets::{self, any},
+    judge::{self, EntryPoint, LsmHook, Report, Tracepoint, Verdict},
+    kernel::{self, offset, read},
+    process,
+    scratch::{Lane, Scratch},
+    socket::{self, AF_INET, AF_INET6, AF_UNIX, End},
+};
+use aya_ebpf::{
+    macros::{btf_tracepoint, lsm, tracepoint},
+    programs::{BtfTracePointContext, LsmContext, TracePointContext},
+};
+use ringfence_abi::{Class, Op, Role};
+
+const CLASS: Class = Class::Network;
+const EPERM: i32 = 1;
+/// `include/net/tcp_states.h`
+const TCP_SYN_SENT: i32 = 2;
+const TCP_LISTEN: i32 = 10;
+const SOCK_STREAM: u16 = 1;
+const EINPROGRESS: i64 = 115;
+
+/// Keys of [`pending`].
+const CONNECT: u64 = 10;
+const BIND: u64 = 11;
+const FCNTL: u64 = 12;
+
+/// TCP: before the first SYN leaves, and when a socket begins to listen. Runs in the calling process.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let sk: u64 = ctx.arg(0);
+    let new: i32 = ctx.arg(2);
+    match new {
+        TCP_SYN_SENT if !kernel::connect_judged_early() => happened::<Tracepoint>(Op::Connect, sk, End::Remote),
+        TCP_LISTEN => happened::<Tracepoint>(Op::Listen, sk, End::Local),
+        _ => Verdict::Pass,
+    };
+    0
+}
+
+/// connect(fd, address, length): which descriptor; everything else is asked of the socket at the exit.
+#[tracepoint]
+pub fn enter_connect(ctx: TracePointContext) -> u32 {
+    let fd = argument(&ctx, 0);
+    if crate::identity::current().is_some() {
+        pending::keep(CONNECT, fd, 0);
+    }
+    0
+}
+
+#[tracepoint]
+pub fn exit_connect(ctx: TracePointContext) -> u32 {
+    let Some(call) = pending::take(CONNECT) else { return 0 };
+    let result = result(&ctx);
+    if result < 0 && result != -EINPROGRESS {
+        return 0;
+    }
+    let fd = call.first as i32;
+    let sk = socket::of_descriptor(fd);
+    if sk == 0 {
+        return 0;
+    }
+    let family = socket::family(sk);
+    let kind: u16 = read(sk, offset!(sock_type));
+    if !kernel::connect_judged_early() && (family == AF_UNIX || kind != SOCK_STREAM) {
+        happened::<Tracepoint>(Op::Connect, sk, End::Remote);
+    }
+    if fd <= 2 && socket::leads_out(sk) {
+        happened::<Tracepoint>(Op::Stdio, sk, End::Remote);
+    }
+    0
+}
+
+/// bind(fd, address, length)
+#[tracepoint]
+pub fn enter_bind(ctx: TracePointContext) -> u32 {
+    if crate::identity::current().is_some() {
+        pending::keep(BIND, argument(&ctx, 0), 0);
+    }
+    0
+}
+
+#[tracepoint]
+pub fn exit_bind(ctx: TracePointContext) -> u32 {
+    let Some(call) = pending::take(BIND) else { return 0 };
+    let sk = socket::of_descriptor(call.first as i32);
+    if result(&ctx) == 0 && sk != 0 {
+        happened::<Tracepoint>(Op::Bind, sk, End::Local);
+    }
+    0
+}
+
+/// Exit of socket: the result is a descriptor.
+#[tracepoint]
+pub fn exit_socket(ctx: TracePointContext) -> u32 {
+    let fd = result(&ctx);
+    if fd >= 0 {
+        let sk = socket::of_descriptor(fd as i32);
+        if sk != 0 {
+            happened::<Tracepoint>(Op::Socket, sk, End::Remote);
+        }
+    }
+    0
+}
+
+/// Exit of dup, dup2, dup3: the result is the new descriptor.
+#[tracepoint]
+pub fn exit_dup(ctx: TracePointContext) -> u32 {
+    on_stdio(result(&ctx));
+    0
+}
+
+/// fcntl(fd, command, argument): only duplication matters, and only onto the standard descriptors.
+#[tracepoint]
+pub fn enter_fcntl(ctx: TracePointContext) -> u32 {
+    const F_DUPFD: u64 = 0;
+    const F_DUPFD_CLOEXEC: u64 = 1030;
+    let command = argument(&ctx, 1);
+    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
+        && argument(&ctx, 2) <= 2
+        && crate::identity::current().is_some()
+    {
+        pending::keep(FCNTL, 0, 0);
+    }
+    0
+}
+
+#[tracepoint]
+pub fn exit_fcntl(ctx: TracePointContext) -> u32 {
+    if pending::take(FCNTL).is_some() {
+        on_stdio(result(&ctx));
+    }
+    0
+}
+
+#[inline(always)]
+fn on_stdio(fd: i64) {
+    if !(0..=2).contains(&fd) {
+        return;
+    }
+    let sk = socket::of_descriptor(fd as i32);
+    if socket::leads_out(sk) {
+        happened::<Tracepoint>(Op::Stdio, sk, End::Remote);
+    }
+}
+
+/// Before a connection is begun. Unix sockets have a hook of their own, which knows the peer.
+#[lsm(hook = "socket_connect")]
+pub fn socket_connect(ctx: LsmContext) -> i32 {
+    let sock: u64 = ctx.arg(0);
+    let address: u64 = ctx.arg(1);
+    let before: i32 = ctx.arg(3);
+    if before != 0 {
+        return before;
+    }
+    let family: u16 = read(address, 0);
+    if family != AF_INET && family != AF_INET6 {
+        return 0;
+    }
+    let Some(mut held) = judge::begin::<LsmHook>(CLASS, Lane::Network, Op::Connect) else { return 0 };
+    let s = &mut *held;
+    socket::describe(s, read(sock, offset!(socket_sk)), End::Remote);
+    // `struct sockaddr_in` and `sockaddr_in6`: the kernel's copy of what the caller asks for.
+    s.event.header.port = u16::from_be(read(address, 2));
+    s.event.header.address = if family == AF_INET { socket::mapped(read(address, 4)) } else { read(address, 8) };
+    if matched::<LsmHook>(s, Report::None) == Verdict::Stop { -EPERM } else { 0 }
+}
+
+/// Before a stream connection to a Unix socket.
+#[lsm(hook = "unix_stream_connect")]
+pub fn unix_stream_connect(ctx: LsmContext) -> i32 {
+    let (own, peer): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let before: i32 = ctx.arg(3);
+    if before != 0 {
+        return before;
+    }
+    let Some(mut held) = judge::begin::<LsmHook>(CLASS, Lane::Network, Op::Connect) else { return 0 };
+    let s = &mut *held;
+    socket::describe(s, own, End::Remote);
+    unix_object(s, peer);
+    if matched::<LsmHook>(s, Report::File) == Verdict::Stop { -EPERM } else { 0 }
+}
+
+/// Something happened to a socket: judge it.
+#[inline(always)]
+fn happened<E: EntryPoint>(op: Op, sk: u64, end: End) -> Verdict {
+    let Some(mut held) = judge::begin::<E>(CLASS, Lane::Network, op) else { return Verdict::Pass };
+    let s = &mut *held;
+    socket::describe(s, sk, end);
+    if socket::family(sk) == AF_UNIX && op as u8 == Op::Connect as u8 {
+        unix_object(s, read(sk, offset!(unix_peer)));
+        return matched::<E>(s, Report::File);
+    }
+    matched::<E>(s, Report::None)
+}
+
+/// The path that a Unix socket was bound to, as the event's object.
+#[inline(always)]
+fn unix_object(s: &mut Scratch, peer: u64) {
+    let dentry: u64 = read(peer, offset!(unix_path_dentry));
+    let inode: u64 = read(dentry, offset!(dentry_inode));
+    s.object = crate::scratch::Object {
+        dentry,
+        mnt: read(peer, offset!(unix_path_mnt)),
+        inode,
+        sb: read(inode, offset!(inode_sb)),
+    };
+}
+
+#[inline(always)]
+fn matched<E: EntryPoint>(s: &mut Scratch, report: Report) -> Verdict {
+    facets::flags(s, CLASS);
+    socket::match_socket(s, CLASS);
+    if !any(&s.hit) {
+        return Verdict::Pass;
+    }
+    if report == Report::File {
+        let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
+        facets::file(s, CLASS, Role::Object, dentry, mnt, sb);
+    } else {
+        // No object: lines that ask for a path are not about this event.
+        facets::without_object(s, CLASS);
+    }
+    process::match_actor(s, CLASS);
+    judge::settle::<E>(s, CLASS, report)
+}

@@ -1,0 +1,64 @@
+//! Class open: a file was opened. The path is always the kernel's own, of the file that the open led to.
+
+use crate::{
+    facets::{self, any},
+    judge::{self, EntryPoint, LsmHook, Report, Tracepoint, Verdict},
+    object,
+    process,
+    scratch::Lane,
+};
+use aya_ebpf::{
+    macros::{lsm, tracepoint},
+    programs::{LsmContext, TracePointContext},
+};
+use ringfence_abi::{Class, Op, Role, flag};
+
+const CLASS: Class = Class::Open;
+const EPERM: i32 = 1;
+
+/// Exit of open, openat, openat2, creat, open_by_handle_at: the result is a descriptor.
+#[tracepoint]
+pub fn exit_open(ctx: TracePointContext) -> u32 {
+    let fd = super::result(&ctx);
+    if fd >= 0 {
+        let file = process::file(fd as i32);
+        if file != 0 {
+            opened::<Tracepoint>(file);
+        }
+    }
+    0
+}
+
+/// Before an open takes effect.
+#[lsm(hook = "file_open")]
+pub fn file_open(ctx: LsmContext) -> i32 {
+    let file: u64 = ctx.arg(0);
+    let before: i32 = ctx.arg(1);
+    if before != 0 {
+        return before;
+    }
+    if opened::<LsmHook>(file) == Verdict::Stop { -EPERM } else { 0 }
+}
+
+#[inline(always)]
+fn opened<E: EntryPoint>(file: u64) -> Verdict {
+    let Some(mut held) = judge::begin::<E>(CLASS, Lane::Open, Op::Open) else { return Verdict::Pass };
+    let s = &mut *held;
+    object::set(s, file);
+    let flags = object::flags(&s.object) | object::open_flags(file, s.object.inode);
+    if flags & (flag::WRITE | flag::FROM_IMAGE | flag::REGULAR) == flag::WRITE | flag::FROM_IMAGE | flag::REGULAR {
+        object::note_write(&s.object);
+    }
+    s.event.header.flags = flags;
+    facets::flags(s, CLASS);
+    if !any(&s.hit) {
+        return Verdict::Pass;
+    }
+    let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
+    facets::file(s, CLASS, Role::Object, dentry, mnt, sb);
+    if !any(&s.hit) {
+        return Verdict::Pass;
+    }
+    process::match_actor(s, CLASS);
+    judge::settle::<E>(s, CLASS, Report::File)
+}

@@ -1,0 +1,110 @@
+//! What a system call's exit needs from its entry, by thread.
+//!
+//! Two forms: a [`Call`] is a few numbers, judged at the exit. A [`Judged`] has a path of the caller's string, which is
+//! read once, at the entry, and matched there; only if lines are left is it kept until the call has succeeded.
+
+use crate::{facets::any, kernel, scratch::Scratch};
+use aya_ebpf::{
+    helpers::bpf_get_current_pid_tgid,
+    macros::map,
+    maps::{LruHashMap, PerCpuArray},
+};
+use ringfence_abi::{EVENT_PATH, EventHeader, Vector};
+
+/// Numbers of a call under way.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// A descriptor, a process or a request: the entry point knows.
+    pub first: u64,
+    pub second: u64,
+}
+
+/// A call under way whose path has lines left.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Judged {
+    pub header: EventHeader,
+    pub hit: Vector,
+    pub path: [u8; EVENT_PATH],
+}
+
+/// One thread's call; calls with two paths have two entries.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Thread {
+    id: u64,
+    which: u64,
+}
+
+#[map]
+static CALLS: LruHashMap<Thread, Call> = LruHashMap::with_max_entries(16_384, 0);
+
+#[map]
+static JUDGED: LruHashMap<Thread, Judged> = LruHashMap::with_max_entries(1_024, 0);
+
+#[map]
+static JUDGED_WORK: PerCpuArray<Judged> = PerCpuArray::with_max_entries(1, 0);
+
+#[inline(always)]
+fn thread(which: u64) -> Thread {
+    Thread { id: bpf_get_current_pid_tgid(), which }
+}
+
+/// Keeps numbers for the exit of `which` kind of call.
+#[inline(always)]
+pub fn keep(which: u64, first: u64, second: u64) {
+    let _ = CALLS.insert(&thread(which), &Call { first, second }, 0);
+}
+
+/// What was kept, once.
+#[inline(always)]
+pub fn take(which: u64) -> Option<Call> {
+    let key = thread(which);
+    // SAFETY: copied at once; the key is this thread's own.
+    let call = unsafe { CALLS.get(&key) }.copied();
+    if call.is_some() {
+        let _ = CALLS.remove(&key);
+    }
+    call
+}
+
+/// One helper call: see [`kernel::copy_bytes`].
+#[inline(always)]
+unsafe fn copy_value<T>(to: *mut T, from: *const T) {
+    unsafe { kernel::copy(to.cast(), size_of::<T>() as u32, from as u64) };
+}
+
+/// Keeps a matched path for the exit, if lines are left; otherwise forgets what an earlier call may have left.
+#[inline(always)]
+pub fn keep_judged(which: u64, s: &Scratch) {
+    let key = thread(which);
+    if !any(&s.hit) {
+        return;
+    }
+    if let Some(work) = JUDGED_WORK.get_ptr_mut(0) {
+        // SAFETY: from the map; tracepoint programs are not preempted, and only they come here.
+        unsafe {
+            copy_value(&raw mut (*work).header, &raw const s.event.header);
+            (*work).hit = s.hit;
+            copy_value(&raw mut (*work).path, &raw const s.event.path);
+            let _ = JUDGED.insert(&key, &*work, 0);
+        }
+    }
+}
+
+/// Brings a kept path back into the scratch. False: there is none.
+#[inline(always)]
+pub fn take_judged(which: u64, s: &mut Scratch) -> bool {
+    let key = thread(which);
+    // SAFETY: the key is this thread's own.
+    let Some(judged) = (unsafe { JUDGED.get(&key) }) else { return false };
+    // SAFETY: both ends are of the same type.
+    unsafe {
+        copy_value(&raw mut s.event.header, &raw const judged.header);
+        s.hit = judged.hit;
+        copy_value(&raw mut s.event.path, &raw const judged.path);
+    }
+    let _ = JUDGED.remove(&key);
+    true
+}

@@ -1,0 +1,362 @@
+//! Facet look-ups: from an observed value to the lines that it satisfies.
+//!
+//! Each function narrows `s.hit`. Look-ups that no remaining line cares about are spared.
+
+use crate::{
+    kernel::{self, get, put},
+    path,
+    scratch::{self, FileFacets, FileKey, Scratch},
+};
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap},
+};
+use ringfence_abi::{
+    BYTE_FACET_ENTRIES, ByteFacet, Class, DestinationKey, Entry, FACET_DEFAULT_ENTRIES, Facet, FacetDefault, KEY_HEAD_BITS,
+    KeyHead, NAME, NameKey, NumberKey, PATH_PREFIX, PathKey, PathPrefixKey, Role, Vector, byte_facet_index,
+    facet_default_index, flag,
+};
+
+#[map]
+static BYTE_FACETS: Array<Vector> = Array::with_max_entries(BYTE_FACET_ENTRIES, 0);
+#[map]
+static FACET_DEFAULTS: Array<FacetDefault> = Array::with_max_entries(FACET_DEFAULT_ENTRIES, 0);
+#[map]
+static PATHS: HashMap<PathKey, Entry> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+static PATH_PREFIXES: LpmTrie<PathPrefixKey, Entry> = LpmTrie::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+static NAMES: HashMap<NameKey, Entry> = HashMap::with_max_entries(32_768, BPF_F_NO_PREALLOC);
+#[map]
+static NAME_PREFIXES: LpmTrie<NameKey, Entry> = LpmTrie::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+static DESTINATIONS: LpmTrie<DestinationKey, Entry> = LpmTrie::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+static NUMBERS: HashMap<NumberKey, Entry> = HashMap::with_max_entries(8_192, BPF_F_NO_PREALLOC);
+
+/// What paths and names satisfy, by a path's identity. Never stale: see `path.rs`.
+#[map]
+static REMEMBERED: LruHashMap<FileKey, FileFacets> = LruHashMap::with_max_entries(16_384, 0);
+
+#[inline(always)]
+pub fn any(v: &Vector) -> bool {
+    v[0] | v[1] | v[2] | v[3] != 0
+}
+
+#[inline(always)]
+fn and(a: &mut Vector, b: &Vector) {
+    a[0] &= b[0];
+    a[1] &= b[1];
+    a[2] &= b[2];
+    a[3] &= b[3];
+}
+
+#[inline(always)]
+fn or(a: &mut Vector, b: &Vector) {
+    a[0] |= b[0];
+    a[1] |= b[1];
+    a[2] |= b[2];
+    a[3] |= b[3];
+}
+
+#[inline(always)]
+fn and_not(a: &mut Vector, b: &Vector) {
+    a[0] &= !b[0];
+    a[1] &= !b[1];
+    a[2] &= !b[2];
+    a[3] &= !b[3];
+}
+
+#[inline(always)]
+pub fn intersects(a: &Vector, b: &Vector) -> bool {
+    (a[0] & b[0]) | (a[1] & b[1]) | (a[2] & b[2]) | (a[3] & b[3]) != 0
+}
+
+#[inline(always)]
+fn head(s: &Scratch, class: u8, role: u8) -> KeyHead {
+    KeyHead { generation: s.event.header.generation as u8, class, role, zero: 0 }
+}
+
+#[inline(always)]
+fn defaults(s: &Scratch, class: Class, facet: Facet) -> Option<&'static FacetDefault> {
+    FACET_DEFAULTS.get(facet_default_index(s.event.header.generation, class, facet))
+}
+
+/// Lines that an unlisted value satisfies.
+#[inline(always)]
+fn default(s: &Scratch, class: Class, facet: Facet) -> Vector {
+    defaults(s, class, facet).map_or([0; 4], |d| d.default)
+}
+
+/// Whether a line that is still possible looks at the facet.
+#[inline(always)]
+pub fn cares(s: &Scratch, class: Class, facet: Facet) -> bool {
+    defaults(s, class, facet).is_some_and(|d| intersects(&s.hit, &d.care))
+}
+
+/// Drops the lines that look at the facet.
+#[inline(always)]
+pub fn drop_caring(s: &mut Scratch, class: Class, facet: Facet) {
+    if let Some(d) = defaults(s, class, facet) {
+        and_not(&mut s.hit, &d.care);
+    }
+}
+
+/// Keeps only the lines that look at the facet.
+#[inline(always)]
+pub fn keep_caring(s: &mut Scratch, class: Class, facet: Facet) {
+    if let Some(d) = defaults(s, class, facet) {
+        and(&mut s.hit, &d.care);
+    }
+}
+
+/// Narrows by a facet of one byte.
+#[inline(always)]
+pub fn byte(s: &mut Scratch, class: Class, facet: ByteFacet, value: u8) {
+    if let Some(v) = BYTE_FACETS.get(byte_facet_index(s.event.header.generation, class, facet, value)) {
+        and(&mut s.hit, v);
+    }
+}
+
+/// Narrows by all flags.
+#[inline(always)]
+pub fn flags(s: &mut Scratch, class: Class) {
+    let flags = s.event.header.flags;
+    byte(s, class, ByteFacet::Flags0, flags as u8);
+    byte(s, class, ByteFacet::Flags1, (flags >> 8) as u8);
+    byte(s, class, ByteFacet::Flags2, (flags >> 16) as u8);
+}
+
+/// Narrows by the path and the name of a file, seen as `role`.
+#[inline(always)]
+pub fn file(s: &mut Scratch, class: Class, role: Role, dentry: u64, mnt: u64, sb: u64) {
+    if look_up_file(s, class, role, dentry, mnt, sb) {
+        found(s);
+    }
+}
+
+#[inline(always)]
+const fn facets_of(role: Role) -> (Facet, Facet) {
+    match role {
+        Role::Exe => (Facet::ExePath, Facet::ExeName),
+        Role::Parent => (Facet::ParentPath, Facet::ParentName),
+        _ => (Facet::ObjectPath, Facet::ObjectName),
+    }
+}
+
+/// Narrows an event without an object: lines that ask for a path or a name are not about it.
+#[inline(always)]
+pub fn without_object(s: &mut Scratch, class: Class) {
+    for facet in [Facet::ObjectPath, Facet::ObjectName] {
+        if let Some(d) = defaults(s, class, facet) {
+            and(&mut s.hit, &d.default);
+        }
+    }
+}
+
+/// What a file satisfies, into `s.found`. False: no remaining line cares.
+#[inline(always)]
+pub fn look_up_file(s: &mut Scratch, class: Class, role: Role, dentry: u64, mnt: u64, sb: u64) -> bool {
+    let (path_facet, name_facet) = facets_of(role);
+    if !cares(s, class, path_facet) && !cares(s, class, name_facet) {
+        return false;
+    }
+    path::measure(s, dentry, mnt, sb);
+    s.remembered = FileKey {
+        dentry,
+        mnt: if s.walk.inside != 0 { 0 } else { mnt },
+        fingerprint: s.walk.fingerprint,
+        head: head(s, class as u8, role as u8),
+        zero: 0,
+    };
+    // SAFETY: copied at once. An entry that is replaced meanwhile is replaced by one of the same path.
+    if let Some(found) = unsafe { REMEMBERED.get(&s.remembered) } {
+        s.found = *found;
+        return true;
+    }
+    path::write(s);
+    if s.walk.too_deep != 0 {
+        // Only the end of the path is known: it satisfies no line that asks for a path.
+        kernel::zero(&mut s.path);
+        s.event.header.flags |= flag::PATH_TRUNCATED;
+    }
+    path_vector(s, class, role);
+    path::leaf(s, dentry);
+    name_vector(s, class, role);
+    let _ = REMEMBERED.insert(&s.remembered, &s.found, 0);
+    true
+}
+
+/// Narrows by the string path in `s.path` and its name in `s.name_key`.
+#[inline(always)]
+pub fn string(s: &mut Scratch, class: Class) {
+    if cares(s, class, Facet::ObjectPath) {
+        path_vector(s, class, Role::Object);
+        and(&mut s.hit, &s.found.path);
+    }
+    if cares(s, class, Facet::ObjectName) {
+        name_vector(s, class, Role::Object);
+        and(&mut s.hit, &s.found.name);
+    }
+}
+
+/// `s.path` against exact paths and prefixes, into `s.found.path`.
+#[inline(always)]
+fn path_vector(s: &mut Scratch, class: Class, role: Role) {
+    let (facet, _) = facets_of(role);
+    s.set = default(s, class, facet);
+    s.path_key.head = head(s, class as u8, role as u8);
+    rf_path(s.index);
+}
+
+/// The table is in `s.path_key.head`, the default in `s.set`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_path(index: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 1 };
+    s.clear = [0; 4];
+    kernel::copy_bytes(&mut s.path_key.path, s.path.as_ptr());
+    // SAFETY: entries do not change while their generation is in force.
+    if let Some(e) = unsafe { PATHS.get(&s.path_key) } {
+        or(&mut s.set, &e.set);
+        or(&mut s.clear, &e.clear);
+    }
+    s.path_prefix.prefix_len = KEY_HEAD_BITS + PATH_PREFIX as u32 * 8;
+    s.path_prefix.data.head = s.path_key.head;
+    kernel::copy_bytes(&mut s.path_prefix.data.path, s.path.as_ptr());
+    if let Some(e) = PATH_PREFIXES.get(&s.path_prefix) {
+        or(&mut s.set, &e.set);
+        or(&mut s.clear, &e.clear);
+    }
+    s.found.path = s.set;
+    and_not(&mut s.found.path, &s.clear);
+    0
+}
+
+/// `s.name_key.name` against exact names and prefixes, into `s.found.name`.
+#[inline(always)]
+fn name_vector(s: &mut Scratch, class: Class, role: Role) {
+    let (_, facet) = facets_of(role);
+    s.clear = [0; 4];
+    s.set = default(s, class, facet);
+    add_name(s, class as u8, role as u8);
+    s.found.name = s.set;
+    and_not(&mut s.found.name, &s.clear);
+}
+
+/// Adds what `s.name_key.name` satisfies to `s.set` and `s.clear`.
+#[inline(always)]
+fn add_name(s: &mut Scratch, class: u8, role: u8) {
+    s.name_key.head = head(s, class, role);
+    rf_name(s.index);
+}
+
+/// The table is in `s.name_key.head`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_name(index: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 1 };
+    // SAFETY: as in `path_vector`.
+    if let Some(e) = unsafe { NAMES.get(&s.name_key) } {
+        or(&mut s.set, &e.set);
+        or(&mut s.clear, &e.clear);
+    }
+    s.name_prefix.prefix_len = KEY_HEAD_BITS + NAME as u32 * 8;
+    s.name_prefix.data.head = s.name_key.head;
+    kernel::copy_bytes(&mut s.name_prefix.data.name, s.name_key.name.as_ptr());
+    if let Some(e) = NAME_PREFIXES.get(&s.name_prefix) {
+        or(&mut s.set, &e.set);
+        or(&mut s.clear, &e.clear);
+    }
+    0
+}
+
+/// Adds the lines that ask for the name in `s.name_key` to `s.found.name`: another name of the same object. (What
+/// another name would exclude counts only for the file's own.)
+#[inline(always)]
+pub fn add_object_name(s: &mut Scratch, class: u8) {
+    let head = head(s, class, Role::Object as u8);
+    s.name_key.head = head;
+    // SAFETY: as in `path_vector`.
+    if let Some(e) = unsafe { NAMES.get(&s.name_key) } {
+        or(&mut s.found.name, &e.set);
+    }
+    s.name_prefix.prefix_len = KEY_HEAD_BITS + NAME as u32 * 8;
+    s.name_prefix.data.head = head;
+    kernel::copy_bytes(&mut s.name_prefix.data.name, s.name_key.name.as_ptr());
+    if let Some(e) = NAME_PREFIXES.get(&s.name_prefix) {
+        or(&mut s.found.name, &e.set);
+    }
+}
+
+/// Narrows by what was found for the object's path and names.
+#[inline(always)]
+pub fn found(s: &mut Scratch) {
+    and(&mut s.hit, &s.found.path);
+    and(&mut s.hit, &s.found.name);
+}
+
+/// Begins a facet over several values (arguments, ancestors): only its default yet.
+#[inline(always)]
+pub fn begin_list(s: &mut Scratch, class: Class, facet: Facet) {
+    s.clear = [0; 4];
+    s.set = default(s, class, facet);
+}
+
+/// One value of the list: the name in `s.name_key`.
+#[inline(always)]
+pub fn add_to_list(s: &mut Scratch, class: u8, role: u8) {
+    add_name(s, class, role);
+}
+
+/// Narrows by the list.
+#[inline(always)]
+pub fn end_list(s: &mut Scratch) {
+    and(&mut s.hit, &s.set);
+    and_not(&mut s.hit, &s.clear);
+}
+
+/// Narrows by the address in the event.
+#[inline(always)]
+pub fn destination(s: &mut Scratch, class: Class) {
+    if !cares(s, class, Facet::Destination) {
+        return;
+    }
+    begin_list(s, class, Facet::Destination);
+    s.destination.prefix_len = KEY_HEAD_BITS + 128;
+    s.destination.data.head = head(s, class as u8, Facet::Destination as u8);
+    s.destination.data.address = s.event.header.address;
+    if let Some(e) = DESTINATIONS.get(&s.destination) {
+        or(&mut s.set, &e.set);
+        or(&mut s.clear, &e.clear);
+    }
+    end_list(s);
+}
+
+/// Narrows by a number: the operation's own, or the port.
+#[inline(always)]
+pub fn number(s: &mut Scratch, class: Class, facet: Facet, number: u64) {
+    if !cares(s, class, facet) {
+        return;
+    }
+    begin_list(s, class, facet);
+    let key = NumberKey { head: head(s, class as u8, facet as u8), zero: 0, number };
+    // SAFETY: as in `path_vector`.
+    if let Some(e) = unsafe { NUMBERS.get(&key) } {
+        or(&mut s.set, &e.set);
+        or(&mut s.clear, &e.clear);
+    }
+    end_list(s);
+}
+
+/// Appends a byte to the name in `s.name_key`; what does not fit is left out.
+#[inline(always)]
+pub fn push_name_byte(s: &mut Scratch, byte: u8) {
+    let at = get(&raw const s.len);
+    if at < NAME as u64 {
+        // SAFETY: masked below 64, and the key is followed by the rest of the scratch.
+        put(unsafe { s.name_key.name.as_mut_ptr().add((at & 63) as usize) }, byte);
+        put(&raw mut s.len, at + 1);
+    }
+}

@@ -1,0 +1,263 @@
+//! From the lines that are left to what is done about them, in the same run, and the report.
+
+use crate::{
+    datapath::ISOLATED,
+    facets::{any, intersects},
+    identity::{self, Governed},
+    kernel, process,
+    scratch::{self, Held, Lane, Scratch},
+};
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+        generated::{bpf_ringbuf_output, bpf_send_signal},
+    },
+    macros::map,
+    maps::{Array, PerCpuArray, RingBuf},
+};
+use ringfence_abi::{
+    CLASSES, COUNTERS, Class, Counter, EVENT_ARGS, EVENT_FIXED, Op, RULESET_ENTRIES, RulesetVectors, Tier, done,
+    ruleset_index,
+};
+
+/// Which generation of the tables is in force. Flipped by user space once the next one is complete.
+#[map]
+static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
+
+#[map]
+static RULESETS: Array<RulesetVectors> = Array::with_max_entries(RULESET_ENTRIES, 0);
+
+/// Records of violations that only log.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// Records of violations that were mitigated: room of their own, so that noise can't starve them.
+#[map]
+static MITIGATIONS: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
+
+#[map]
+static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries((CLASSES * COUNTERS) as u32, 0);
+
+const SIGKILL: u32 = 9;
+
+#[inline(always)]
+pub fn count(class: Class, counter: Counter) {
+    if let Some(n) = COUNTS.get_ptr_mut(class as u32 * COUNTERS as u32 + counter as u32) {
+        // SAFETY: per CPU; a lost increment under preemption is acceptable for a counter.
+        unsafe { *n += 1 };
+    }
+}
+
+#[inline(always)]
+fn ruleset(slot: u32, class: Class) -> Option<(u32, &'static RulesetVectors)> {
+    let generation = *GENERATION.get(0)?;
+    let ruleset = identity::SLOTS.get(slot)?.ruleset[(generation & 1) as usize];
+    Some((generation, RULESETS.get(ruleset_index(generation, ruleset, class))?))
+}
+
+/// What kind of hook an entry point sits on. Bodies are generic over it and need not know more.
+pub trait EntryPoint {
+    const TIER: Tier;
+    /// Stops the operation, or the process that does it. Returns the bit of [`done`] that tells how.
+    fn stop() -> u8;
+}
+
+/// A tracepoint: the process is killed before it returns to user mode (to its first instruction, at exec).
+pub struct Tracepoint;
+
+/// An LSM hook: the operation is denied, by what the program returns.
+pub struct LsmHook;
+
+/// A packet in the datapath: it is dropped, by what the program returns.
+pub struct Packet;
+
+impl EntryPoint for Tracepoint {
+    const TIER: Tier = Tier::Tracepoint;
+    #[inline(always)]
+    fn stop() -> u8 {
+        if unsafe { bpf_send_signal(SIGKILL) } == 0 { done::KILLED } else { 0 }
+    }
+}
+
+impl EntryPoint for LsmHook {
+    const TIER: Tier = Tier::Lsm;
+    #[inline(always)]
+    fn stop() -> u8 {
+        done::DENIED
+    }
+}
+
+impl EntryPoint for Packet {
+    const TIER: Tier = Tier::Tracepoint;
+    #[inline(always)]
+    fn stop() -> u8 {
+        done::DENIED
+    }
+}
+
+/// Starts judging an event of the current task: `None` if it is not governed, is the runtime's own doing, or has no
+/// line to break. Afterwards the event's header is clean, and `s.hit` holds the lines that are enabled for the pod and
+/// look at this operation.
+#[inline(always)]
+pub fn begin<E: EntryPoint>(class: Class, lane: Lane, op: Op) -> Option<Held> {
+    let who = identity::current()?;
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if identity::is_entering(tgid) {
+        return None;
+    }
+    begin_as::<E>(who, class, lane, op)
+}
+
+/// [`begin`] for a pod that is known already.
+#[inline(always)]
+pub fn begin_as<E: EntryPoint>(who: Governed, class: Class, lane: Lane, op: Op) -> Option<Held> {
+    let (generation, vectors) = ruleset(who.slot, class)?;
+    if !any(&vectors.enabled) {
+        return None;
+    }
+    count(class, Counter::Seen);
+    let Some(mut s) = scratch::hold(lane) else {
+        count(class, Counter::Unreadable);
+        return None;
+    };
+    s.event.header.generation = generation;
+    s.hit = vectors.enabled;
+    crate::facets::byte(&mut s, class, ringfence_abi::ByteFacet::Op, op as u8);
+    if !any(&s.hit) {
+        return None;
+    }
+    let h = &raw mut s.event.header;
+    // SAFETY: `h` points into the scratch.
+    unsafe {
+        (*h).at = bpf_ktime_get_ns();
+        (*h).mitigated_at = 0;
+        (*h).cgroup = who.cgroup;
+        (*h).slot = who.slot;
+        (*h).number = 0;
+        (*h).address = [0; 16];
+        (*h).flags = 0;
+        (*h).target_pid = 0;
+        (*h).port = 0;
+        (*h).protocol = 0;
+        (*h).path_len = 0;
+        (*h).exe_len = 0;
+        (*h).args_len = 0;
+        (*h).class = class as u8;
+        (*h).op = op as u8;
+        (*h).tier = E::TIER as u8;
+        (*h).done = 0;
+        (*h).family = 0;
+        (*h).socket_type = 0;
+    }
+    Some(s)
+}
+
+/// What a violation asks of the entry point.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Pass,
+    /// The operation must not take effect: an entry point that can deny does so.
+    Stop,
+}
+
+/// Mitigates and reports what is left in `s.hit`.
+#[inline(always)]
+pub fn settle<E: EntryPoint>(s: &mut Scratch, class: Class, report: Report) -> Verdict {
+    if !any(&s.hit) {
+        return Verdict::Pass;
+    }
+    let slot = s.event.header.slot;
+    let Some((_, vectors)) = ruleset(slot, class) else { return Verdict::Pass };
+    let block = intersects(&s.hit, &vectors.block);
+    let isolate = intersects(&s.hit, &vectors.isolate);
+    let terminate = intersects(&s.hit, &vectors.terminate);
+    let mitigating = block || isolate || terminate;
+    if isolate || terminate {
+        set_isolated(slot, s.event.header.at);
+        s.event.header.done |= done::ISOLATED;
+    }
+    let mut verdict = Verdict::Pass;
+    if block || terminate {
+        verdict = Verdict::Stop;
+        s.event.header.done |= E::stop();
+    }
+    if mitigating {
+        s.event.header.mitigated_at = unsafe { bpf_ktime_get_ns() };
+    }
+    count(class, Counter::Violations);
+    s.event.header.lines = s.hit;
+    report.object(s);
+    process::describe(s);
+    if class != Class::Exec {
+        process::fetch_arguments(s, kernel::current());
+    }
+    emit(s, class, mitigating);
+    verdict
+}
+
+/// What the record says of the object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// Nothing.
+    None,
+    /// The file in `s.object`.
+    File,
+    /// The event's path is filled in already.
+    Path,
+}
+
+impl Report {
+    #[inline(always)]
+    fn object(self, s: &mut Scratch) {
+        match self {
+            Self::File => {
+                let o = &raw const s.object;
+                // SAFETY: points into the scratch.
+                let (dentry, mnt, sb) = unsafe { ((*o).dentry, (*o).mnt, (*o).sb) };
+                crate::path::measure(s, dentry, mnt, sb);
+                let len = crate::path::write(s);
+                kernel::copy_bytes(&mut s.event.path, s.path.as_ptr());
+                s.event.header.path_len = len as u16;
+            }
+            Self::None => s.event.header.path_len = 0,
+            Self::Path => {}
+        }
+    }
+}
+
+#[inline(always)]
+fn emit(s: &mut Scratch, class: Class, mitigating: bool) {
+    let tail = s.event.header.args_len as u64;
+    let tail = if tail > EVENT_ARGS as u64 { EVENT_ARGS as u64 } else { tail };
+    let size = EVENT_FIXED as u64 + tail;
+    let data = (&raw mut s.event).cast();
+    // SAFETY: `size` is at most the event's size.
+    let failed = unsafe {
+        if mitigating {
+            bpf_ringbuf_output((&raw const MITIGATIONS).cast_mut().cast(), data, size, 0)
+        } else {
+            bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), data, size, 0)
+        }
+    };
+    if failed != 0 {
+        count(class, if mitigating { Counter::LostMitigating } else { Counter::LostLog });
+    }
+}
+
+/// Sets the slot's isolated bit: from here on the datapath drops its packets.
+#[inline(always)]
+fn set_isolated(slot: u32, at: u64) {
+    if let Some(isolation) = ISOLATED.get_ptr_mut(slot) {
+        // SAFETY: from the map. Two CPUs that set it at once write two times that are both true.
+        unsafe {
+            if (*isolation).since == 0 {
+                (*isolation).since = at;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub fn is_isolated(slot: u32) -> bool {
+    ISOLATED.get(slot).is_some_and(|i| i.since != 0)
+}

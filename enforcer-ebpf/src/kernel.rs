@@ -1,0 +1,113 @@
+//! Reading kernel memory at offsets that user space found in the running kernel's BTF.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
+use core::{
+    ffi::c_void,
+    mem::{MaybeUninit, size_of},
+};
+use ringfence_abi::{ABSENT, Node, Offsets};
+
+/// Set before load, frozen, and so known constants to the verifier.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = Offsets::UNKNOWN;
+
+/// Set before load.
+#[unsafe(no_mangle)]
+static NODE: Node = Node { v1_controller: ABSENT, exec_judged_early: 0, overlay_proven: 0, connect_judged_early: 0 };
+
+/// One of [`OFFSETS`]' fields, as the loader set it.
+macro_rules! offset {
+    ($field:ident) => {
+        $crate::kernel::constant(&raw const $crate::kernel::OFFSETS.$field)
+    };
+}
+pub(crate) use offset;
+
+/// A word of read-only data that the loader may have set: volatile, because the compiler must not assume the initial
+/// value.
+#[inline(always)]
+pub fn constant(word: *const u32) -> u32 {
+    // SAFETY: every caller passes a pointer into one of the two statics above.
+    unsafe { word.read_volatile() }
+}
+
+/// Index of the v1 controller in `css_set.subsys`, or [`ABSENT`].
+#[inline(always)]
+pub fn v1_controller() -> u32 {
+    constant(&raw const NODE.v1_controller)
+}
+
+#[inline(always)]
+pub fn exec_judged_early() -> bool {
+    constant(&raw const NODE.exec_judged_early) != 0
+}
+
+#[inline(always)]
+pub fn connect_judged_early() -> bool {
+    constant(&raw const NODE.connect_judged_early) != 0
+}
+
+#[inline(always)]
+pub fn overlay_proven() -> bool {
+    constant(&raw const NODE.overlay_proven) != 0
+}
+
+/// A `T` at `base + offset` of kernel memory; all zeros where that can't be read (the helper zero-fills), so that
+/// callers need no branch. Null pointers read as zeros the same way.
+#[inline(always)]
+pub fn read<T: Copy>(base: u64, offset: u32) -> T {
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: the helper writes exactly `size_of::<T>()` bytes, and T is plain data at every call.
+    unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast::<c_void>(),
+            size_of::<T>() as u32,
+            base.wrapping_add(offset as u64) as *const c_void,
+        );
+        value.assume_init()
+    }
+}
+
+/// `len` bytes of kernel memory to `to`, zeros where they can't be read.
+///
+/// # Safety
+/// `to` must have room for `len` bytes.
+#[inline(always)]
+pub unsafe fn copy(to: *mut u8, len: u32, from: u64) {
+    unsafe { bpf_probe_read_kernel(to.cast::<c_void>(), len, from as *const c_void) };
+}
+
+/// Copies a buffer of ours over another. One helper call: the compiler's own copy is a loop over bytes, which costs the
+/// verifier an iteration each.
+#[inline(always)]
+pub fn copy_bytes<const N: usize>(to: &mut [u8; N], from: *const u8) {
+    // SAFETY: `to` has N bytes; an address that can't be read gives zeros.
+    unsafe { copy(to.as_mut_ptr(), N as u32, from as u64) };
+}
+
+/// Zeros a value of ours: the helper zero-fills what it can't read, and nothing can be read at null.
+#[inline(always)]
+pub fn zero<T>(value: &mut T) {
+    // SAFETY: all values that this is used on are plain data.
+    unsafe { copy((&raw mut *value).cast::<u8>(), size_of::<T>() as u32, 0) };
+}
+
+/// The current `task_struct`.
+#[inline(always)]
+pub fn current() -> u64 {
+    unsafe { bpf_get_current_task() as u64 }
+}
+
+/// A value kept in a map, past the compiler's knowledge. See the note on style in `main.rs`.
+#[inline(always)]
+pub fn get<T: Copy>(from: *const T) -> T {
+    // SAFETY: every caller passes a pointer into its scratch.
+    unsafe { from.read_volatile() }
+}
+
+/// The counterpart of [`get`].
+#[inline(always)]
+pub fn put<T: Copy>(to: *mut T, value: T) {
+    // SAFETY: every caller passes a pointer into its scratch.
+    unsafe { to.write_volatile(value) }
+}

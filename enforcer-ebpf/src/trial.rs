@@ -1,0 +1,37 @@
+//! A trial at the enforcer's start: what do the programs make of a file that one given thread opens?
+//!
+//! Where overlayfs keeps its upper layer is not told by every kernel; so files of both layers of an overlay of the
+//! enforcer's own are opened, and the answers compared.
+
+use crate::{kernel, object, process, scratch::Object};
+use aya_ebpf::{
+    helpers::bpf_get_current_pid_tgid,
+    macros::{map, tracepoint},
+    maps::Array,
+    programs::TracePointContext,
+};
+
+/// Entry 0: thread id whose opens are looked at; entry 1: flags of its last file.
+#[map]
+static TRIAL: Array<u32> = Array::with_max_entries(2, 0);
+
+#[tracepoint]
+pub fn trial_open(ctx: TracePointContext) -> u32 {
+    if TRIAL.get(0).copied() != Some(bpf_get_current_pid_tgid() as u32) {
+        return 0;
+    }
+    // SAFETY: the result in the record of every `sys_exit_*`.
+    let fd: i64 = unsafe { ctx.read_at(16) }.unwrap_or(-1);
+    if fd >= 0 {
+        let file = process::file(fd as i32);
+        let inode: u64 = kernel::read(file, kernel::offset!(file_inode));
+        let object = Object {
+            dentry: kernel::read(file, kernel::offset!(file_dentry)),
+            mnt: kernel::read(file, kernel::offset!(file_mnt)),
+            inode,
+            sb: kernel::read(inode, kernel::offset!(inode_sb)),
+        };
+        let _ = TRIAL.set(1, &object::flags(&object), 0);
+    }
+    0
+}
