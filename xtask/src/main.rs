@@ -1,0 +1,68 @@
+//! The project's chores. `cargo xtask --help` lists them.
+
+mod bench;
+mod demo;
+mod interrupt;
+mod places;
+mod process;
+mod products;
+mod setup;
+mod tally;
+mod test;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of the Ringfence workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Install what building, the demo and the tests need, where it is missing.
+    Setup(setup::Arguments),
+    /// Show containers breaking rules and being cut off, for real, in a containerd of the demo's own.
+    Demo(demo::Arguments),
+    /// Run all tests: unit, containers, VM. The last line is the count.
+    Test(test::Arguments),
+    /// Measure: criterion benchmarks, then the cost of every hook on this kernel.
+    Bench(bench::Arguments),
+    /// Boot a Debian kernel in a VM and run the tests, a command or a shell in it.
+    Vm(vm::Arguments),
+}
+
+/// What the user has to change: reported without a backtrace of causes, with exit code 2.
+#[derive(Debug)]
+struct Refusal(String);
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+fn main() -> ExitCode {
+    let chore = Arguments::parse().chore;
+    let done = interrupt::forward_to_children().and_then(|()| match chore {
+        Chore::Setup(arguments) => setup::run(&arguments),
+        Chore::Demo(arguments) => demo::run(&arguments),
+        Chore::Test(arguments) => test::run(&arguments),
+        Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Vm(arguments) => vm::run(&arguments),
+    });
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<Refusal>() { 2 } else { 1 })
+        }
+    }
+}

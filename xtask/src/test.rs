@@ -1,0 +1,122 @@
+//! All tests, and their sum.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::{
+    Refusal, places, process,
+    products::Products,
+    setup::{self, Purpose},
+    tally::{Suite, Tally},
+    vm::{self, Kernel},
+};
+
+/// A group of tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// Unit and property tests, beside the code.
+    Unit,
+    /// Everything that needs root, containers and this machine's kernel.
+    Containers,
+    /// The same in a VM, with what this machine's kernel refuses.
+    Vm,
+}
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args)]
+#[command(after_help = "Example: cargo xtask test --only containers RF-901")]
+pub struct Arguments {
+    /// Run one group only; may be repeated.
+    #[arg(long, value_enum, value_name = "GROUP")]
+    only: Vec<Group>,
+    /// The VM's kernel; may be repeated.
+    #[arg(long, value_enum, default_value = "6.1")]
+    kernel: Vec<Kernel>,
+    /// Run only tests whose name contains this.
+    name: Option<String>,
+}
+
+/// `cargo xtask test`. The last line is the count.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let wanted = |group| arguments.only.is_empty() || arguments.only.contains(&group);
+    let mut purposes = vec![Purpose::Build];
+    if wanted(Group::Containers) {
+        if !nix::unistd::geteuid().is_root() {
+            let hint = "without them: cargo xtask test --only unit --only vm";
+            return Err(Refusal(format!("the container tests load eBPF programs and need root; {hint}")).into());
+        }
+        purposes.push(Purpose::Containers);
+    }
+    if wanted(Group::Vm) {
+        purposes.push(Purpose::Vm);
+    }
+    setup::ensure(&purposes)?;
+
+    let name = arguments.name.as_deref();
+    let mut results = Vec::new();
+    if wanted(Group::Unit) {
+        results.push(("unit".to_owned(), unit(name)?));
+    }
+    if wanted(Group::Containers) || wanted(Group::Vm) {
+        let products = Products::build()?;
+        if wanted(Group::Containers) {
+            results.push(("containers".to_owned(), containers(&products, name)?));
+        }
+        if wanted(Group::Vm) {
+            for kernel in &arguments.kernel {
+                results.push((format!("vm {kernel}"), vm::suite(*kernel, &products, name)?));
+            }
+        }
+    }
+    let mut sum = Tally::default();
+    for (group, tally) in &results {
+        println!("{group}: {tally}");
+        sum += *tally;
+    }
+    if sum.is_empty() {
+        println!("no test has a name with {:?} in it", name.unwrap_or_default());
+        sum = Tally::FAILURE;
+    }
+    println!("{sum}");
+    Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Cargo's own tests of every crate that runs on this machine.
+fn unit(name: Option<&str>) -> Result<Tally> {
+    let mut cargo = places::cargo();
+    // The eBPF programs are built for another target, by the enforcer's build script.
+    cargo.args(["test", "--workspace", "--exclude", "ringfence-enforcer-ebpf", "--no-fail-fast"]);
+    cargo.args(name.map(|name| ["--", name]).iter().flatten());
+    println!("==> {}", process::line(&cargo));
+    let mut tally = Tally::default();
+    let status = process::lines(&mut cargo, |line| {
+        println!("{line}");
+        if let Some(result) = Tally::of_cargo_line(line) {
+            tally += result;
+        }
+    })?;
+    if !status.success() && tally.failed == 0 {
+        println!("FAILED cargo test: it did not build, or a test program died ({status})");
+        tally += Tally::FAILURE;
+    }
+    Ok(tally)
+}
+
+/// The suite that needs root.
+fn containers(products: &Products, name: Option<&str>) -> Result<Tally> {
+    let mut command = Command::new(products.integration());
+    command.arg("suite").args(name.map(|name| ["--filter", name]).iter().flatten());
+    println!("==> {}", process::line(&command));
+    let mut suite = Suite::default();
+    let status = process::lines(&mut command, |line| {
+        println!("{line}");
+        suite.line(line);
+    })?;
+    let (tally, complaint) = suite.finish(status.code());
+    if let Some(complaint) = complaint {
+        println!("FAILED containers: {complaint}");
+    }
+    Ok(tally)
+}

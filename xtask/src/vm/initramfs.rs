@@ -1,0 +1,107 @@
+//! The first root file system of a VM: busybox, our programs, modules, an init script.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Cgroups, kernels::Unpacked, quiet};
+
+/// What init writes in front of the command's exit code.
+pub const END: &str = "init: the command ended with";
+
+const INIT: &str = include_str!("init.sh");
+const BUSYBOX: &str = "/bin/busybox";
+
+/// What goes into a VM besides busybox.
+pub struct Contents<'a> {
+    /// Static programs; they come to lie in /bin.
+    pub programs: Vec<PathBuf>,
+    /// Kernel modules to load.
+    pub modules: &'a [&'a str],
+    /// How control groups are mounted.
+    pub cgroups: Cgroups,
+}
+
+impl Contents<'_> {
+    /// Packs an initramfs that runs a shell command, or without one an interactive shell, into a file.
+    pub fn pack(&self, kernel: &Unpacked, command: Option<&str>, image: &Path) -> Result<()> {
+        let root = tempfile::Builder::new().prefix("ringfence-initramfs-").tempdir()?;
+        let root = root.path();
+        for folder in ["bin", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp"] {
+            fs::create_dir(root.join(folder))?;
+        }
+        for program in self.programs.iter().map(PathBuf::as_path).chain([Path::new(BUSYBOX)]) {
+            let name = program.file_name().with_context(|| format!("{} is no file", program.display()))?;
+            fs::copy(program, root.join("bin").join(name))
+                .with_context(|| format!("cannot copy {}", program.display()))?;
+        }
+        for (number, module) in kernel.modules(self.modules)?.iter().enumerate() {
+            let name = module.file_name().unwrap_or_default().to_string_lossy();
+            let name = name.trim_end_matches(".xz").trim_end_matches(".zst");
+            // The number keeps the order: a module's dependencies are loaded before it.
+            fs::write(root.join(format!("modules/{number:03}-{name}")), uncompressed(module)?)?;
+        }
+        fs::write(
+            root.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        )?;
+        fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+        if let Some(command) = command {
+            fs::write(root.join("command"), format!("{command}\n"))?;
+        }
+        let init = root.join("init");
+        fs::write(&init, INIT.replace("@CGROUPS@", self.cgroups.name()).replace("@END@", END))?;
+        fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
+        cpio(root, image)
+    }
+}
+
+/// A module's bytes, whichever way the distribution packed them.
+fn uncompressed(module: &Path) -> Result<Vec<u8>> {
+    let program = match module.extension().and_then(|extension| extension.to_str()) {
+        Some("xz") => "xz",
+        Some("zst") => "zstd",
+        _ => return fs::read(module).with_context(|| format!("cannot read {}", module.display())),
+    };
+    let output = quiet(program).args(["--decompress", "--stdout", "--quiet"]).arg(module).output();
+    let output = output.with_context(|| format!("cannot start {program}"))?;
+    if !output.status.success() {
+        bail!("{program} cannot unpack {}", module.display());
+    }
+    Ok(output.stdout)
+}
+
+/// Packs a folder into the format that the kernel unpacks, everything owned by root.
+fn cpio(root: &Path, image: &Path) -> Result<()> {
+    let mut command = Command::new("cpio");
+    command.args(["--create", "--format=newc", "--null", "--owner=+0:+0", "--quiet"]).current_dir(root);
+    let image = File::create(image).with_context(|| format!("cannot make {}", image.display()))?;
+    let mut child = command.stdin(Stdio::piped()).stdout(image).spawn().context("cannot start cpio")?;
+    let mut names = Vec::new();
+    list(root, Path::new(""), &mut names)?;
+    child.stdin.take().context("standard input is piped")?.write_all(&names)?;
+    if !child.wait()?.success() {
+        bail!("cpio cannot pack {}", root.display());
+    }
+    Ok(())
+}
+
+/// Names below a folder, folders before what is in them, each ended by a zero.
+fn list(root: &Path, below: &Path, names: &mut Vec<u8>) -> Result<()> {
+    for entry in root.join(below).read_dir()? {
+        let entry = entry?;
+        let name = below.join(entry.file_name());
+        names.extend_from_slice(name.as_os_str().as_encoded_bytes());
+        names.push(0);
+        if entry.file_type()?.is_dir() {
+            list(root, &name, names)?;
+        }
+    }
+    Ok(())
+}

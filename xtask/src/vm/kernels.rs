@@ -1,0 +1,277 @@
+//! Debian's cloud kernels, fetched with an apt configuration of our own and unpacked, never installed.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{ValueEnum, builder::PossibleValue};
+
+use super::quiet;
+use crate::{places, process};
+
+/// Who signs Debian's package lists, of all releases.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// A kernel that tests run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// Debian 11.
+    V5_10,
+    /// Debian 12.
+    V6_1,
+    /// Debian 13.
+    V6_12,
+    /// What Debian unstable has today.
+    Newest,
+}
+
+impl Kernel {
+    fn name(self) -> &'static str {
+        match self {
+            Self::V5_10 => "5.10",
+            Self::V6_1 => "6.1",
+            Self::V6_12 => "6.12",
+            Self::Newest => "newest",
+        }
+    }
+
+    fn suite(self) -> &'static str {
+        match self {
+            Self::V5_10 => "bullseye",
+            Self::V6_1 => "bookworm",
+            Self::V6_12 => "trixie",
+            Self::Newest => "sid",
+        }
+    }
+
+    /// Whether a package `linux-image-VERSION-cloud-amd64` is one of this kernel. Packages without a version are
+    /// empty ones that depend on the current.
+    fn is_image(self, package: &str) -> bool {
+        let version = package.strip_prefix("linux-image-").and_then(|rest| rest.strip_suffix("-cloud-amd64"));
+        version.is_some_and(|version| match self {
+            Self::Newest => version.starts_with(|c: char| c.is_ascii_digit()),
+            _ => version.strip_prefix(self.name()).is_some_and(|rest| rest.starts_with(['.', '-'])),
+        })
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl ValueEnum for Kernel {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::V5_10, Self::V6_1, Self::V6_12, Self::Newest]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
+}
+
+/// An unpacked kernel.
+#[derive(Debug)]
+pub struct Unpacked {
+    folder: PathBuf,
+}
+
+impl Unpacked {
+    /// Fetches a kernel, or finds it in the cache. A kernel in the cache stays there until it is deleted by hand.
+    pub fn fetch(kernel: Kernel) -> Result<Self> {
+        let kernels = places::cache("kernels")?;
+        let folder = kernels.join(kernel.name());
+        if !folder.is_dir() {
+            let work = tempfile::Builder::new().prefix(".fetch-").tempdir_in(&kernels)?;
+            let unpacked = work.path().join("unpacked");
+            download(kernel, work.path(), &unpacked).with_context(|| format!("cannot fetch Linux {kernel}"))?;
+            // One step: whoever finds the folder finds all of it. Someone else may have been faster.
+            fs::rename(&unpacked, &folder).or_else(|error| if folder.is_dir() { Ok(()) } else { Err(error) })?;
+        }
+        Ok(Self { folder })
+    }
+
+    /// The kernel's image. From 7.x on it lies beside its modules.
+    pub fn image(&self) -> Result<PathBuf> {
+        let release = module_release(&self.folder)?;
+        let places = [format!("boot/vmlinuz-{release}"), format!("lib/modules/{release}/vmlinuz")];
+        let mut images = places.iter().map(|place| self.folder.join(place));
+        images.find(|image| image.is_file()).with_context(|| format!("no vmlinuz in {}", self.folder.display()))
+    }
+
+    /// The files of some modules and of what they depend on, in the order in which they have to be loaded. A module
+    /// that this kernel does not have, or has built in, yields none.
+    pub fn modules(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
+        let release = module_release(&self.folder)?;
+        let mut files: Vec<PathBuf> = Vec::new();
+        for name in names {
+            let mut modprobe = quiet("modprobe");
+            modprobe.arg("--dirname").arg(&self.folder).args(["--set-version", &release, "--show-depends", name]);
+            // It fails, and says so, where there is no such module.
+            let output = modprobe.output().context("cannot start modprobe")?;
+            for line in String::from_utf8_lossy(&output.stdout).lines() {
+                if let Some(file) = line.strip_prefix("insmod ").map(|rest| PathBuf::from(rest.trim_end()))
+                    && !files.contains(&file)
+                {
+                    files.push(file);
+                }
+            }
+        }
+        Ok(files)
+    }
+}
+
+fn download(kernel: Kernel, work: &Path, unpacked: &Path) -> Result<()> {
+    let apt = Apt::new(work, kernel.suite())?;
+    println!("==> fetching Linux {kernel} of Debian {} into the cache", kernel.suite());
+    process::succeed(apt.command("apt-get").args(["--quiet=2", "update"]))?;
+    let names = process::output(apt.command("apt-cache").args(["pkgnames", "linux-image-"]))?;
+    let mut images: Vec<_> = names.lines().filter(|name| kernel.is_image(name)).collect();
+    images.sort_by_cached_key(|name| numbers(name));
+    let image = images.last().with_context(|| format!("Debian {} has no such cloud kernel", kernel.suite()))?;
+    // From 7.x on the image's package is empty; the kernel and its modules are packages of their own.
+    let parts = ["linux-binary", "linux-modules", "linux-base"].map(|part| image.replacen("linux-image", part, 1));
+    let known = process::output(apt.command("apt-cache").args(["pkgnames", "linux-"]))?;
+    let parts = parts.iter().map(String::as_str).filter(|part| known.lines().any(|name| name == *part));
+    for package in [*image].into_iter().chain(parts) {
+        println!("    {package}");
+        process::succeed(apt.command("apt-get").current_dir(work).args(["--quiet=2", "download", package]))?;
+    }
+    for entry in work.read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            process::succeed(Command::new("dpkg-deb").arg("--extract").arg(&path).arg(unpacked))?;
+        }
+    }
+    // From Debian 13 on the modules lie under usr/lib, where depmod and modprobe do not look.
+    if unpacked.join("usr/lib/modules").is_dir() && !unpacked.join("lib").exists() {
+        std::os::unix::fs::symlink("usr/lib", unpacked.join("lib"))?;
+    }
+    process::succeed(Command::new("depmod").arg("--basedir").arg(unpacked).arg(module_release(unpacked)?))
+}
+
+/// The one folder of modules.
+fn module_release(kernel: &Path) -> Result<String> {
+    let modules = kernel.join("lib/modules");
+    let entry = modules.read_dir().ok().and_then(|mut entries| entries.next()?.ok());
+    let name = entry.with_context(|| format!("no modules in {}", modules.display()))?.file_name();
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// The numbers in a package's name, by which versions are ordered.
+fn numbers(name: &str) -> Vec<u32> {
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+}
+
+/// apt with lists and caches of its own: the machine's are not touched.
+struct Apt {
+    options: Vec<String>,
+}
+
+impl Apt {
+    fn new(work: &Path, suite: &str) -> Result<Self> {
+        let apt = work.join("apt");
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(apt.join(folder))?;
+        }
+        let list = apt.join("sources.list");
+        fs::write(&list, format!("deb [arch=amd64 signed-by={KEYRING}] {} {suite} main\n", mirror()?))?;
+        let option = |name: &str, value: &Path| format!("{name}={}", value.display());
+        Ok(Self {
+            options: vec![
+                option("Dir::Etc::sourcelist", &list),
+                option("Dir::Etc::sourceparts", Path::new("/dev/null")),
+                option("Dir::State::lists", &apt.join("lists")),
+                option("Dir::Cache", &apt.join("cache")),
+                "APT::Sandbox::User=root".to_owned(),
+                "Acquire::Languages=none".to_owned(),
+            ],
+        })
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(self.options.iter().flat_map(|option| ["-o", option]));
+        command
+    }
+}
+
+/// The mirror that this machine gets Debian itself from.
+fn mirror() -> Result<String> {
+    let etc = Path::new("/etc/apt");
+    let mut files = vec![etc.join("sources.list")];
+    if let Ok(entries) = etc.join("sources.list.d").read_dir() {
+        let mut more: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        more.sort();
+        files.append(&mut more);
+    }
+    for file in &files {
+        if let Some(mirror) = fs::read_to_string(file).ok().as_deref().and_then(mirror_in) {
+            return Ok(mirror);
+        }
+    }
+    bail!("no source of a Debian release's main section in {}/sources.list and sources.list.d", etc.display())
+}
+
+/// The first source of a release's `main`, in either of apt's two formats. Updates, security and others' do not count.
+fn mirror_in(sources: &str) -> Option<String> {
+    let release =
+        |suite: &str| ["bullseye", "bookworm", "trixie", "forky", "sid", "stable", "testing"].contains(&suite);
+    let one_line = sources.lines().find_map(|line| {
+        let rest = line.strip_prefix("deb ")?.trim_start();
+        let rest = if rest.starts_with('[') { rest.split_once(']')?.1 } else { rest };
+        let mut words = rest.split_whitespace();
+        let (mirror, suite) = (words.next()?, words.next()?);
+        (release(suite) && words.any(|word| word == "main")).then(|| mirror.to_owned())
+    });
+    one_line.or_else(|| {
+        sources.split("\n\n").find_map(|stanza| {
+            let field = |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let has = |name, wanted: &dyn Fn(&str) -> bool| {
+                field(name).is_some_and(|text| text.split_whitespace().any(wanted))
+            };
+            let ours = has("Types", &|word| word == "deb")
+                && has("Suites", &release)
+                && has("Components", &|word| word == "main");
+            ours.then(|| field("URIs")?.split_whitespace().next().map(str::to_owned)).flatten()
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_told_apart() {
+        assert!(Kernel::V6_1.is_image("linux-image-6.1.0-39-cloud-amd64"));
+        assert!(Kernel::Newest.is_image("linux-image-7.2.1-cloud-amd64"));
+        assert!(!Kernel::V6_1.is_image("linux-image-6.12.9-cloud-amd64"));
+        assert!(!Kernel::V6_1.is_image("linux-image-6.1.0-39-amd64"));
+        assert!(!Kernel::V6_1.is_image("linux-image-6.1.0-39-cloud-amd64-unsigned"));
+        assert!(!Kernel::Newest.is_image("linux-image-cloud-amd64"));
+    }
+
+    #[test]
+    fn later_versions_come_last() {
+        let mut names = ["linux-image-6.1.0-9-cloud-amd64", "linux-image-6.1.0-39-cloud-amd64"];
+        names.sort_by_key(|name| numbers(name));
+        assert_eq!(names[1], "linux-image-6.1.0-39-cloud-amd64");
+    }
+
+    #[test]
+    fn the_mirror_is_that_of_the_release() {
+        let stanzas = "Types: deb\nURIs: http://security.example/debian-security\nSuites: bookworm-security\n\
+                       Components: main\n\nTypes: deb\n# a comment\nURIs: http://mirror.example/debian\n\
+                       Suites: bookworm bookworm-updates\nComponents: main\n";
+        assert_eq!(mirror_in(stanzas).as_deref(), Some("http://mirror.example/debian"));
+        let lines = "# deb http://no.example sid main\ndeb http://other.example tool-bookworm main\n\
+                     deb [arch=amd64 signed-by=/k] http://mirror.example/debian trixie main contrib\n";
+        assert_eq!(mirror_in(lines).as_deref(), Some("http://mirror.example/debian"));
+        assert_eq!(mirror_in("Types: deb-src\nURIs: x\nSuites: sid\nComponents: main\n"), None);
+    }
+}

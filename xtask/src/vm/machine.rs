@@ -1,0 +1,135 @@
+//! One VM: booted, its console read line by line, ended in any case.
+
+use std::{
+    collections::VecDeque,
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, ExitCode, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::{
+    initramfs::{Contents, END},
+    kernels::{Kernel, Unpacked},
+};
+use crate::{interrupt, process};
+
+/// Lines of the console that an error shows.
+const TAIL: usize = 40;
+
+/// A VM that can be booted.
+pub struct Machine<'a> {
+    kernel: Unpacked,
+    contents: &'a Contents<'a>,
+    memory: u32,
+}
+
+impl<'a> Machine<'a> {
+    /// Gets the kernel; `memory` is in MiB.
+    pub fn new(kernel: Kernel, contents: &'a Contents<'a>, memory: u32) -> Result<Self> {
+        Ok(Self { kernel: Unpacked::fetch(kernel)?, contents, memory })
+    }
+
+    /// Runs a shell command, hands over each line of the console, and returns the command's exit code.
+    ///
+    /// A VM that crashes or is not done in time is an error with the end of its console.
+    pub fn run(&self, command: &str, timeout: Duration, mut each: impl FnMut(&str)) -> Result<i32> {
+        let folder = tempfile::Builder::new().prefix("ringfence-vm-").tempdir()?;
+        let image = folder.path().join("initramfs");
+        self.contents.pack(&self.kernel, Some(command), &image)?;
+        let mut qemu = self.qemu(&image)?;
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = Running(qemu.spawn().context("cannot start qemu")?);
+        let guard = interrupt::child(child.0.id());
+        let console = read_lines(child.0.stdout.take().context("standard output is piped")?);
+        let (deadline, mut tail) = (Instant::now() + timeout, VecDeque::new());
+        let outcome = loop {
+            match console.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    if let Some(exit) = line.strip_prefix(END) {
+                        break exit.trim().parse().with_context(|| format!("{line:?} has no exit code"));
+                    }
+                    each(&line);
+                    tail.push_back(line);
+                    if tail.len() > TAIL {
+                        tail.pop_front();
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    break Err(with_tail(&format!("the VM was not done in {} s", timeout.as_secs()), &tail));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    break Err(with_tail("the VM ended before the command did", &tail));
+                }
+            }
+        };
+        drop(guard);
+        drop(child);
+        interrupt::check()?;
+        outcome
+    }
+
+    /// A shell on the console, until it ends.
+    pub fn shell(&self) -> Result<ExitCode> {
+        let folder = tempfile::Builder::new().prefix("ringfence-vm-").tempdir()?;
+        let image = folder.path().join("initramfs");
+        self.contents.pack(&self.kernel, None, &image)?;
+        process::succeed(&mut self.qemu(&image)?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn qemu(&self, initramfs: &std::path::Path) -> Result<Command> {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        // Emulated: stock kernels do not boot under the nested KVM of some test machines, and CI often has none.
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
+        qemu.args([
+            "-m",
+            &self.memory.to_string(),
+            "-no-reboot",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-serial",
+            "stdio",
+        ]);
+        qemu.arg("-kernel").arg(self.kernel.image()?).arg("-initrd").arg(initramfs);
+        // 5.10 has BPF in the list of security modules only if it is named.
+        qemu.args(["-append", "console=ttyS0 quiet panic=-1 lsm=lockdown,capability,landlock,bpf"]);
+        Ok(qemu)
+    }
+}
+
+fn with_tail(what: &str, tail: &VecDeque<String>) -> anyhow::Error {
+    let tail: String = tail.iter().flat_map(|line| ["\n    | ", line]).collect();
+    anyhow::anyhow!("{what}; the end of its console:{tail}")
+}
+
+/// Reads lines in a thread of its own, so that the reader can stop waiting for one.
+fn read_lines(console: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let (mut reader, mut bytes) = (BufReader::new(console), Vec::new());
+        while reader.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
+            let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned();
+            if sender.send(line).is_err() {
+                break;
+            }
+            bytes.clear();
+        }
+    });
+    receiver
+}
+
+/// A process that does not outlive its owner.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,141 @@
+//! Debian kernels in VMs, for what this machine's own kernel does not let us do.
+//!
+//! `kernels` fetches them, `initramfs` packs one with programs and modules, `machine` boots it and reads its console.
+
+mod initramfs;
+mod kernels;
+mod machine;
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+pub use self::kernels::Kernel;
+use self::{initramfs::Contents, machine::Machine};
+use crate::{
+    Refusal,
+    products::Products,
+    setup::{self, Purpose},
+    tally::{Suite, Tally},
+};
+
+/// How the control groups are mounted in the VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Cgroups {
+    /// cgroup v2 alone, as on current distributions.
+    V2,
+    /// v1 controllers with an empty v2 hierarchy beside them.
+    Hybrid,
+    /// v1 alone.
+    V1,
+}
+
+impl Cgroups {
+    fn name(self) -> &'static str {
+        match self {
+            Self::V2 => "v2",
+            Self::Hybrid => "hybrid",
+            Self::V1 => "v1",
+        }
+    }
+}
+
+/// Modules that containers need, with what they depend on; what a kernel has built in is no module there.
+const MODULES: [&str; 9] =
+    ["overlay", "veth", "bridge", "br_netfilter", "sch_ingress", "cls_bpf", "act_mirred", "tun", "loop"];
+
+/// Arguments of `cargo xtask vm`. Without `--run` or `--shell` the VM tests run.
+#[derive(clap::Args)]
+#[command(after_help = "Example: cargo xtask vm --kernel 6.1 --run 'uname -r; cat /sys/kernel/security/lsm'")]
+pub struct Arguments {
+    /// The kernel.
+    #[arg(long, value_enum, default_value = "6.1")]
+    kernel: Kernel,
+    /// A command for the VM's shell; its exit code is handed on.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "shell")]
+    run: Option<String>,
+    /// A shell on the VM's console. `exit` ends the VM.
+    #[arg(long)]
+    shell: bool,
+    /// How control groups are mounted.
+    #[arg(long, value_enum, default_value = "v2")]
+    cgroups: Cgroups,
+    /// A static program or another file to put into the VM's /bin; may be repeated.
+    #[arg(long, value_name = "PATH")]
+    file: Vec<PathBuf>,
+    /// Seconds until a VM that is not done counts as hung.
+    #[arg(long, value_name = "SECONDS", default_value = "600")]
+    timeout: u64,
+    /// Memory in MiB.
+    #[arg(long, value_name = "MIB", default_value = "1536")]
+    memory: u32,
+    /// Run only the VM tests whose name contains this.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["run", "shell"])]
+    filter: Option<String>,
+}
+
+/// `cargo xtask vm`.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(file) = arguments.file.iter().find(|file| !file.is_file()) {
+        return Err(Refusal(format!("--file {}: there is no such file", file.display())).into());
+    }
+    if arguments.run.is_none() && !arguments.shell {
+        setup::ensure(&[Purpose::Build, Purpose::Vm])?;
+        let tally = suite(arguments.kernel, &Products::build()?, arguments.filter.as_deref())?;
+        println!("{tally}");
+        return Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    setup::ensure(&[Purpose::Vm])?;
+    let contents = Contents { programs: arguments.file.clone(), modules: &MODULES, cgroups: arguments.cgroups };
+    let machine = Machine::new(arguments.kernel, &contents, arguments.memory)?;
+    if arguments.shell {
+        return machine.shell();
+    }
+    let command = arguments.run.as_deref().unwrap_or_default();
+    let exit = machine.run(command, Duration::from_secs(arguments.timeout), |line| println!("{line}"))?;
+    Ok(ExitCode::from(u8::try_from(exit).unwrap_or(1)))
+}
+
+/// Longest time for the tests in one VM. Ten times what they take on two cores.
+const SUITE_TIMEOUT: Duration = Duration::from_mins(15);
+
+/// Boots a kernel with our programs in /bin and counts what the tests in it say.
+pub fn suite(kernel: Kernel, products: &Products, filter: Option<&str>) -> Result<Tally> {
+    let contents = Contents { programs: products.programs(), modules: &MODULES, cgroups: Cgroups::V2 };
+    let machine = Machine::new(kernel, &contents, 1536)?;
+    let mut command = "/bin/ringfence-integration vm-suite".to_owned();
+    if let Some(filter) = filter {
+        if !filter.chars().all(|c| c.is_ascii_alphanumeric() || "-_.: /".contains(c)) {
+            bail!("the filter {filter:?} has characters that no test's name has");
+        }
+        command.extend([" --filter '", filter, "'"]);
+    }
+    println!("==> Linux {kernel} in a VM: {command}");
+    let mut suite = Suite::default();
+    let exit = machine.run(&command, SUITE_TIMEOUT, |line| {
+        println!("[{kernel}] {line}");
+        suite.line(line);
+    });
+    let (mut tally, complaint) = suite.finish(exit.as_ref().ok().copied());
+    match (exit, complaint) {
+        (Err(error), _) => {
+            println!("FAILED vm {kernel}: {error:#}");
+            tally.failed = tally.failed.max(1);
+        }
+        (Ok(_), Some(complaint)) => println!("FAILED vm {kernel}: {complaint}"),
+        (Ok(_), None) => {}
+    }
+    Ok(tally)
+}
+
+/// A program whose output is not of interest unless it fails.
+fn quiet(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null());
+    command
+}
