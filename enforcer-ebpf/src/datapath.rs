@@ -118,7 +118,7 @@ fn at_veth(skb: *mut __sk_buff, direction: Direction) -> i32 {
     let packet = packet::parse(&frame);
     if !isolated {
         return match &packet {
-            Some(packet) if violates(slot, packet) => dropped(slot, TC_ACT_SHOT),
+            Some(packet) if !is_midstream(skb, packet) && violates(slot, packet) => dropped(slot, TC_ACT_SHOT),
             _ => TC_ACT_UNSPEC,
         };
     }

@@ -225,7 +225,7 @@ impl Stage {
         self.pod.ip("route add default via 10.99.0.1");
     }
 
-    /// Both on one bridge of the node: 10.97.0.1 and fd97::1; the pod .2, the other .3.
+    /// Both on one bridge of the node: 10.97.0.1 and `fd97::1`; the pod .2, the other .3.
     pub fn wire_bridge(&self) {
         ip("link add br0 type bridge");
         ip("link set br0 up");

@@ -1,0 +1,89 @@
+//! Builds the eBPF object with stable rustc (`-Z build-std=core`, which `RUSTC_BOOTSTRAP` permits) and bpf-linker.
+//!
+//! `aya-build` does the same, but takes `RUSTC_BOOTSTRAP` from the caller's environment, and an ordinary
+//! `cargo build` has to do.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+const TARGET: &str = "bpfel-unknown-none";
+const PACKAGE: &str = "ringfence-enforcer-ebpf";
+/// Where Debian puts the LLVM that bpf-linker loads.
+const LLVM: &str = "/usr/lib/llvm-22/bin";
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("..");
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    for dir in ["enforcer-ebpf", "abi"] {
+        println!("cargo:rerun-if-changed={}", root.join(dir).display());
+    }
+    let path = format!("{LLVM}:{}", env::var("PATH").unwrap_or_default());
+    require_linker(&path)?;
+    require_core_sources()?;
+
+    let target_dir = out.join("ebpf");
+    let output = Command::new(variable("CARGO")?)
+        .current_dir(&root)
+        .args(["build", "--package", PACKAGE, "--bins", "--release", "--target", TARGET, "-Z", "build-std=core"])
+        .args(["--config", &format!("target.{TARGET}.linker=\"bpf-linker\"")])
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("PATH", &path)
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            ["--cfg=bpf_target_arch=\"x86_64\"", "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f"),
+        )
+        // Wrappers such as clippy's are meant for the host's crates.
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("RUSTC")
+        .output()
+        .map_err(|e| format!("cargo could not be run for the eBPF programs: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("the eBPF programs do not build:\n{}", String::from_utf8_lossy(&output.stderr)));
+    }
+    let object = target_dir.join(TARGET).join("release/ringfence");
+    copy(&object, &out.join("ringfence.bpf.o"))
+}
+
+fn variable(name: &str) -> Result<String, String> {
+    env::var(name).map_err(|_| format!("{name} is not set: this is a cargo build script"))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    fs::copy(from, to).map(drop).map_err(|e| format!("{} to {}: {e}", from.display(), to.display()))
+}
+
+fn require_linker(path: &str) -> Result<(), String> {
+    let found = env::split_paths(path).any(|dir| dir.join("bpf-linker").is_file());
+    println!("cargo:rerun-if-env-changed=PATH");
+    if found { Ok(()) } else { Err("bpf-linker is missing; run: cargo xtask setup".to_owned()) }
+}
+
+fn require_core_sources() -> Result<(), String> {
+    let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    let sysroot = Command::new(rustc)
+        .args(["--print", "sysroot"])
+        .output()
+        .map_err(|e| format!("rustc could not be run: {e}"))?
+        .stdout;
+    let sources = PathBuf::from(String::from_utf8_lossy(&sysroot).trim()).join("lib/rustlib/src/rust/library/core");
+    if sources.is_dir() {
+        Ok(())
+    } else {
+        Err("the sources of core (rust-src) are missing; run: cargo xtask setup".to_owned())
+    }
+}

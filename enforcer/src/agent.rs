@@ -1,0 +1,429 @@
+//! The agent: one task that owns the kernel side, knows the containers and the rulesets, and acts on records.
+//!
+//! Nothing here stands between a violation and its mitigation: that was done in the kernel before the record came.
+
+mod govern;
+mod status;
+
+use crate::{
+    kernel::{Kernel, Records},
+    output::Output,
+    report::{self, Owner},
+    rulesets::Rulesets,
+    slots::Slots,
+};
+use jiff::Timestamp;
+use ringfence_abi::{Class, Event, SLOTS};
+use ringfence_containers::{
+    ContainerEvent, ContainerKey, Runtime,
+    cgroups::Hierarchies,
+};
+use ringfence_control::{Done, Explanation, Feed, Status, Violation};
+use ringfence_netiso::{Datapaths, Switch, Watch};
+use ringfence_policy::{Catalogue, Mitigation, ResolvedRuleset, RuleId, Tables, compare};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{mpsc, oneshot},
+};
+
+/// How often the rulesets' files are looked at, and the datapaths verified.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a client asks for; the answer goes back through the channel.
+pub enum Command {
+    /// The state.
+    Status(oneshot::Sender<Result<Status, String>>),
+    /// Cut a container off.
+    Isolate(String, Option<String>, oneshot::Sender<Result<String, String>>),
+    /// Lift that.
+    Release(String, oneshot::Sender<Result<String, String>>),
+    /// Which rulesets govern it.
+    Explain(String, oneshot::Sender<Result<Explanation, String>>),
+}
+
+/// What the agent is made of.
+pub struct Parts {
+    /// The loaded object.
+    pub kernel: Kernel,
+    /// The isolated bits.
+    pub switch: Switch,
+    /// What makes them effective.
+    pub datapaths: Datapaths,
+    /// Rulesets, loaded once already.
+    pub rulesets: Rulesets,
+    /// Where containers come from; none: only cgroups that were named.
+    pub runtime: Option<Arc<Runtime>>,
+    /// Cgroup file systems.
+    pub hierarchies: Arc<Hierarchies>,
+    /// Where violations are written.
+    pub output: Output,
+    /// Where clients get them.
+    pub feed: Arc<Feed>,
+    /// Name of this node.
+    pub node: String,
+    /// Folder for what outlives the enforcer.
+    pub state: PathBuf,
+    /// Whether isolated pods lose probes and exceptions too.
+    pub strict: bool,
+    /// Whether interfaces are armed (or sockets by their cgroup alone).
+    pub arms_interfaces: bool,
+    /// The cgroup v2 directory whose sockets are covered.
+    pub covered_cgroup: Option<PathBuf>,
+    /// Hold the kernel's answers against the reference.
+    pub check: bool,
+}
+
+/// Why a container is isolated.
+#[derive(Clone, Debug, Default)]
+struct Why {
+    rule: Option<RuleId>,
+    reason: Option<String>,
+}
+
+/// A container that is known, governed or not (then its slot is 0).
+struct Known {
+    owner: Arc<Owner>,
+    slot: u32,
+    /// Ends of the cgroups' path under which it is announced.
+    names: Vec<String>,
+    why_isolated: Option<Why>,
+    terminating: bool,
+}
+
+/// Everything that an end of a termination needs.
+struct Terminated {
+    key: ContainerKey,
+    violations: Vec<Violation>,
+    outcome: Result<usize, String>,
+}
+
+/// The agent of a node.
+pub struct Agent {
+    parts: Parts,
+    slots: Slots,
+    known: BTreeMap<ContainerKey, Known>,
+    /// The last owner of each slot, also of those that were given back.
+    owners: HashMap<u32, Arc<Owner>>,
+    /// The generation that rulesets are written for, and whether it is in force yet.
+    generation: u32,
+    in_force: bool,
+    /// Numbers of the resolved rulesets of that generation.
+    numbers: HashMap<ResolvedRuleset, u32>,
+    /// Tables by generation: of that one, and of the one before.
+    tables: BTreeMap<u32, Arc<Tables>>,
+    /// Slots that an earlier enforcer had given to containers that are yet to be heard of.
+    inherited: std::collections::BTreeSet<u32>,
+    lost: u64,
+    disagreements: u64,
+    started_at: Timestamp,
+    terminations: (mpsc::UnboundedSender<Terminated>, mpsc::UnboundedReceiver<Terminated>),
+}
+
+impl Agent {
+    /// Takes over what is in the kernel. Nothing changes there yet.
+    pub fn new(mut parts: Parts) -> anyhow::Result<Self> {
+        let inherited = parts.kernel.slots_in_use()?;
+        let before = parts.kernel.generation()?;
+        let mut tables = BTreeMap::new();
+        if let Some(restored) = crate::state::restore(&parts.state, before) {
+            tables.insert(before, restored);
+        }
+        let generation = before.wrapping_add(1);
+        let lost = Kernel::lost(&parts.kernel.counters()?);
+        let mut agent = Self {
+            slots: Slots::without(&inherited),
+            known: BTreeMap::new(),
+            owners: HashMap::new(),
+            generation,
+            in_force: false,
+            numbers: HashMap::new(),
+            tables,
+            inherited,
+            lost,
+            disagreements: 0,
+            started_at: Timestamp::now(),
+            terminations: mpsc::unbounded_channel(),
+            parts,
+        };
+        agent.prepare_generation()?;
+        Ok(agent)
+    }
+
+    /// Works until `stop` says so. What is in the kernel stays there.
+    pub async fn run(
+        mut self,
+        mut containers: mpsc::Receiver<ContainerEvent>,
+        mut commands: mpsc::Receiver<Command>,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let [mitigations, logs] = self.parts.kernel.records()?;
+        let mut mitigations = AsyncFd::with_interest(mitigations, Interest::READABLE)?;
+        let mut logs = AsyncFd::with_interest(logs, Interest::READABLE)?;
+        let mut watch = Watch::start()?;
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                ready = mitigations.readable_mut() => {
+                    let mut ready = ready?;
+                    self.drain(ready.get_inner_mut(), usize::MAX);
+                    ready.clear_ready();
+                }
+                Some(event) = containers.recv() => self.container(event).await,
+                Some(command) = commands.recv() => self.command(command).await,
+                Some(terminated) = self.terminations.1.recv() => self.terminated(terminated),
+                ready = logs.readable_mut() => {
+                    let mut ready = ready?;
+                    // In turns: a flood of logs must not keep containers and commands waiting.
+                    if !self.drain(ready.get_inner_mut(), 512) {
+                        ready.clear_ready();
+                    }
+                }
+                Some(change) = watch.next() => {
+                    if let Err(error) = self.parts.datapaths.apply(change).await {
+                        tracing::error!(%error, "the datapaths could not follow a change of the node's interfaces");
+                    }
+                }
+                _ = look.tick() => self.look().await,
+            }
+        }
+        // What has been recorded is still reported.
+        self.drain(mitigations.get_mut(), usize::MAX);
+        self.drain(logs.get_mut(), usize::MAX);
+        Ok(())
+    }
+
+    /// Reports up to `limit` records. True: there may be more.
+    fn drain(&mut self, records: &mut Records, limit: usize) -> bool {
+        for _ in 0..limit {
+            let Some(event) = records.next() else { return false };
+            self.event(&event);
+        }
+        true
+    }
+
+    async fn look(&mut self) {
+        if self.parts.rulesets.reload()
+            && let Err(error) = self.next_generation()
+        {
+            tracing::error!(%error, "the changed rulesets could not be put in force; the old ones stay");
+        }
+        if let Err(error) = self.parts.datapaths.verify().await {
+            tracing::error!(%error, "the datapaths could not be verified");
+        }
+    }
+
+    /// A record: who, which rules, and what is left to do.
+    fn event(&mut self, event: &Event) {
+        let header = &event.header;
+        let (Some(owner), Some(tables)) =
+            (self.owners.get(&header.slot).cloned(), self.tables.get(&header.generation).cloned())
+        else {
+            tracing::warn!(slot = header.slot, generation = header.generation, "a violation of a container or of rules that are not known any more");
+            return;
+        };
+        let Some(class) = Class::ALL.into_iter().find(|class| *class as u8 == header.class) else { return };
+        if self.parts.check {
+            self.check(&tables, event, &owner);
+        }
+        let lost_now = self.parts.kernel.counters().map_or(self.lost, |counters| Kernel::lost(&counters));
+        let lost = lost_now.saturating_sub(self.lost);
+        self.lost = lost_now;
+        let violations: Vec<Violation> = tables
+            .rules_of(class, &header.lines)
+            .filter_map(|rule| {
+                let decision = owner.resolved.rules.get(&rule.id)?;
+                Some(report::violation(event, rule, &owner, decision, &self.parts.node, lost))
+            })
+            .collect();
+        self.act(&owner.container.key, header.slot, violations);
+    }
+
+    fn check(&mut self, tables: &Tables, event: &Event, owner: &Owner) {
+        let vectors = tables.ruleset_vectors(&owner.resolved)[usize::from(event.header.class)];
+        if let Err(disagreement) = compare(tables, &vectors.enabled, event) {
+            self.disagreements += 1;
+            tracing::error!("the kernel and the reference disagree: {disagreement:?}");
+        }
+    }
+
+    /// What the kernel could not do: end the whole container. Then publish.
+    fn act(&mut self, key: &ContainerKey, slot: u32, mut violations: Vec<Violation>) {
+        let strictest = violations.iter().map(|violation| violation.mitigation).max().unwrap_or(Mitigation::Log);
+        let Some(known) = self.known.get_mut(key).filter(|known| known.slot == slot) else {
+            return self.publish(violations);
+        };
+        if strictest >= Mitigation::Isolate && known.why_isolated.is_none() {
+            let rule = violations.iter().find(|violation| violation.mitigation == strictest).map(|v| v.rule_id);
+            known.why_isolated = Some(Why { rule, reason: None });
+        }
+        let uncovered = strictest == Mitigation::Isolate
+            && !self.parts.datapaths.coverage(slot).is_some_and(ringfence_netiso::Coverage::is_covered);
+        if uncovered {
+            for violation in &mut violations {
+                violation.mitigation_done.retain(|done| *done != Done::Isolated);
+                violation
+                    .mitigation_failed
+                    .push("no datapath covers this container: it is terminated instead of isolated".to_owned());
+            }
+        }
+        if (strictest == Mitigation::Terminate || uncovered) && !known.terminating {
+            known.terminating = true;
+            let container = known.owner.container.clone();
+            return self.terminate(container, violations);
+        }
+        self.publish(violations);
+    }
+
+    fn terminate(&self, container: ringfence_containers::Container, violations: Vec<Violation>) {
+        let (hierarchies, runtime) = (Arc::clone(&self.parts.hierarchies), self.parts.runtime.clone());
+        let done = self.terminations.0.clone();
+        tokio::spawn(async move {
+            let path = cgroup_path(&container.cgroups_path);
+            let outcome = hierarchies.kill_all(&path).await.map_err(|error| error.to_string());
+            let key = container.key.clone();
+            // Reported as soon as nothing runs any more; the runtime tidies up after that.
+            let _ = done.send(Terminated { key: key.clone(), violations, outcome });
+            if let Some(runtime) = runtime
+                && let Err(error) = runtime.stop(&key).await
+            {
+                tracing::error!(container = %key.id, %error, "the runtime could not stop a terminated container");
+            }
+        });
+    }
+
+    fn terminated(&mut self, terminated: Terminated) {
+        let mut violations = terminated.violations;
+        for violation in &mut violations {
+            match &terminated.outcome {
+                Ok(_) => violation.mitigation_done.push(Done::Terminated),
+                Err(problem) => violation.mitigation_failed.push(problem.clone()),
+            }
+        }
+        if let Some(known) = self.known.get_mut(&terminated.key) {
+            // It may be started again, and is to be ended again then.
+            known.terminating = false;
+        }
+        self.publish(violations);
+    }
+
+    fn publish(&mut self, violations: Vec<Violation>) {
+        for violation in violations {
+            self.parts.output.write(&violation);
+            self.parts.feed.publish(Arc::new(violation));
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Status(answer) => drop(answer.send(self.status().map_err(|error| error.to_string()))),
+            Command::Isolate(name, reason, answer) => drop(answer.send(self.isolate(&name, reason))),
+            Command::Release(name, answer) => drop(answer.send(self.release(&name))),
+            Command::Explain(name, answer) => drop(answer.send(self.explain(&name))),
+        }
+    }
+
+    /// A container by its id, the beginning of it, or its name.
+    fn find(&self, name: &str) -> Result<&ContainerKey, String> {
+        if name.is_empty() {
+            return Err("no container is named".to_owned());
+        }
+        let by = |matches: &dyn Fn(&ContainerKey, &Known) -> bool| -> Vec<&ContainerKey> {
+            self.known.iter().filter(|(key, known)| matches(key, known)).map(|(key, _)| key).collect()
+        };
+        let mut found = by(&|key, known| key.id == name || known.owner.container.name == name);
+        if found.is_empty() {
+            found = by(&|key, _| key.id.starts_with(name));
+        }
+        match found.as_slice() {
+            [one] => Ok(one),
+            [] => Err(format!("no container '{name}' is known here; `ringfence status` lists them")),
+            several => Err(format!("'{name}' fits {} containers; give the whole id", several.len())),
+        }
+    }
+
+    fn isolate(&mut self, name: &str, reason: Option<String>) -> Result<String, String> {
+        let key = self.find(name)?.clone();
+        let known = self.known.get_mut(&key).expect("it was just found");
+        if known.slot == 0 {
+            return Err(format!("no ruleset governs container {}: it can't be isolated; give it a label that a ruleset selects", key.id));
+        }
+        let coverage = self.parts.datapaths.coverage(known.slot).cloned().unwrap_or_default();
+        if !coverage.is_covered() {
+            return Err(format!("no datapath covers container {}: it can't be isolated", key.id));
+        }
+        self.parts.switch.isolate(known.slot).map_err(|error| error.to_string())?;
+        known.why_isolated = Some(Why { rule: None, reason });
+        tracing::info!(container = %key.id, "isolated by hand");
+        Ok(format!("{} is isolated by {coverage}", key.id))
+    }
+
+    fn release(&mut self, name: &str) -> Result<String, String> {
+        let key = self.find(name)?.clone();
+        let known = self.known.get_mut(&key).expect("it was just found");
+        let was = self.parts.switch.release(known.slot).map_err(|error| error.to_string())?;
+        known.why_isolated = None;
+        if was.since == 0 {
+            return Ok(format!("{} was not isolated", key.id));
+        }
+        tracing::info!(container = %key.id, dropped = was.dropped, "released by hand");
+        Ok(format!("{} is released; {} packets were dropped", key.id, was.dropped))
+    }
+
+    fn explain(&self, name: &str) -> Result<Explanation, String> {
+        let key = self.find(name)?;
+        let container = &self.known[key].owner.container;
+        Ok(Explanation::new(
+            Some(&key.id),
+            container.selector_labels(),
+            &self.parts.rulesets.all,
+            Catalogue::builtin(),
+        ))
+    }
+}
+
+/// The path of a container's cgroup below the hierarchies' roots: the systemd form is spelt out.
+fn cgroup_path(cgroups_path: &str) -> String {
+    let parts: Vec<&str> = cgroups_path.split(':').collect();
+    let [slice, prefix, name] = parts.as_slice() else { return cgroups_path.to_owned() };
+    let mut path = String::new();
+    let stem = slice.trim_end_matches(".slice");
+    let mut so_far = String::new();
+    for part in stem.split('-').filter(|part| !part.is_empty()) {
+        if !so_far.is_empty() {
+            so_far.push('-');
+        }
+        so_far.push_str(part);
+        path.push_str(&format!("/{so_far}.slice"));
+    }
+    let scope = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };
+    format!("{path}/{scope}")
+}
+
+/// Whether a slot number is one.
+fn is_slot(slot: u32) -> bool {
+    slot > 0 && slot < SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systemd_form_of_a_cgroup_path_is_spelt_out() {
+        assert_eq!(cgroup_path("/default/demo"), "/default/demo");
+        assert_eq!(
+            cgroup_path("kubepods-burstable-podx_y.slice:cri-containerd:abc"),
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podx_y.slice/cri-containerd-abc.scope"
+        );
+    }
+}

@@ -1,0 +1,269 @@
+//! Containers come and go, and rulesets change: who is governed by what.
+
+use super::{Agent, Known, is_slot};
+use crate::{report::Owner, rulesets, state};
+use ringfence_abi::{BANKS, RULESETS, Slot, V1_CGROUP, slot_flag};
+use ringfence_containers::{Container, ContainerEvent, ContainerKey, cgroup_names, cgroups::Version};
+use ringfence_netiso::Netns;
+use ringfence_policy::{ResolvedRuleset, resolve};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+impl Agent {
+    /// Something happened to a container.
+    pub(super) async fn container(&mut self, event: ContainerEvent) {
+        let result = match event {
+            ContainerEvent::Known(container) => self.known(*container).await,
+            ContainerEvent::Created { key, pid } | ContainerEvent::Started { key, pid } => self.running(&key, pid).await,
+            ContainerEvent::Exited { .. } => Ok(()),
+            ContainerEvent::Removed(key) => self.removed(&key).await,
+            ContainerEvent::Synced => self.synced().await,
+            ContainerEvent::Disconnected { reason } => {
+                tracing::error!("the container runtime can't be reached, what is known stays in force: {reason}");
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            tracing::error!("{error:#}");
+        }
+    }
+
+    /// A container is announced, or described anew. Its cgroup, still to come, is bound by the kernel itself.
+    async fn known(&mut self, container: Container) -> anyhow::Result<()> {
+        let key = container.key.clone();
+        let resolved = resolve(&self.parts.rulesets.all, container.selector_labels());
+        let names = cgroup_names(&container);
+        let owner = Arc::new(Owner { container, resolved });
+        let (slot, why_isolated, terminating) = match self.known.get(&key) {
+            Some(known) => (known.slot, known.why_isolated.clone(), known.terminating),
+            None => (self.inherited_slot(&names)?.unwrap_or(0), None, false),
+        };
+        let known = Known { owner, slot, names, why_isolated, terminating };
+        self.known.insert(key.clone(), known);
+        self.govern(&key)?;
+        let known = &self.known[&key];
+        let (slot, netns, pid) =
+            (known.slot, known.owner.container.netns.clone(), known.owner.container.pid);
+        if slot == 0 {
+            return Ok(());
+        }
+        if let Some(pid) = pid {
+            return self.running(&key, pid).await;
+        }
+        if let Some(path) = netns {
+            self.arm(slot, Netns::at(&path)).await;
+        } else if self.known[&key].owner.container.host_network {
+            self.arm(slot, Netns::current()).await;
+        }
+        Ok(())
+    }
+
+    /// The slot that an earlier enforcer gave to what has one of these names.
+    fn inherited_slot(&mut self, names: &[String]) -> anyhow::Result<Option<u32>> {
+        if self.inherited.is_empty() {
+            return Ok(None);
+        }
+        for key in self.cgroups(names)? {
+            if let Some(slot) = self.parts.kernel.bound(key)?.filter(|slot| is_slot(*slot)) {
+                self.inherited.remove(&slot);
+                return Ok(Some(slot));
+            }
+        }
+        let announced = self.parts.kernel.announced(names)?;
+        if let Some(slot) = announced {
+            self.inherited.remove(&slot);
+        }
+        Ok(announced)
+    }
+
+    /// Keys of the cgroups that exist under these names.
+    fn cgroups(&self, names: &[String]) -> anyhow::Result<Vec<u64>> {
+        let wanted: HashMap<String, ()> = names.iter().map(|name| (name.clone(), ())).collect();
+        let found = self.parts.hierarchies.find(&wanted)?;
+        Ok(found.into_iter().map(|(_, cgroup)| key_of(cgroup.version, cgroup.id)).collect())
+    }
+
+    /// Gives the container a slot if a ruleset asks for it, and the slot its ruleset.
+    fn govern(&mut self, key: &ContainerKey) -> anyhow::Result<()> {
+        let known = self.known.get_mut(key).expect("the caller has it");
+        let resolved = known.owner.resolved.clone();
+        if known.slot == 0 {
+            if resolved.rules.is_empty() {
+                return Ok(());
+            }
+            known.slot = self
+                .slots
+                .take()
+                .ok_or(crate::kernel::Error::NoSlot(ringfence_abi::SLOTS - 1))?;
+        }
+        let (slot, names, host_network) = (known.slot, known.names.clone(), known.owner.container.host_network);
+        self.owners.insert(slot, Arc::clone(&known.owner));
+        let number = self.number(resolved)?;
+        let mut value = self.parts.kernel.slot(slot)?;
+        if self.in_force {
+            value.ruleset = [number; BANKS];
+        } else {
+            value.ruleset[self.generation as usize % BANKS] = number;
+        }
+        value.flags = 0;
+        if host_network {
+            value.flags |= slot_flag::HOST_NETWORK;
+        }
+        if self.parts.strict {
+            value.flags |= slot_flag::STRICT;
+        }
+        self.parts.kernel.set_slot(slot, value)?;
+        self.parts.kernel.announce(&names, slot)?;
+        Ok(())
+    }
+
+    /// The number of a resolved ruleset in the generation, written there when it is new.
+    fn number(&mut self, resolved: ResolvedRuleset) -> anyhow::Result<u32> {
+        if resolved.rules.is_empty() {
+            return Ok(0);
+        }
+        if let Some(number) = self.numbers.get(&resolved) {
+            return Ok(*number);
+        }
+        let number = u32::try_from(self.numbers.len())? + 1;
+        anyhow::ensure!(number < RULESETS, "more than {} different resolved rulesets on this node", RULESETS - 1);
+        let vectors = self.tables[&self.generation].ruleset_vectors(&resolved);
+        self.parts.kernel.write_ruleset(self.generation, number, &vectors)?;
+        self.numbers.insert(resolved, number);
+        Ok(number)
+    }
+
+    /// The container has a first process: its cgroups and its network namespace exist.
+    async fn running(&mut self, key: &ContainerKey, pid: u32) -> anyhow::Result<()> {
+        let Some(slot) = self.known.get(key).map(|known| known.slot).filter(|slot| *slot != 0) else { return Ok(()) };
+        self.bind(key, slot)?;
+        self.arm(slot, Netns::of_pid(pid)).await;
+        Ok(())
+    }
+
+    /// Binds the container's cgroups where the kernel did not: those that were there before it was announced.
+    fn bind(&mut self, key: &ContainerKey, slot: u32) -> anyhow::Result<()> {
+        let names = self.known[key].names.clone();
+        for cgroup in self.cgroups(&names)? {
+            if self.parts.kernel.bound(cgroup)?.is_none() {
+                self.parts.kernel.bind(cgroup, slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn arm(&mut self, slot: u32, netns: Result<Netns, ringfence_netiso::Error>) {
+        if !self.parts.arms_interfaces {
+            return;
+        }
+        let armed = match netns {
+            Ok(netns) => self.parts.datapaths.arm(slot, netns).await.map(|coverage| coverage.to_string()),
+            Err(error) => Err(error),
+        };
+        match armed {
+            Ok(coverage) => tracing::debug!(slot, coverage, "armed"),
+            // It may have ended meanwhile; while it lives its sockets are covered.
+            Err(error) => tracing::debug!(slot, %error, "its interfaces could not be armed"),
+        }
+    }
+
+    async fn removed(&mut self, key: &ContainerKey) -> anyhow::Result<()> {
+        let Some(known) = self.known.remove(key) else { return Ok(()) };
+        if known.slot == 0 {
+            return Ok(());
+        }
+        self.parts.kernel.withdraw(&known.names)?;
+        self.give_back(known.slot).await
+    }
+
+    async fn give_back(&mut self, slot: u32) -> anyhow::Result<()> {
+        self.parts.kernel.unbind(slot)?;
+        self.parts.datapaths.disarm(slot).await?;
+        self.parts.switch.release(slot)?;
+        self.parts.kernel.set_slot(slot, Slot::default())?;
+        self.slots.give_back(slot);
+        Ok(())
+    }
+
+    /// Everything that exists is known now. The first time: what an earlier enforcer left and nobody has claimed goes,
+    /// and the rulesets come into force.
+    async fn synced(&mut self) -> anyhow::Result<()> {
+        for slot in std::mem::take(&mut self.inherited) {
+            self.parts.kernel.withdraw_slot(slot)?;
+            self.give_back(slot).await?;
+        }
+        self.parts.datapaths.prune().await?;
+        if !self.in_force {
+            self.enforce()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the tables of the generation to come.
+    pub(super) fn prepare_generation(&mut self) -> anyhow::Result<()> {
+        let tables = Arc::clone(&self.parts.rulesets.tables);
+        self.numbers.clear();
+        self.parts.kernel.write_tables(self.generation, &tables)?;
+        self.tables.insert(self.generation, tables);
+        Ok(())
+    }
+
+    /// Puts the prepared generation in force, and drops the one before the last.
+    fn enforce(&mut self) -> anyhow::Result<()> {
+        let tables = Arc::clone(&self.tables[&self.generation]);
+        // Hooks first: the generation in force does not mind more of them.
+        let before = self.generation.wrapping_sub(1);
+        let mut ops = rulesets::ops(&tables);
+        if let Some(old) = self.tables.get(&before) {
+            ops.extend(rulesets::ops(old));
+        }
+        self.parts.kernel.attach_for(&ops)?;
+        state::save(&self.parts.state, self.generation, &tables)?;
+        self.parts.kernel.flip(self.generation)?;
+        self.in_force = true;
+        let ops: BTreeSet<_> = rulesets::ops(&tables);
+        self.parts.kernel.attach_for(&ops)?;
+        if let Some(old) = self.tables.get(&before).cloned() {
+            self.parts.kernel.remove_tables(before, &old)?;
+        }
+        self.tables.retain(|generation, _| *generation == self.generation || *generation == before);
+        tracing::info!(generation = self.generation, rules = self.parts.rulesets.rules().len(), "rulesets in force");
+        Ok(())
+    }
+
+    /// Changed rulesets: everything is written beside what is in force, and one word flips.
+    pub(super) fn next_generation(&mut self) -> anyhow::Result<()> {
+        if self.in_force {
+            self.generation = self.generation.wrapping_add(1);
+        }
+        let was_in_force = std::mem::replace(&mut self.in_force, false);
+        self.prepare_generation()?;
+        let keys: Vec<ContainerKey> = self.known.keys().cloned().collect();
+        for key in &keys {
+            let known = self.known.get_mut(key).expect("its key was just listed");
+            let container = known.owner.container.clone();
+            let resolved = resolve(&self.parts.rulesets.all, container.selector_labels());
+            known.owner = Arc::new(Owner { container, resolved });
+            self.govern(key)?;
+        }
+        if was_in_force {
+            self.enforce()?;
+        }
+        for key in &keys {
+            let slot = self.known[key].slot;
+            if slot != 0 {
+                self.bind(key, slot)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn key_of(version: Version, id: u64) -> u64 {
+    match version {
+        Version::V1 => id | V1_CGROUP,
+        Version::V2 => id,
+    }
+}

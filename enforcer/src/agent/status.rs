@@ -1,0 +1,146 @@
+//! What the agent says of itself.
+
+use super::Agent;
+use crate::rulesets;
+use jiff::{SignedDuration, Timestamp};
+use ringfence_abi::{Class, Counter, Op, Tier};
+use ringfence_control::{ClassStatus, ContainerStatus, DatapathStatus, Escaped, Isolation, RuleStatus, Status};
+use ringfence_policy::{Coverage, Rule};
+use std::collections::BTreeMap;
+
+impl Agent {
+    pub(super) fn status(&mut self) -> anyhow::Result<Status> {
+        let mut containers = Vec::new();
+        let slots: Vec<_> = self.known.keys().cloned().collect();
+        for key in slots {
+            if self.known[&key].slot != 0 {
+                containers.push(self.container_status(&key)?);
+            }
+        }
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.parts.node.clone(),
+            kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
+            started_at: self.started_at,
+            classes: self.classes()?,
+            rules: rulesets::rules(&self.parts.rulesets.rules()).map(|rule| self.rule(rule)).collect(),
+            containers,
+            datapaths: self.parts.covered_cgroup.iter().map(|path| cgroup_skb(&path.to_string_lossy())).collect(),
+            rulesets: self.parts.rulesets.status(),
+            warnings: self.warnings(),
+        })
+    }
+
+    fn classes(&mut self) -> anyhow::Result<Vec<ClassStatus>> {
+        let counters = self.parts.kernel.counters()?;
+        Ok(Class::ALL
+            .into_iter()
+            .map(|class| {
+                let count = |counter: Counter| counters[class as usize][counter as usize];
+                let tier = Op::ALL.into_iter().filter(|op| op.class() == class).map(|op| self.parts.kernel.tier(op)).max();
+                ClassStatus {
+                    class: format!("{class:?}").to_lowercase(),
+                    tier: tier.map(Into::into),
+                    seen: count(Counter::Seen),
+                    violations: count(Counter::Violations),
+                    lost_log: count(Counter::LostLog),
+                    lost_mitigating: count(Counter::LostMitigating),
+                    unreadable: count(Counter::Unreadable),
+                }
+            })
+            .collect())
+    }
+
+    /// A rule is as strong as its weakest operation on this node.
+    fn rule(&self, rule: &Rule) -> RuleStatus {
+        let ops = rule.lines.iter().flat_map(|line| line.ops.iter());
+        let tier = ops.map(|op| self.parts.kernel.tier(*op)).min().unwrap_or(Tier::Tracepoint);
+        let covered = rule.tiers.on(tier);
+        let needs_overlay = rule.lines.iter().all(|line| {
+            let layers = ringfence_abi::flag::DRIFTED | ringfence_abi::flag::UPPER | ringfence_abi::flag::FROM_IMAGE;
+            line.flags.required & layers != 0
+        });
+        let blind = needs_overlay && !self.parts.kernel.drift_visible();
+        RuleStatus {
+            id: rule.id,
+            name: rule.name.clone(),
+            severity: rule.severity,
+            coverage: if blind { Coverage::Blind } else { covered.coverage },
+            note: if blind { "overlayfs's layers can't be told apart on this node".to_owned() } else { covered.note.clone() },
+        }
+    }
+
+    fn container_status(&mut self, key: &ringfence_containers::ContainerKey) -> anyhow::Result<ContainerStatus> {
+        let known = &self.known[key];
+        let (slot, container) = (known.slot, known.owner.container.clone());
+        let isolation = self.parts.switch.isolation(slot)?;
+        let known = &self.known[key];
+        let coverage = self.parts.datapaths.coverage(slot).cloned().unwrap_or_else(|| ringfence_netiso::Coverage {
+            cgroup: self.parts.covered_cgroup.is_some(),
+            ..ringfence_netiso::Coverage::default()
+        });
+        let why = known.why_isolated.clone().unwrap_or_default();
+        let mut datapaths = Vec::new();
+        if coverage.cgroup {
+            datapaths.push(cgroup_skb(&container.cgroups_path));
+        }
+        datapaths.extend(coverage.veths.iter().map(|armed| DatapathStatus {
+            kind: format!("{:?}", armed.hook).to_lowercase(),
+            place: Escaped::from(armed.interface.as_str()),
+        }));
+        let no_datapath = (!coverage.is_covered()).then(|| coverage.gaps.join("; "));
+        Ok(ContainerStatus {
+            id: Escaped::from(key.id.as_str()),
+            name: (container.name != key.id).then(|| Escaped::from(container.name.as_str())),
+            runtime_namespace: Escaped::from(key.namespace.as_str()),
+            image: (!container.image.is_empty()).then(|| Escaped::from(container.image.as_str())),
+            labels: container
+                .selector_labels()
+                .iter()
+                .map(|(k, v)| (Escaped::from(k.as_str()), Escaped::from(v.as_str())))
+                .collect::<BTreeMap<_, _>>(),
+            rulesets: known.owner.resolved.rulesets.clone(),
+            slot,
+            isolated: (isolation.since != 0).then(|| Isolation {
+                since: since(isolation.since),
+                rule: why.rule,
+                reason: why.reason.as_deref().map(Escaped::from),
+                dropped_packets: isolation.dropped,
+            }),
+            datapaths,
+            no_datapath,
+            drift_visible: self.parts.kernel.drift_visible() && is_overlay(&container.snapshotter),
+            snapshotter: (!container.snapshotter.is_empty()).then_some(container.snapshotter),
+        })
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.in_force {
+            warnings.push("the container runtime has not told all containers yet: the rulesets are not in force".to_owned());
+        }
+        if !self.parts.kernel.drift_visible() {
+            warnings.push("overlayfs's layers can't be told apart: drift rules are blind on this node".to_owned());
+        }
+        if self.parts.covered_cgroup.is_none() {
+            warnings.push("no cgroup v2: isolation depends on the containers' interfaces alone".to_owned());
+        }
+        if self.disagreements > 0 {
+            warnings.push(format!("{} answers of the kernel differ from the rules' declarations", self.disagreements));
+        }
+        warnings
+    }
+}
+
+fn cgroup_skb(place: &str) -> DatapathStatus {
+    DatapathStatus { kind: "cgroup_skb".to_owned(), place: Escaped::from(place) }
+}
+
+fn is_overlay(snapshotter: &str) -> bool {
+    matches!(snapshotter, "" | "overlayfs" | "fuse-overlayfs" | "stargz" | "nydus" | "soci")
+}
+
+fn since(at: u64) -> Timestamp {
+    let ago = crate::report::monotonic().saturating_sub(at);
+    Timestamp::now() - SignedDuration::from_nanos(i64::try_from(ago).unwrap_or(0))
+}

@@ -1,0 +1,129 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// The agent of a node: detects violations of rulesets in its containers, and mitigates them right there.
+#[derive(Debug, Parser)]
+#[command(name = "enforcer", version, after_help = EXAMPLE, args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    /// What to do instead of enforcing.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to enforce.
+    #[command(flatten)]
+    pub run: Run,
+}
+
+const EXAMPLE: &str = "Example:\n  enforcer --standalone --rulesets /etc/ringfence/rulesets --output text";
+
+/// What to do instead of enforcing.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Removes every trace from the kernel: programs, maps, pins, filters. Proves it by listing what is left.
+    #[command(after_help = "Example:\n  enforcer uninstall")]
+    Uninstall {
+        /// Where the bpf file system is mounted.
+        #[arg(long, default_value = BPFFS, value_name = "DIR")]
+        bpffs: PathBuf,
+    },
+    /// Loads every program without attaching it, and prints what the verifier walked.
+    #[command(after_help = "Example:\n  enforcer verify exec")]
+    Verify {
+        /// Only programs whose name contains this.
+        #[arg(default_value = "")]
+        filter: String,
+    },
+}
+
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// How to enforce.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Without a cluster: rulesets from files, containers from the container runtime.
+    #[arg(long)]
+    pub standalone: bool,
+    /// File or folder of rulesets (YAML); changes are loaded as they appear.
+    #[arg(long, value_name = "PATH", required_unless_present = "command")]
+    pub rulesets: Option<PathBuf>,
+    /// containerd's socket.
+    #[arg(long, value_name = "SOCKET", default_value = ringfence_containers::CONTAINERD_SOCKET)]
+    pub containerd: PathBuf,
+    /// A namespace of containerd to govern; may be repeated. Default: default, k8s.io, moby.
+    #[arg(long, value_name = "NAME")]
+    pub containerd_namespace: Vec<String>,
+    /// Find containers through CRI at this socket (CRI-O) instead of containerd.
+    #[arg(long, value_name = "SOCKET", conflicts_with = "containerd_namespace")]
+    pub cri: Option<PathBuf>,
+    /// Govern this cgroup (an absolute path below the hierarchy's root) without a runtime; may be repeated. Labels that
+    /// selectors match may follow: /app:tier=web,app=shop.
+    #[arg(long, value_name = "PATH[:KEY=VALUE,..]", conflicts_with_all = ["cri", "containerd_namespace"])]
+    pub cgroup: Vec<String>,
+    /// cgroup v2 directory above all containers, where their packets are dropped when they are isolated. Default: the
+    /// root of the v2 hierarchy.
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+    /// Isolate by these datapaths only; may be repeated. Default: cgroup, and tcx (clsact where the kernel has no tcx).
+    #[arg(long, value_enum)]
+    pub datapath: Vec<Datapath>,
+    /// Networks that an isolated container may still exchange packets with; may be repeated.
+    #[arg(long, value_name = "CIDR")]
+    pub exception: Vec<String>,
+    /// When isolated, drop also the node's own probes.
+    #[arg(long)]
+    pub strict: bool,
+    /// No stronger tier than this.
+    #[arg(long, value_enum, default_value = "lsm")]
+    pub tier: StrongestTier,
+    /// Where `ringfence` finds this enforcer.
+    #[arg(long, value_name = "SOCKET", default_value = ringfence_control::DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// Folder for what must outlive the enforcer but not the node.
+    #[arg(long, value_name = "DIR", default_value = "/run/ringfence")]
+    pub state: PathBuf,
+    /// Where the bpf file system is, or is to be, mounted.
+    #[arg(long, value_name = "DIR", default_value = BPFFS)]
+    pub bpffs: PathBuf,
+    /// How violations are printed.
+    #[arg(long, value_enum, default_value = "json")]
+    pub output: Output,
+    /// Append violations to this file instead of printing them.
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+    /// Name of this node in events. Default: the host name.
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Hold every answer of the kernel against the rules' declarations, and say where they differ.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Where the packets of isolated containers are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Datapath {
+    /// At the sockets, by the cgroup v2 above them.
+    Cgroup,
+    /// On the host side of their veths, by tcx (6.6).
+    Tcx,
+    /// On the host side of their veths, by a clsact qdisc's filters.
+    Clsact,
+}
+
+/// An upper bound for the tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StrongestTier {
+    /// LSM programs, which deny.
+    Lsm,
+    /// Tracepoints, which detect and kill.
+    Tracepoint,
+}
+
+/// A form of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// One JSON object per line.
+    Json,
+    /// For a terminal.
+    Text,
+}

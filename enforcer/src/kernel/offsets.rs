@@ -1,0 +1,50 @@
+//! Finds the offsets that the programs read kernel memory at, in the running kernel's BTF.
+
+use super::Error;
+use ringfence_abi::{ABSENT, Offsets};
+use ringfence_btf::Btf;
+
+/// All offsets of the running kernel. A member that has to be there and is missing, or ambiguous, is an error that
+/// names it; overlayfs's own are left [`ABSENT`] where the kernel does not tell, and drift is blind then.
+pub fn find() -> Result<Offsets, Error> {
+    let kernel = Btf::from_sys_fs().map_err(Error::NoBtf)?;
+    let mut values = Vec::with_capacity(Offsets::MEMBERS.len());
+    for member in Offsets::MEMBERS {
+        values.push(any_of(&kernel, member.of, member.path)?);
+    }
+    let mut offsets = Offsets::from_members(&values);
+    overlay(&kernel, &mut offsets);
+    Ok(offsets)
+}
+
+/// The first of the alternative paths that the struct has.
+fn any_of(btf: &Btf, of: &str, paths: &str) -> Result<u32, Error> {
+    let mut last = None;
+    for path in paths.split('|') {
+        match btf.offset(of, path) {
+            Ok(offset) => return Ok(offset),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(Error::Member { member: format!("{of}.{paths}"), source: last.expect("split yields at least one path") })
+}
+
+/// overlayfs may be built in or a module; some modules come without BTF of their own.
+fn overlay(kernel: &Btf, offsets: &mut Offsets) {
+    let module = Btf::module("overlay").ok();
+    let overlay = if kernel.size("ovl_inode").is_ok() { Some(kernel) } else { module.as_ref() };
+    let Some(btf) = overlay else {
+        // `__upperdentry` follows the embedded inode on every kernel since 4.13; a trial at start proves it.
+        offsets.ovl_upper = kernel.size("inode").map_or(ABSENT, |size| size.next_multiple_of(8));
+        return;
+    };
+    let Ok(inode) = btf.offset("ovl_inode", "vfs_inode") else { return };
+    let relative = |member: &str| btf.offset("ovl_inode", member).ok().and_then(|offset| offset.checked_sub(inode));
+    offsets.ovl_upper = relative("__upperdentry").unwrap_or(ABSENT);
+    // 6.5 and later: ovl_entry with a count of layers; before: lowerpath.dentry (6.2), lower (5.x).
+    if let (Some(entry), Ok(count)) = (relative("oe"), btf.offset("ovl_entry", "__numlower")) {
+        (offsets.ovl_entry, offsets.ovl_entry_numlower) = (entry, count);
+    } else if let Some(lower) = relative("lowerpath.dentry").or_else(|| relative("lower")) {
+        offsets.ovl_lower = lower;
+    }
+}

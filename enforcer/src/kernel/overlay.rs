@@ -1,0 +1,80 @@
+//! The trial of overlayfs: a file of a lower and one of an upper layer must look different to the programs.
+
+use super::Error;
+use aya::{Ebpf, maps::Array, programs::TracePoint};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    unistd::gettid,
+};
+use ringfence_abi::flag;
+use std::{fs, io, path::Path};
+
+/// Runs the trial on a throw-away instance of the object. False: drift can't be seen on this node.
+pub fn told_apart(mut trial: Ebpf) -> bool {
+    let answers = std::thread::scope(|scope| {
+        scope.spawn(|| answers(&mut trial)).join().unwrap_or_else(|_| Err(io::Error::other("the trial panicked").into()))
+    });
+    match answers {
+        Ok(flags) => {
+            let [lower, fresh, touched] = flags.map(|f| f & (flag::UPPER | flag::FROM_IMAGE | flag::DRIFTED));
+            let expected = [flag::FROM_IMAGE, flag::UPPER | flag::DRIFTED, flag::UPPER | flag::FROM_IMAGE];
+            let right = [lower, fresh, touched] == expected;
+            if !right {
+                tracing::warn!(?lower, ?fresh, ?touched, "overlayfs's layers can't be told apart: drift is blind");
+            }
+            right
+        }
+        Err(error) => {
+            tracing::warn!(%error, "overlayfs could not be tried: drift is blind");
+            false
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum TrialError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Errno(#[from] nix::Error),
+    #[error(transparent)]
+    Program(#[from] aya::programs::ProgramError),
+    #[error(transparent)]
+    Map(#[from] aya::maps::MapError),
+    #[error(transparent)]
+    Kernel(#[from] Error),
+}
+
+/// Flags of a file of the lower layer, of a new one, and of one of the lower layer whose mode was changed.
+fn answers(trial: &mut Ebpf) -> Result<[u32; 3], TrialError> {
+    // The thread's own mount namespace, gone with it.
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    mount(Some("trial"), "/tmp", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    for dir in ["lower", "upper", "work", "merged"] {
+        fs::create_dir(Path::new("/tmp").join(dir))?;
+    }
+    for file in ["image", "touched"] {
+        fs::write(Path::new("/tmp/lower").join(file), "")?;
+    }
+    let layers = "lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work";
+    mount(Some("overlay"), "/tmp/merged", Some("overlay"), MsFlags::empty(), Some(layers))?;
+    fs::write("/tmp/merged/fresh", "")?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions("/tmp/merged/touched", mode)?;
+
+    let program: &mut TracePoint =
+        trial.program_mut("trial_open").expect("a program of the object").try_into()?;
+    program.load()?;
+    program.attach("syscalls", "sys_exit_openat")?;
+    let mut results = Array::<_, u32>::try_from(trial.map_mut("TRIAL").expect("a map of the object"))?;
+    let thread = u32::try_from(gettid().as_raw()).map_err(io::Error::other)?;
+    results.set(0, thread, 0)?;
+    let mut flags = [0; 3];
+    for (flags, file) in flags.iter_mut().zip(["image", "fresh", "touched"]) {
+        fs::File::open(Path::new("/tmp/merged").join(file))?;
+        *flags = results.get(&1, 0)?;
+    }
+    Ok(flags)
+}

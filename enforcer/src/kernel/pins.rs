@@ -1,0 +1,87 @@
+//! What stays in the kernel when the enforcer does not: pinned maps and links, under one folder of the bpf file system.
+//!
+//! ```text
+//! <bpffs>/ringfence/maps/<LAYOUT>/<MAP>        shared by old and new programs of one layout
+//! <bpffs>/ringfence/links/<object>/<link>      programs of one object, attached
+//! <bpffs>/ringfence/net/...                    netiso's
+//! ```
+
+use super::Error;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Layout of the maps. To be raised with every change of a map's key, value or meaning.
+pub const LAYOUT: &str = "1";
+
+/// The folder of pins.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// Under a mounted bpf file system.
+    pub fn new(bpffs: &Path) -> Self {
+        Self { root: bpffs.join("ringfence") }
+    }
+
+    /// Folder of everything.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Folder of the maps.
+    pub fn maps(&self) -> PathBuf {
+        self.root.join("maps").join(LAYOUT)
+    }
+
+    /// Folder of the links of one object.
+    pub fn links(&self, object: &str) -> PathBuf {
+        self.root.join("links").join(object)
+    }
+
+    /// Folder that netiso keeps.
+    pub fn net(&self) -> PathBuf {
+        self.root.join("net")
+    }
+
+    /// Makes the folders.
+    pub fn create(&self, object: &str) -> Result<(), Error> {
+        for dir in [self.maps(), self.links(object), self.net()] {
+            fs::create_dir_all(&dir).map_err(|source| Error::Path { path: dir, source })?;
+        }
+        Ok(())
+    }
+
+    /// Links of other objects than `object`: of an older or newer enforcer.
+    pub fn foreign_links(&self, object: &str) -> Vec<PathBuf> {
+        entries(&self.root.join("links")).into_iter().filter(|dir| !dir.ends_with(object)).collect()
+    }
+
+    /// Everything that is pinned, files only.
+    pub fn list(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut todo = vec![self.root.clone()];
+        while let Some(dir) = todo.pop() {
+            for path in entries(&dir) {
+                if path.is_dir() { todo.push(path) } else { found.push(path) }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).map(|all| all.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+}
+
+/// Removes a folder of pins and what is in it: the last reference to a link detaches it.
+pub fn remove(dir: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(dir) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Path { path: dir.to_owned(), source }),
+        _ => Ok(()),
+    }
+}

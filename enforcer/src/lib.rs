@@ -1,0 +1,24 @@
+//! The agent of a node.
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | [`kernel`] | the eBPF object on this node: offsets, programs, maps, pins |
+//! | [`agent`] | the task that owns it: containers, rulesets, records, mitigation that the kernel could not do |
+//! | [`rulesets`], [`slots`], [`state`] | what the agent keeps |
+//! | [`report`], [`output`] | from a record to a line that people read |
+//! | [`control`] | answers `ringfence` |
+//! | [`standalone`] | the mode without a cluster: wiring |
+//! | [`uninstall`] | leaves nothing behind |
+//! | [`args`] | the command line |
+
+pub mod agent;
+pub mod args;
+pub mod control;
+pub mod kernel;
+pub mod output;
+pub mod report;
+pub mod rulesets;
+pub mod slots;
+pub mod standalone;
+pub mod state;
+pub mod uninstall;

@@ -1,0 +1,202 @@
+//! From the kernel's record to the violations that people read.
+
+use jiff::{SignedDuration, Timestamp};
+use nix::time::{ClockId, clock_gettime};
+use ringfence_abi::{Event, EventHeader, Op, done, flag};
+use ringfence_containers::Container;
+use ringfence_control::{Done, Escaped, Parent, Process, User, Violation};
+use ringfence_policy::{Decision, ResolvedRuleset, Rule};
+use std::net::Ipv6Addr;
+
+/// Whose event it was.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// The container that the slot was given to.
+    pub container: Container,
+    /// What governs it.
+    pub resolved: ResolvedRuleset,
+}
+
+/// One violation per violated rule.
+pub fn violation(event: &Event, rule: &Rule, owner: &Owner, decision: &Decision, node: &str, lost: u64) -> Violation {
+    let header = &event.header;
+    let container = &owner.container;
+    let mut decisive = decision.decisive().map(str::to_owned);
+    let rule_set_name = decisive.next().unwrap_or_default();
+    let other_rule_set_names =
+        decision.asked_by.iter().map(|asked| asked.ruleset.clone()).filter(|name| *name != rule_set_name).collect();
+    let op = Op::ALL.into_iter().find(|op| *op as u8 == header.op);
+    Violation {
+        event_time: wall_clock(header.at),
+        kernel_time_ns: header.at,
+        node: node.to_owned(),
+        cluster_name: None,
+        policy_name: None,
+        rule_set_name,
+        other_rule_set_names,
+        rule_id: rule.id,
+        rule_name: rule.name.clone(),
+        tags: rule.techniques.clone(),
+        tactic: rule.tactic.clone(),
+        severity: rule.severity,
+        mitigation: decision.mitigation,
+        mitigation_done: done_in_kernel(header),
+        mitigation_failed: vec![],
+        latency_ns: (header.mitigated_at != 0).then(|| header.mitigated_at.saturating_sub(header.at)),
+        tier: tier(header),
+        lost_before: lost,
+        k8s_namespace: container.pod.as_ref().map(|pod| Escaped::from(pod.namespace.as_str())),
+        k8s_pod_name: container.pod.as_ref().map(|pod| Escaped::from(pod.name.as_str())),
+        k8s_pod_id: container.pod.as_ref().map(|pod| Escaped::from(pod.uid.as_str())),
+        container_id: Escaped::from(container.key.id.as_str()),
+        container_name: (container.name != container.key.id).then(|| Escaped::from(container.name.as_str())),
+        container_image: (!container.image.is_empty()).then(|| Escaped::from(container.image.as_str())),
+        container_image_digest: container.image_digest.as_deref().map(Escaped::from),
+        runtime_namespace: Some(Escaped::from(container.key.namespace.as_str())),
+        process: process(event),
+        parents: parents(header),
+        operation: op.map_or_else(|| header.op.to_string(), operation),
+        object_file_path: (header.path_len > 0).then(|| bytes(&event.path, header.path_len)),
+        flags: flag::NAMES.iter().filter(|(_, bit)| header.flags & bit != 0).map(|(name, _)| (*name).to_owned()).collect(),
+        number: (header.number != 0).then_some(header.number),
+        family: family(header.family),
+        proto: protocol(header),
+        src: None,
+        spt: None,
+        dst: address(header),
+        dpt: (header.port != 0).then_some(header.port),
+    }
+    .with_local_end(op)
+}
+
+trait LocalEnd {
+    fn with_local_end(self, op: Option<Op>) -> Self;
+}
+
+impl LocalEnd for Violation {
+    /// bind and listen speak of the local end.
+    fn with_local_end(mut self, op: Option<Op>) -> Self {
+        if matches!(op, Some(Op::Bind | Op::Listen)) {
+            (self.src, self.dst) = (self.dst.take(), None);
+            (self.spt, self.dpt) = (self.dpt.take(), None);
+        }
+        self
+    }
+}
+
+fn process(event: &Event) -> Process {
+    let header = &event.header;
+    let args = &event.args[..usize::from(header.args_len).min(event.args.len())];
+    Process {
+        pid: header.pid,
+        name: until_zero(&header.comm),
+        exe: (header.exe_len > 0).then(|| bytes(&event.exe, header.exe_len)),
+        cmd: args
+            .strip_suffix(&[0])
+            .unwrap_or(args)
+            .split(|byte| *byte == 0)
+            .filter(|_| !args.is_empty())
+            .map(Escaped::from)
+            .collect(),
+        user: User { uid: header.uid, gid: header.gid, name: None },
+    }
+}
+
+/// Up to the container's first process: those that belong to the same pod.
+fn parents(header: &EventHeader) -> Vec<Parent> {
+    header
+        .ancestors
+        .iter()
+        .take_while(|ancestor| ancestor.pid != 0 && ancestor.slot == header.slot)
+        .map(|ancestor| Parent { pid: ancestor.pid, name: until_zero(&ancestor.comm), exe: None, cmd: vec![] })
+        .collect()
+}
+
+fn done_in_kernel(header: &EventHeader) -> Vec<Done> {
+    [(done::DENIED, Done::Denied), (done::ISOLATED, Done::Isolated), (done::KILLED, Done::Killed)]
+        .into_iter()
+        .filter(|(bit, _)| header.done & bit != 0)
+        .map(|(_, done)| done)
+        .collect()
+}
+
+fn tier(header: &EventHeader) -> ringfence_control::Tier {
+    use ringfence_abi::Tier;
+    let tiers = [Tier::Kprobe, Tier::Fentry, Tier::Lsm];
+    tiers.into_iter().find(|tier| *tier as u8 == header.tier).unwrap_or(Tier::Tracepoint).into()
+}
+
+/// The operation's name in lines and events: snake case.
+fn operation(op: Op) -> String {
+    let mut name = String::new();
+    for letter in format!("{op:?}").chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+fn family(family: u8) -> Option<String> {
+    Some(match family {
+        0 => return None,
+        1 => "unix".to_owned(),
+        2 => "ipv4".to_owned(),
+        10 => "ipv6".to_owned(),
+        16 => "netlink".to_owned(),
+        17 => "packet".to_owned(),
+        other => other.to_string(),
+    })
+}
+
+fn protocol(header: &EventHeader) -> Option<String> {
+    if !matches!(header.family, 2 | 10) {
+        return None;
+    }
+    Some(match header.protocol {
+        0 => return None,
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        other => other.to_string(),
+    })
+}
+
+fn address(header: &EventHeader) -> Option<String> {
+    if header.address == [0; 16] {
+        return None;
+    }
+    Some(Ipv6Addr::from(header.address).to_canonical().to_string())
+}
+
+fn bytes(buffer: &[u8], len: u16) -> Escaped {
+    Escaped::from(&buffer[..usize::from(len).min(buffer.len())])
+}
+
+fn until_zero(buffer: &[u8]) -> Escaped {
+    Escaped::from(buffer.split(|byte| *byte == 0).next().unwrap_or_default())
+}
+
+/// Wall clock for a moment of the kernel's monotonic clock.
+fn wall_clock(at: u64) -> Timestamp {
+    Timestamp::now() - SignedDuration::from_nanos(i64::try_from(monotonic().saturating_sub(at)).unwrap_or(0))
+}
+
+/// Now, by the kernel's monotonic clock, in ns.
+pub fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec());
+    u64::try_from(now).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_named_as_in_lines() {
+        assert_eq!(operation(Op::RenameTo), "rename_to");
+        assert_eq!(operation(Op::Exec), "exec");
+    }
+}

@@ -1,0 +1,128 @@
+//! The rulesets in force, compiled, by generation.
+
+use jiff::Timestamp;
+use ringfence_abi::{Op, flag};
+use ringfence_control::{Escaped, RulesetsStatus, sources};
+use ringfence_policy::{Catalogue, Rule, RuleId, Ruleset, Source, Tables, compile, read};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Rulesets from a file or folder, and their compiled rules.
+pub struct Rulesets {
+    path: PathBuf,
+    texts: Vec<(String, String)>,
+    /// In force.
+    pub all: Vec<Ruleset>,
+    /// Their rules, compiled.
+    pub tables: Arc<Tables>,
+    loaded_at: Timestamp,
+    rejected: Option<String>,
+}
+
+impl Rulesets {
+    /// Reads and compiles. Any problem is an error: there is nothing to fall back to yet.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let sources = sources::read(path).map_err(|error| error.to_string())?;
+        let (all, tables) = compiled(&sources)?;
+        Ok(Self {
+            path: path.to_owned(),
+            texts: texts(&sources),
+            all,
+            tables: Arc::new(tables),
+            loaded_at: Timestamp::now(),
+            rejected: None,
+        })
+    }
+
+    /// Looks for changes. True: others are in force now. A change that has a problem is refused whole, once.
+    pub fn reload(&mut self) -> bool {
+        let sources = match sources::read(&self.path) {
+            Ok(sources) => sources,
+            Err(error) => {
+                self.reject(error.to_string());
+                return false;
+            }
+        };
+        let texts = texts(&sources);
+        if texts == self.texts {
+            self.rejected = None;
+            return false;
+        }
+        match compiled(&sources) {
+            Ok((all, tables)) => {
+                tracing::info!(rulesets = all.len(), "rulesets changed");
+                (self.all, self.tables, self.texts) = (all, Arc::new(tables), texts);
+                (self.loaded_at, self.rejected) = (Timestamp::now(), None);
+                true
+            }
+            Err(problem) => {
+                self.reject(problem);
+                false
+            }
+        }
+    }
+
+    fn reject(&mut self, problem: String) {
+        if self.rejected.as_ref() != Some(&problem) {
+            tracing::error!("the rulesets in force stay, the change is refused: {problem}");
+            self.rejected = Some(problem);
+        }
+    }
+
+    /// Rules that some ruleset names.
+    pub fn rules(&self) -> BTreeSet<RuleId> {
+        self.all.iter().flat_map(|ruleset| ruleset.rules.keys().copied()).collect()
+    }
+
+    /// For status.
+    pub fn status(&self) -> RulesetsStatus {
+        RulesetsStatus {
+            directory: Escaped::from(self.path.to_string_lossy().as_ref()),
+            names: self.all.iter().map(|ruleset| ruleset.name.clone()).collect(),
+            files: self.texts.iter().map(|(name, _)| Escaped::from(name.as_str())).collect(),
+            hash: self.hash(),
+            loaded_at: Some(self.loaded_at),
+            rejected: self.rejected.as_deref().map(Escaped::from),
+        }
+    }
+
+    /// Of everything that is in force, whatever a container's labels.
+    fn hash(&self) -> String {
+        let everything: BTreeMap<&str, _> = self.all.iter().map(|r| (r.name.as_str(), &r.rules)).collect();
+        let resolved = ringfence_policy::resolve(&self.all, &BTreeMap::new());
+        format!("{}-{}", resolved.hash(), everything.len())
+    }
+}
+
+fn texts(sources: &[Source]) -> Vec<(String, String)> {
+    sources.iter().map(|source| (source.name.clone(), source.text.clone())).collect()
+}
+
+fn compiled(sources: &[Source]) -> Result<(Vec<Ruleset>, Tables), String> {
+    let catalogue = Catalogue::builtin();
+    let all = read(sources, catalogue).map_err(|problems| problems.to_string())?;
+    let ids: BTreeSet<RuleId> = all.iter().flat_map(|ruleset| ruleset.rules.keys().copied()).collect();
+    let tables = compile(rules(&ids)).map_err(|problem| problem.to_string())?;
+    Ok((all, tables))
+}
+
+/// The catalogue's rules of these ids.
+pub fn rules(ids: &BTreeSet<RuleId>) -> impl Iterator<Item = &'static Arc<Rule>> {
+    Catalogue::builtin().rules().filter(|rule| ids.contains(&rule.id))
+}
+
+/// Operations that have to be observed for these tables.
+pub fn ops(tables: &Tables) -> BTreeSet<Op> {
+    let mut ops = tables.ops();
+    // Whether an image's file was rewritten is only known to who sees it opened for writing.
+    let drift = ringfence_abi::Class::ALL.into_iter().any(|class| {
+        tables.lines(class).iter().any(|line| line.rule.lines[line.index].flags.required & flag::DRIFTED != 0)
+    });
+    if drift {
+        ops.insert(Op::Open);
+    }
+    ops
+}
