@@ -10,12 +10,13 @@ fn main() {
     let mut names: Vec<String> = fs::read_dir(&folder)
         .expect("the folder `catalogue` is part of the crate")
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.ends_with(".yaml"))
+        .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "yaml"))
         .collect();
     names.sort();
     let mut list = format!("const FILES: [(&str, &str); {}] = [\n", names.len());
     for name in names {
         let path = folder.join(&name);
+        let path = path.to_str().expect("cargo's paths are UTF-8");
         writeln!(list, "    ({name:?}, include_str!({path:?})),").expect("writing to a string does not fail");
     }
     list.push_str("];\n");

@@ -256,8 +256,3 @@ fn set_isolated(slot: u32, at: u64) {
         }
     }
 }
-
-#[inline(always)]
-pub fn is_isolated(slot: u32) -> bool {
-    ISOLATED.get(slot).is_some_and(|i| i.since != 0)
-}

@@ -49,8 +49,8 @@ pub fn packet_out(slot: u32, address: &[u8; 16], port: u16, protocol: u8, family
     // SAFETY: copied at once.
     let last = unsafe { REPORTED.get(&to) }.copied().unwrap_or(0);
     if last != 0 && now.wrapping_sub(last) < SECOND {
-        return judge::is_isolated(slot);
+        return crate::datapath::is_isolated(slot);
     }
     let _ = REPORTED.insert(&to, &now, 0);
-    judge::settle::<Packet>(s, Class::Network, Report::None) == Verdict::Stop || judge::is_isolated(slot)
+    judge::settle::<Packet>(s, Class::Network, Report::None) == Verdict::Stop || crate::datapath::is_isolated(slot)
 }

@@ -27,10 +27,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::{mpsc, oneshot},
-};
+use tokio::sync::{mpsc, oneshot};
 
 /// How often the rulesets' files are looked at, and the datapaths verified.
 const LOOK: Duration = Duration::from_secs(1);
@@ -163,8 +160,7 @@ impl Agent {
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let [mitigations, logs] = self.parts.kernel.records()?;
-        let mut mitigations = AsyncFd::with_interest(mitigations, Interest::READABLE)?;
-        let mut logs = AsyncFd::with_interest(logs, Interest::READABLE)?;
+        let (mut mitigations, mut logs) = (mitigations.watched()?, logs.watched()?);
         let mut watch = Watch::start()?;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -45,7 +45,7 @@ pub struct Run {
     #[arg(long)]
     pub standalone: bool,
     /// File or folder of rulesets (YAML); changes are loaded as they appear.
-    #[arg(long, value_name = "PATH", required_unless_present = "command")]
+    #[arg(long, value_name = "PATH")]
     pub rulesets: Option<PathBuf>,
     /// containerd's socket.
     #[arg(long, value_name = "SOCKET", default_value = ringfence_containers::CONTAINERD_SOCKET)]

@@ -24,6 +24,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if arguments.command.is_none() {
+        kernel::mount_bpffs(&arguments.run.bpffs)?;
+    }
     // Before there is a second thread: they would not share the mounts.
     kernel::private_mounts()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -38,7 +41,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             Ok(())
         }
         Some(Command::Verify { filter }) => {
-            let hierarchy = kernel::preflight("/sys/fs/bpf".as_ref())?;
+            let hierarchy = kernel::preflight()?;
             let mut refused = 0;
             kernel::verify(hierarchy.controller(), &filter, |verified| match verified.outcome {
                 Ok((walked, bytes)) => println!("{:<22} {walked:>8} instructions walked {bytes:>7} bytes", verified.program),

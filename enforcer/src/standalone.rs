@@ -30,7 +30,7 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
     if !args.standalone {
         bail!("--standalone is missing: this version has no other mode");
     }
-    let path = args.rulesets.clone().context("--rulesets is missing")?;
+    let path = args.rulesets.clone().context("--rulesets is missing: name a file or folder of rulesets, such as --rulesets /etc/ringfence/rulesets")?;
     let rulesets = Rulesets::load(&path).map_err(anyhow::Error::msg)?;
     let exceptions: Vec<Network> = args
         .exception
@@ -38,7 +38,7 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
         .map(|text| text.parse().map_err(|error| anyhow::anyhow!("--exception {text}: {error}")))
         .collect::<Result<_, _>>()?;
     let output = Output::open(args.output, args.log_file.as_deref()).map_err(anyhow::Error::msg)?;
-    let hierarchy = kernel::preflight(&args.bpffs)?;
+    let hierarchy = kernel::preflight()?;
     fs::create_dir_all(&args.state).with_context(|| format!("--state {}", args.state.display()))?;
     let listener = Listener::bind(&args.socket)?;
     let hierarchies = Arc::new(Hierarchies::detect()?);

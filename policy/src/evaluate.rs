@@ -1,8 +1,8 @@
 //! The reference: lines read as they are written, without any table.
 
-use ringfence_abi::{Class, Event, Vector};
+use ringfence_abi::{Class, Event, Facet, Vector};
 
-use crate::line::{Line, Network, Test};
+use crate::line::{Line, Network, Pattern, Test};
 use crate::observed::{Observed, UnknownOp};
 use crate::rule::RuleId;
 use crate::tables::Tables;
@@ -57,10 +57,28 @@ impl Line {
         if !plain {
             return Verdict::No;
         }
-        let texts = self.texts.iter().map(|(facet, test)| {
-            test.verdict(&event.texts(*facet), !event.unknown.contains(facet), |pattern, text| pattern.matches(text))
+        let texts = self.texts.iter().map(|(facet, test)| match facet {
+            Facet::ObjectName => object_name(test, event),
+            _ => test
+                .verdict(&event.texts(*facet), !event.unknown.contains(facet), |pattern, text| pattern.matches(text)),
         });
         texts.min().unwrap_or(Verdict::Yes)
+    }
+}
+
+/// The file's own name passes the test, or another name is asked for.
+fn object_name(test: &Test<Pattern>, event: &Observed) -> Verdict {
+    let asked = |name: &Vec<u8>| test.any.iter().any(|pattern| pattern.matches(name));
+    if event.other_names.iter().any(asked) {
+        return Verdict::Yes;
+    }
+    let unknown = event.unknown.contains(&Facet::ObjectName);
+    if unknown && event.path.is_empty() {
+        return Verdict::Unknown;
+    }
+    match test.verdict(&event.texts(Facet::ObjectName), true, |pattern, text| pattern.matches(text)) {
+        Verdict::No if unknown && !test.any.is_empty() => Verdict::Unknown,
+        own => own,
     }
 }
 
@@ -98,9 +116,10 @@ pub enum Disagreement {
     },
 }
 
-/// Holds the kernel's answer against the lines. `enabled` are the pod's enabled lines of the event's class; the
-/// tables are those of the event's generation.
-pub fn compare(tables: &Tables, enabled: &Vector, event: &Event) -> Result<(), Disagreement> {
+/// Holds the kernel's answer against the lines. The tables are those of the event's generation. `judged` are the lines
+/// of the event's class that its hook judges: those that the pod enables, without those left to another hook (on the
+/// `lsm` tier an exec is judged twice, before and after its arguments are known).
+pub fn compare(tables: &Tables, judged: &Vector, event: &Event) -> Result<(), Disagreement> {
     let observed = Observed::from_event(event)?;
     let class = observed.class();
     let lines = tables.lines(class);
@@ -112,7 +131,7 @@ pub fn compare(tables: &Tables, enabled: &Vector, event: &Event) -> Result<(), D
         let verdict = of.rule.lines[of.index].verdict(&observed);
         match (vector::contains(&event.header.lines, number), verdict) {
             (true, Verdict::No) => return Err(Disagreement::Invented { rule, line }),
-            (false, Verdict::Yes) if vector::contains(enabled, number) => {
+            (false, Verdict::Yes) if vector::contains(judged, number) => {
                 return Err(Disagreement::Missed { rule, line });
             }
             _ => {}

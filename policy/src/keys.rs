@@ -1,7 +1,7 @@
 //! Map keys for the values that lines name and events carry. Generation 0 throughout.
 
 use ringfence_abi::{
-    Class, DestinationKey, Facet, KEY_HEAD_BITS, KeyHead, NAME, NameKey, NumberKey, PATH_KEY, PATH_PREFIX, PathKey,
+    Class, DestinationKey, Facet, KEY_HEAD_BITS, KeyHead, NAME, NameKey, NumberKey, PATH_PREFIX, PathKey,
     PathPrefixKey, Role,
 };
 
@@ -43,9 +43,9 @@ fn bits(bytes: usize) -> u32 {
     KEY_HEAD_BITS + 8 * u32::try_from(bytes).unwrap_or(0)
 }
 
-/// The exact key of a path; none for a path longer than can be listed.
-pub(crate) fn path_key(class: Class, role: Role, path: &[u8]) -> Option<PathKey> {
-    (path.len() <= PATH_KEY).then(|| PathKey { head: head(class, role as u8), path: padded(path) })
+/// The exact key of a path. A longer path than can be listed is cut; no listed one fills the key.
+pub(crate) fn path_key(class: Class, role: Role, path: &[u8]) -> PathKey {
+    PathKey { head: head(class, role as u8), path: padded(path) }
 }
 
 /// The LPM key of a path, cut at what prefixes can hold.
@@ -54,9 +54,9 @@ pub(crate) fn path_prefix_key(class: Class, role: Role, path: &[u8]) -> Prefix<P
     Prefix { bits: bits(path.len()), data: PathPrefixKey { head: head(class, role as u8), path: padded(path) } }
 }
 
-/// The exact key of a name; none for a name longer than can be listed.
-pub(crate) fn name_key(class: Class, role: Role, name: &[u8]) -> Option<NameKey> {
-    (name.len() <= NAME).then(|| NameKey { head: head(class, role as u8), name: padded(name) })
+/// The exact key of a name, cut likewise.
+pub(crate) fn name_key(class: Class, role: Role, name: &[u8]) -> NameKey {
+    NameKey { head: head(class, role as u8), name: padded(name) }
 }
 
 /// The LPM key of a name, cut at what prefixes can hold.
@@ -69,9 +69,9 @@ pub(crate) fn name_prefix_key(class: Class, role: Role, name: &[u8]) -> Prefix<N
 pub(crate) fn text_table(class: Class, facet: Facet, pattern: &Pattern) -> TextTable {
     let (role, text) = (role(facet), pattern.text().as_bytes());
     match (is_path(facet), pattern) {
-        (true, Pattern::Exact(_)) => TextTable::Path(PathKey { head: head(class, role as u8), path: padded(text) }),
+        (true, Pattern::Exact(_)) => TextTable::Path(path_key(class, role, text)),
         (true, Pattern::Prefix(_)) => TextTable::PathPrefix(path_prefix_key(class, role, text)),
-        (false, Pattern::Exact(_)) => TextTable::Name(NameKey { head: head(class, role as u8), name: padded(text) }),
+        (false, Pattern::Exact(_)) => TextTable::Name(name_key(class, role, text)),
         (false, Pattern::Prefix(_)) => TextTable::NamePrefix(name_prefix_key(class, role, text)),
     }
 }

@@ -11,10 +11,16 @@ mod vocabulary;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringfence_abi::{Class, Facet, NAME, Op, PATH_KEY, PATH_PREFIX};
+use ringfence_abi::{Class, Facet, NAME, Op, PATH_KEY, PATH_PREFIX, flag};
 
-pub use pattern::{Network, Pattern};
-pub use vocabulary::{facet_key, flag_name, has_facet, op_name};
+pub use pattern::{Network, Pattern, address_bytes};
+pub use vocabulary::{facet_key, flag_name, has_facet, has_flag, op_name};
+
+/// Longest path that can be named, in bytes. Keys end in at least one zero byte: the kernel side cuts what is longer,
+/// and what is cut must not look like what was named.
+pub const LONGEST_PATH: usize = PATH_KEY - 1;
+/// Longest name, argument token, or beginning of one, that can be named, in bytes.
+pub const LONGEST_NAME: usize = NAME - 1;
 
 /// What a line asks of one facet: one of `any` (unless that is empty), and none of `none`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +89,8 @@ pub enum LineError {
     MixedClasses { first: &'static str, first_class: Class, second: &'static str, second_class: Class },
     #[error("'{key}' cannot be asked of operation '{op}'{hint}")]
     NoFacet { key: &'static str, op: &'static str, hint: &'static str },
+    #[error("flag '{flag}' is never set for operation '{op}'")]
+    NoFlag { flag: &'static str, op: &'static str },
     #[error("'{value}' in '{key}' has {length} bytes; at most {limit} can be compared")]
     TooLong { key: &'static str, value: String, length: usize, limit: usize },
     #[error("'{value}' in '{key}' can never match: {reason}")]
@@ -131,11 +139,23 @@ impl Line {
         for facet in Facet::ALL.into_iter().filter(|&facet| self.cares(facet)) {
             self.check_facet(facet)?;
         }
-        let socket = [("family", !self.families.is_empty()), ("type", !self.socket_types.is_empty())];
-        for (key, _) in socket.into_iter().filter(|(_, cares)| *cares) {
-            if first.class() != Class::Network {
-                return Err(LineError::NoFacet { key, op: op_name(first), hint: "" });
+        self.ops.iter().try_for_each(|op| self.check_bytes(*op))
+    }
+
+    /// Flags, family and type.
+    fn check_bytes(&self, op: Op) -> Result<(), LineError> {
+        let refuse = |key| Err(LineError::NoFacet { key, op: op_name(op), hint: "" });
+        for (name, bit) in flag::NAMES {
+            if self.flags.required & bit != 0 && !has_flag(op, bit) {
+                return Err(LineError::NoFlag { flag: name, op: op_name(op) });
             }
+        }
+        if !self.families.is_empty() && op.class() != Class::Network {
+            return refuse("family");
+        }
+        // A packet no longer tells which type of socket it came from.
+        if !self.socket_types.is_empty() && (op.class() != Class::Network || op == Op::Packet) {
+            return refuse("type");
         }
         Ok(())
     }
@@ -180,9 +200,9 @@ pub(crate) fn is_path(facet: Facet) -> bool {
 
 fn check_pattern(facet: Facet, key: &'static str, pattern: &Pattern) -> Result<(), LineError> {
     let limit = match (is_path(facet), pattern) {
-        (true, Pattern::Exact(_)) => PATH_KEY,
+        (true, Pattern::Exact(_)) => LONGEST_PATH,
         (true, Pattern::Prefix(_)) => PATH_PREFIX,
-        (false, _) => NAME,
+        (false, _) => LONGEST_NAME,
     };
     let text = pattern.text();
     if text.len() > limit {

@@ -51,6 +51,11 @@ impl Tables {
                     vector::and(&lines, &apply(default, self.text_entries(event, facet, name)))
                 });
             }
+            Facet::ObjectName => {
+                let own = event.texts(facet).into_iter().flat_map(|name| self.text_entries(event, facet, name));
+                let others = event.other_names.iter().flat_map(|name| self.text_entries(event, facet, name));
+                return others.flatten().fold(apply(default, own), |lines, entry| vector::or(&lines, &entry.set));
+            }
             _ => event.texts(facet).into_iter().flat_map(|text| self.text_entries(event, facet, text)).collect(),
         };
         apply(default, entries)
@@ -60,10 +65,10 @@ impl Tables {
     fn text_entries(&self, event: &Observed, facet: Facet, text: &[u8]) -> Vec<Option<&Entry>> {
         let (class, role) = (event.class(), keys::role(facet));
         if is_path(facet) {
-            let exact = keys::path_key(class, role, text).and_then(|key| self.paths.get(&key));
+            let exact = self.paths.get(&keys::path_key(class, role, text));
             vec![exact, longest(&self.path_prefixes, keys::path_prefix_key(class, role, text))]
         } else {
-            let exact = keys::name_key(class, role, text).and_then(|key| self.names.get(&key));
+            let exact = self.names.get(&keys::name_key(class, role, text));
             vec![exact, longest(&self.name_prefixes, keys::name_prefix_key(class, role, text))]
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ringfence_abi::{ANCESTORS, Class, Event, Facet, Op, flag};
+use ringfence_abi::{ANCESTORS, Class, Event, Facet, Op, Tier, flag};
 
 /// An event's facets. What an event has not is empty or zero, and satisfies only lines that do not ask for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +13,9 @@ pub struct Observed {
     pub flags: u32,
     /// Path of the object.
     pub path: Vec<u8>,
-    /// Exec: the last component of the name by which the program was called, where it differs.
-    pub invoked: Vec<u8>,
+    /// Exec: other names of the program: the one it was called by, and for busybox the applet's. A line may ask for
+    /// them, but what it excludes is the file's own name alone.
+    pub other_names: Vec<Vec<u8>>,
     /// Path of the acting process's executable.
     pub exe: Vec<u8>,
     /// Path of the parent's executable.
@@ -50,15 +51,20 @@ pub(crate) fn splits_arguments(byte: u8) -> bool {
     matches!(byte, 0 | b' ' | b'\t' | b'\n' | b'=' | b',' | b'\'' | b'"')
 }
 
-/// The tokens of arguments: what the kernel side compares with `arg`.
+/// The tokens of arguments: what the kernel side compares with `arg`. The first counts by its last path component.
 ///
 /// ```
-/// let tokens: Vec<_> = ringfence_policy::tokens(b"sh\0-c\0xmrig -o 'stratum+tcp://a:1' --algo=rx\0").collect();
+/// let tokens: Vec<_> = ringfence_policy::tokens(b"/bin/sh\0-c\0xmrig -o 'stratum+tcp://a:1' --algo=rx\0").collect();
 /// let expected: [&[u8]; 7] = [b"sh", b"-c", b"xmrig", b"-o", b"stratum+tcp://a:1", b"--algo", b"rx"];
 /// assert_eq!(tokens, expected);
 /// ```
 pub fn tokens(args: &[u8]) -> impl Iterator<Item = &[u8]> {
-    args.split(|&byte| splits_arguments(byte)).filter(|token| !token.is_empty())
+    let mut first = true;
+    args.split(|&byte| splits_arguments(byte)).filter_map(move |token| {
+        let token = if first { name_of(token) } else { token };
+        first &= token.is_empty();
+        (!token.is_empty()).then_some(token)
+    })
 }
 
 /// Last component of a path.
@@ -73,7 +79,7 @@ impl Observed {
             op,
             flags: 0,
             path: Vec::new(),
-            invoked: Vec::new(),
+            other_names: Vec::new(),
             exe: Vec::new(),
             parent: Vec::new(),
             ancestors: Vec::new(),
@@ -87,8 +93,8 @@ impl Observed {
         }
     }
 
-    /// What a record of the kernel side says. Names of parents' executables and the name by which a program was
-    /// called are not in it; they are marked unknown.
+    /// What a record of the kernel side says. The executables of parents are not in it; they are marked unknown, and
+    /// so is what was cut or was not there yet when the record was made.
     pub fn from_event(event: &Event) -> Result<Self, UnknownOp> {
         let header = &event.header;
         let unknown_op = UnknownOp { op: header.op, class: header.class };
@@ -103,21 +109,24 @@ impl Observed {
             path = &[];
             unknown.extend([Facet::ObjectPath, Facet::ObjectName]);
         }
-        if op == Op::Exec {
-            unknown.insert(Facet::ObjectName);
-        }
         let mut exe = used(&event.exe, header.exe_len);
         if exe.len() == event.exe.len() {
             exe = &[];
             unknown.extend([Facet::ExePath, Facet::ExeName]);
         }
-        let args = used(&event.args, header.args_len);
-        if header.flags & flag::ARGS_TRUNCATED != 0 || args.len() == event.args.len() {
+        let mut args = used(&event.args, header.args_len);
+        if header.flags & flag::ARGS_TRUNCATED != 0 {
             unknown.insert(Facet::Arg);
+        }
+        if op == Op::Exec && header.tier == Tier::Lsm as u8 {
+            // Before the new program is in place: its arguments and its other names come later.
+            args = &[];
+            unknown.extend([Facet::Arg, Facet::ObjectName]);
         }
         Ok(Self {
             flags: header.flags,
             path: path.to_vec(),
+            other_names: if op == Op::Exec { other_names(path, &header.comm, args) } else { Vec::new() },
             exe: exe.to_vec(),
             args: args.to_vec(),
             address: header.address,
@@ -135,12 +144,11 @@ impl Observed {
         self.op.class()
     }
 
-    /// The values of a text facet.
+    /// The values of a text facet; of the object's name only the file's own.
     pub(crate) fn texts(&self, facet: Facet) -> Vec<&[u8]> {
         match facet {
             Facet::ObjectPath => vec![&self.path],
-            Facet::ObjectName if self.invoked.is_empty() => vec![name_of(&self.path)],
-            Facet::ObjectName => vec![name_of(&self.path), &self.invoked],
+            Facet::ObjectName => vec![name_of(&self.path)],
             Facet::ExePath => vec![&self.exe],
             Facet::ExeName => vec![name_of(&self.exe)],
             Facet::ParentPath => vec![&self.parent],
@@ -152,6 +160,14 @@ impl Observed {
             Facet::Destination | Facet::Port | Facet::Number => Vec::new(),
         }
     }
+}
+
+/// Names of a program besides its file's: the kernel's for the new task, and what it was called by. Programs that are
+/// many take their first argument for one.
+fn other_names(path: &[u8], comm: &[u8; 16], args: &[u8]) -> Vec<Vec<u8>> {
+    let called = if matches!(name_of(path), b"busybox" | b"toybox") { 2 } else { 1 };
+    let comm = comm.split(|&byte| byte == 0).next().unwrap_or_default();
+    std::iter::once(comm).chain(tokens(args).take(called)).map(<[u8]>::to_vec).collect()
 }
 
 fn used(buffer: &[u8], length: u16) -> &[u8] {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
-use ringfence_abi::{Class, Facet, NAME, Op, PATH_KEY, PATH_PREFIX, flag};
-use ringfence_policy::line::{FlagTest, Network, Pattern, Test, has_facet};
+use ringfence_abi::{Class, Facet, Op, PATH_PREFIX, flag};
+use ringfence_policy::line::{FlagTest, LONGEST_NAME, LONGEST_PATH, Network, Pattern, Test, has_facet, has_flag};
 use ringfence_policy::{Catalogue, CompileError, Line, Observed, Rule, RuleId, Verdict, compile};
 
 const TEXT_FACETS: [Facet; 9] = [
@@ -40,7 +40,7 @@ fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => "[ab]{1,3}",
         3 => "a{1,5}",
-        2 => (NAME - 1..NAME + 2).prop_map(|length| "a".repeat(length)),
+        2 => (LONGEST_NAME - 1..LONGEST_NAME + 2).prop_map(|length| "a".repeat(length)),
     ]
 }
 
@@ -48,7 +48,7 @@ fn path() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => "/a{1,5}",
         3 => vec("[ab]{1,2}", 1..4).prop_map(|parts| format!("/{}", parts.join("/"))),
-        2 => select(vec![PATH_PREFIX, PATH_PREFIX + 1, PATH_KEY, PATH_KEY + 1, PATH_KEY + 20])
+        2 => select(vec![PATH_PREFIX, PATH_PREFIX + 1, LONGEST_PATH, LONGEST_PATH + 1, LONGEST_PATH + 20])
             .prop_map(|length| format!("/{}", "a".repeat(length - 1))),
     ]
 }
@@ -69,9 +69,9 @@ fn test<T: std::fmt::Debug + Clone>(value: impl Strategy<Value = T> + Clone) -> 
 fn text_test(facet: Facet) -> BoxedStrategy<Test<Pattern>> {
     let whole = match facet {
         Facet::ObjectPath | Facet::ExePath | Facet::ParentPath => {
-            test(pattern(path(), PATH_KEY, PATH_PREFIX).boxed()).boxed()
+            test(pattern(path(), LONGEST_PATH, PATH_PREFIX).boxed()).boxed()
         }
-        _ => test(pattern(name(), NAME, NAME).boxed()).boxed(),
+        _ => test(pattern(name(), LONGEST_NAME, LONGEST_NAME).boxed()).boxed(),
     };
     let sided = whole.prop_map(move |mut test| {
         match facet {
@@ -129,13 +129,17 @@ prop_compose! {
             TEXT_FACETS.into_iter().zip(texts).filter(|(facet, test)| test.cares() && has(*facet)).collect();
         let network = class == Class::Network;
         Line {
-            flags,
+            // A flag that these operations never have is not asked for.
+            flags: FlagTest {
+                required: FLAGS.iter().filter(|flag| ops.iter().all(|op| has_flag(*op, **flag))).fold(0, |bits, flag| bits | flag) & flags.required,
+                ..flags
+            },
             texts,
             destination: if has(Facet::Destination) { destination } else { Test::default() },
             port: if has(Facet::Port) { port } else { Test::default() },
             number: if has(Facet::Number) { number } else { Test::default() },
             families: if network { families } else { BTreeSet::new() },
-            socket_types: if network { socket_types } else { BTreeSet::new() },
+            socket_types: if network && !ops.contains(&Op::Packet) { socket_types } else { BTreeSet::new() },
             ops,
         }
     }
@@ -156,7 +160,7 @@ prop_compose! {
         op in select(ops_of(class)),
         flags in subsequence(FLAGS.to_vec(), 0..=FLAGS.len()),
         (path, exe, parent) in (maybe_path(), maybe_path(), maybe_path()),
-        invoked in prop_oneof![Just(String::new()), name()],
+        other_names in vec(name().prop_map(String::into_bytes), 0..3),
         // More than are looked at.
         ancestors in vec(name().prop_map(String::into_bytes), 0..6),
         args in vec(prop_oneof![name(), "[ab]{1,2}[ =,'\"\t\n][ab]{1,2}"], 0..4),
@@ -170,7 +174,7 @@ prop_compose! {
         Observed {
             flags: flags.iter().fold(0, |bits, flag| bits | flag),
             path: if has(Facet::ObjectPath) { path } else { Vec::new() },
-            invoked: if op == Op::Exec { invoked.into_bytes() } else { Vec::new() },
+            other_names: if op == Op::Exec { other_names } else { Vec::new() },
             exe: if has(Facet::ExePath) { exe } else { Vec::new() },
             parent: if has(Facet::ParentPath) { parent } else { Vec::new() },
             ancestors: if has(Facet::AncestorName) { ancestors } else { Vec::new() },
@@ -189,7 +193,7 @@ prop_compose! {
 fn hide(event: &Observed, facet: Facet) -> Observed {
     let mut hidden = event.clone();
     match facet {
-        Facet::ObjectName => hidden.invoked.clear(),
+        Facet::ObjectName => hidden.other_names.clear(),
         Facet::ParentPath | Facet::ParentName => {
             hidden.parent.clear();
             hidden.unknown.extend([Facet::ParentPath, Facet::ParentName]);
@@ -263,10 +267,11 @@ fn a_class_holds_256_lines_and_says_when_it_is_full() {
 #[test]
 fn a_path_that_is_too_long_is_named_with_its_rule() {
     let mut line = numbered_line(0);
-    line.texts.get_mut(&Facet::ObjectPath).unwrap().any = vec![Pattern::Exact(format!("/{}", "x".repeat(PATH_KEY)))];
+    line.texts.get_mut(&Facet::ObjectPath).unwrap().any =
+        vec![Pattern::Exact(format!("/{}", "x".repeat(LONGEST_PATH)))];
     let error = compile(&[rule_with(7, vec![numbered_line(1), line])]).unwrap_err().to_string();
     assert!(error.starts_with("RF-007, line 2: '/xxx"), "{error}");
-    assert!(error.ends_with("in 'path' has 253 bytes; at most 252 can be compared"), "{error}");
+    assert!(error.ends_with("in 'path' has 252 bytes; at most 251 can be compared"), "{error}");
 }
 
 #[test]
@@ -278,9 +283,11 @@ fn a_rule_is_compiled_once() {
 /// A text that is longer than a key must not satisfy a line by its beginning, except where a prefix is asked for.
 #[test]
 fn texts_longer_than_a_key_are_not_cut_to_match() {
-    for (facet, limit) in [(Facet::ObjectPath, PATH_KEY), (Facet::ExePath, PATH_KEY), (Facet::ExeName, NAME)] {
+    for (facet, limit) in
+        [(Facet::ObjectPath, LONGEST_PATH), (Facet::ExePath, LONGEST_PATH), (Facet::ExeName, LONGEST_NAME)]
+    {
         let text = format!("/{}", "a".repeat(limit));
-        let text = if limit == NAME { &text[1..] } else { &text[..limit] };
+        let text = if limit == LONGEST_NAME { &text[1..] } else { &text[..limit] };
         let with = |pattern: Pattern| {
             let texts = BTreeMap::from([(facet, Test { any: vec![pattern], none: Vec::new() })]);
             Line { ops: BTreeSet::from([Op::Open]), texts, ..Line::default() }
@@ -289,7 +296,7 @@ fn texts_longer_than_a_key_are_not_cut_to_match() {
         let lines = vec![with(Pattern::Exact(text.to_owned())), with(Pattern::Prefix(prefix))];
         let tables = compile(&[rule_with(1, lines)]).unwrap();
         for (more, expected) in [("", 0b11), ("a", 0b10)] {
-            let value = format!("{}{text}{more}", if limit == NAME { "/" } else { "" }).into_bytes();
+            let value = format!("{}{text}{more}", if limit == LONGEST_NAME { "/" } else { "" }).into_bytes();
             let mut event = Observed::new(Op::Open);
             *(if facet == Facet::ObjectPath { &mut event.path } else { &mut event.exe }) = value;
             assert_eq!(tables.matches(&event), [expected, 0, 0, 0], "{facet:?}{more}");

@@ -28,7 +28,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     // clone3 with CLONE_INTO_CGROUP (5.7): the runtime forks straight into the container.
-    if identity::current().is_none() && identity::rf_slot_of_task(child) != 0 {
+    if identity::current().is_none() && identity::slot_of_task(child) != 0 {
         let from = identity::mount_namespace(kernel::current());
         let _ = ENTERING.insert(&child_group, &from, 0);
     }

@@ -17,7 +17,7 @@ mod verify;
 
 pub use error::Error;
 pub use pins::Pins;
-pub use preflight::{Hierarchy, preflight, private_mounts};
+pub use preflight::{Hierarchy, mount_bpffs, preflight, private_mounts};
 pub use programs::{Attachment, Hook};
 pub use records::{Records, record};
 pub use verify::{Verified, verify};
@@ -195,7 +195,7 @@ impl Kernel {
             self.attach(attachment)?;
         }
         let keep: BTreeSet<String> =
-            wanted.iter().chain(programs::IDENTITY).map(programs::Attachment::link_name).collect();
+            wanted.iter().chain(programs::IDENTITY).map(Attachment::link_name).collect();
         for gone in self.attached.iter().filter(|name| !keep.contains(*name)).cloned().collect::<Vec<_>>() {
             let path = self.pins.links(&self.object).join(&gone);
             std::fs::remove_file(&path).map_err(|source| Error::Path { path, source })?;

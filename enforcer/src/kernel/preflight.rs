@@ -59,8 +59,8 @@ impl Hierarchy {
     }
 }
 
-/// Checks rights and features, and mounts the bpf file system where it is missing.
-pub fn preflight(bpffs: &Path) -> Result<Hierarchy, Error> {
+/// Checks rights and features.
+pub fn preflight() -> Result<Hierarchy, Error> {
     require_capabilities()?;
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         return Err(Error::Missing {
@@ -71,7 +71,6 @@ pub fn preflight(bpffs: &Path) -> Result<Hierarchy, Error> {
     if !aya::sys::is_map_supported(aya::maps::MapType::RingBuf).unwrap_or(false) {
         return Err(Error::Missing { feature: "the BPF ring buffer", remedy: "kernel 5.8 or later is needed" });
     }
-    mount_bpffs(bpffs)?;
     let cgroups = "/proc/cgroups";
     let text = fs::read_to_string(cgroups).map_err(|source| Error::Path { path: cgroups.into(), source })?;
     Hierarchy::detect(&text, Path::new("/sys/fs/cgroup"))
@@ -99,7 +98,9 @@ fn missing_capability(status: &str) -> Option<&'static str> {
     CAPABILITIES.iter().find(|(_, bit)| effective & (1 << bit) == 0).map(|(name, _)| *name)
 }
 
-fn mount_bpffs(bpffs: &Path) -> Result<(), Error> {
+/// Mounts the bpf file system where it is missing. Before [`private_mounts`]: it is to stay when the enforcer goes.
+pub fn mount_bpffs(bpffs: &Path) -> Result<(), Error> {
+    require_capabilities()?;
     let failed = |source| Error::Path { path: bpffs.to_owned(), source };
     if statfs(bpffs).is_ok_and(|fs| fs.filesystem_type().0 == BPF_FS_MAGIC) {
         return Ok(());

@@ -2,7 +2,11 @@
 
 use aya::maps::{Map, MapData, MapError, RingBuf};
 use ringfence_abi::{EVENT_FIXED, Event};
-use std::os::fd::{AsRawFd, RawFd};
+use std::{
+    io,
+    os::fd::{AsRawFd, RawFd},
+};
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// One ring buffer.
 pub struct Records(RingBuf<MapData>);
@@ -10,6 +14,12 @@ pub struct Records(RingBuf<MapData>);
 impl Records {
     pub(super) fn new(map: Map) -> Result<Self, MapError> {
         Ok(Self(RingBuf::try_from(map)?))
+    }
+
+    /// To be awaited.
+    pub fn watched(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor is the ring's own, and stays open and the same as long as the ring lives.
+        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
     }
 
     /// The next record, if there is one.

@@ -162,14 +162,21 @@ mod tests {
 
     #[test]
     fn reads_every_kind_of_key() {
-        let text = "on: [connect, packet]\nto: [169.254.169.254, 'fd00:ec2::/64']\nnot_port: 53\nfamily: [inet, inet6]\ntype: stream";
+        let text = "on: [connect, packet]\nto: [169.254.169.254, 'fd00:ec2::/64']\nnot_port: 53\nfamily: [inet, inet6]";
         let line = line(text).unwrap();
         assert_eq!(line.class(), Class::Network);
         assert_eq!(line.ops, BTreeSet::from([Op::Connect, Op::Packet]));
         assert_eq!(line.destination.any[0].bits(), 128);
         assert_eq!(line.destination.any[1].bits(), 64);
         assert_eq!(line.port.none, [53]);
-        assert_eq!((line.families, line.socket_types), (BTreeSet::from([2, 10]), BTreeSet::from([1])));
+        assert_eq!(line.families, BTreeSet::from([2, 10]));
+    }
+
+    #[test]
+    fn reads_words_for_numbers() {
+        assert_eq!(line("on: socket\ntype: [stream, raw]").unwrap().socket_types, BTreeSet::from([1, 3]));
+        assert_eq!(line("on: ptrace\nnumber: [attach, 5]").unwrap().number.any, [16, 5]);
+        assert_eq!(line("on: kill\nnot_number: term").unwrap().number.none, [15]);
     }
 
     #[test]
@@ -200,15 +207,17 @@ mod tests {
             ("on: connect\nto: 1.2.3.400", "'1.2.3.400' is not an address"),
             ("on: ptrace\nnumber: atach", "did you mean 'attach'"),
             ("on: ptrace\nfamily: inet", "'family' cannot be asked of operation 'ptrace'"),
+            ("on: packet\ntype: raw", "'type' cannot be asked of operation 'packet'"),
+            ("on: [exec, script]\nflags: drifted", "flag 'drifted' is never set for operation 'script'"),
             ("on: open\npaht: /etc/shadow", "paht"),
         ] {
             let error = line(text).expect_err(text);
             assert!(error.contains(part), "{text}\n{error}");
         }
-        let long = "x".repeat(61);
-        assert!(line(&format!("on: open\nname: {long}")).unwrap_err().contains("has 61 bytes; at most 60"));
+        let long = "x".repeat(60);
+        assert!(line(&format!("on: open\nname: {long}")).unwrap_err().contains("has 60 bytes; at most 59"));
         assert!(
-            line(&format!("on: open\npath: /{}", "x".repeat(252))).unwrap_err().contains("has 253 bytes; at most 252")
+            line(&format!("on: open\npath: /{}", "x".repeat(251))).unwrap_err().contains("has 252 bytes; at most 251")
         );
         assert!(
             line(&format!("on: open\npath: /{}*", "x".repeat(244))).unwrap_err().contains("has 245 bytes; at most 244")

@@ -154,6 +154,24 @@ pub fn has_facet(op: Op, facet: Facet) -> bool {
     }
 }
 
+/// Whether events of an operation can have a flag. A script is named by a string: its file's flags are not known.
+pub fn has_flag(op: Op, flag: u32) -> bool {
+    match flag {
+        flag::TTY | flag::ENTRY | flag::STDIO_SOCKET | flag::PRELOAD | flag::ARGS_TRUNCATED => {
+            op.class() == Class::Exec
+        }
+        flag::READ | flag::WRITE | flag::CREATED | flag::EMPTIED => op == Op::Open,
+        flag::NEW_USER_NAMESPACE => op == Op::Unshare,
+        flag::OTHER_PROCESS => matches!(op, Op::Ptrace | Op::Kill),
+        flag::STRING_PATH => op == Op::Script || op.class() == Class::Change || op.class() == Class::Process,
+        flag::FAILED => op.class() == Class::Process,
+        flag::PATH_TRUNCATED => has_facet(op, Facet::ObjectPath),
+        flag::EXECUTABLE | flag::SETUID => matches!(op, Op::Exec | Op::Open | Op::Chmod),
+        // Of the file itself: also known where a call has a descriptor (fchmod, ftruncate).
+        _ => matches!(op, Op::Exec | Op::Open | Op::Chmod | Op::Truncate),
+    }
+}
+
 pub(super) fn op(word: &str) -> Result<Op, LineError> {
     find("an operation", &OPS, word)
 }
@@ -172,17 +190,17 @@ pub(super) fn socket_type(word: &str) -> Result<u8, LineError> {
 
 /// The word for an address family, else its number.
 pub(super) fn family_name(family: u8) -> String {
-    word_for(&FAMILIES, family)
+    word_for(&FAMILIES, &family)
 }
 
 /// The word for a socket type, else its number.
 pub(super) fn socket_type_name(socket_type: u8) -> String {
-    word_for(&SOCKET_TYPES, socket_type)
+    word_for(&SOCKET_TYPES, &socket_type)
 }
 
 /// The word for an operation's own number, else the number.
 pub(super) fn number_name(op: Option<Op>, number: u64) -> String {
-    word_for(numbers(op).1, number)
+    word_for(numbers(op).1, &number)
 }
 
 /// The number that a word stands for with the given operation.
@@ -202,8 +220,8 @@ fn numbers(op: Option<Op>) -> (&'static str, &'static [(&'static str, u64)]) {
     }
 }
 
-fn word_for<T: PartialEq + ToString>(words: &[(&str, T)], value: T) -> String {
-    words.iter().find(|(_, known)| *known == value).map_or_else(|| value.to_string(), |(word, _)| (*word).into())
+fn word_for<T: PartialEq + ToString>(words: &[(&str, T)], value: &T) -> String {
+    words.iter().find(|(_, known)| known == value).map_or_else(|| value.to_string(), |(word, _)| (*word).into())
 }
 
 fn find<T: Copy>(what: &'static str, words: &[(&str, T)], word: &str) -> Result<T, LineError> {

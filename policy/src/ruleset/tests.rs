@@ -193,7 +193,8 @@ fn renames_are_noticed() {
     let other = "  rules:\n  - rule: RF-902\n    mitigation: log\n";
     let (old, new) = (ruleset("old", RULE), ruleset("new", RULE));
     let rename = Rename { from: "old".into(), to: "new".into() };
-    assert_eq!(renames(&[old.clone()], &[new.clone()]), [rename]);
-    assert_eq!(renames(&[old.clone()], &[old.clone(), new.clone()]), [], "a copy is not a rename");
-    assert_eq!(renames(&[old], &[ruleset("new", other)]), [], "another ruleset is not a rename");
+    let (before, after) = ([old.clone()], [new.clone()]);
+    assert_eq!(renames(&before, &after), [rename]);
+    assert_eq!(renames(&before, &[old, new]), [], "a copy is not a rename");
+    assert_eq!(renames(&before, &[ruleset("new", other)]), [], "another ruleset is not a rename");
 }

@@ -5,7 +5,7 @@ mod rust;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::Refusal;
 
@@ -44,12 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Installs what these purposes need and is missing. Refuses, with a list, where it cannot install.
 pub fn ensure(purposes: &[Purpose]) -> Result<()> {
-    let mut purposes = purposes.to_vec();
-    let tools = rust::missing(&purposes)?;
-    if tools.iter().any(rust::Tool::needs_llvm) {
-        purposes.push(Purpose::Linker);
-    }
-    let packages = debian::missing(&purposes)?;
+    let (packages, tools) = missing(purposes)?;
     if packages.is_empty() && tools.is_empty() {
         println!("setup: everything is there");
         return Ok(());
@@ -63,8 +58,24 @@ pub fn ensure(purposes: &[Purpose]) -> Result<()> {
     for tool in &tools {
         tool.install()?;
     }
+    let (packages, tools) = missing(purposes)?;
+    let names = packages.iter().map(|package| package.name.to_owned()).chain(tools.iter().map(rust::Tool::by_hand));
+    let still_missing: Vec<_> = names.collect();
+    if !still_missing.is_empty() {
+        let hint = "is an older version of it earlier in PATH?";
+        bail!("installed, but still not found ({hint}): {}", still_missing.join("; "));
+    }
     println!("setup: done");
     Ok(())
+}
+
+fn missing(purposes: &[Purpose]) -> Result<(Vec<debian::Package>, Vec<rust::Tool>)> {
+    let mut purposes = purposes.to_vec();
+    let tools = rust::missing(&purposes)?;
+    if tools.iter().any(rust::Tool::needs_llvm) {
+        purposes.push(Purpose::Linker);
+    }
+    Ok((debian::missing(&purposes)?, tools))
 }
 
 /// What to type where this program may not install packages.

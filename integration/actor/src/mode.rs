@@ -1,0 +1,55 @@
+//! Changes the mode or the times of a file.
+
+use std::fs::{File, Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+
+use crate::read::{directory, parent};
+use crate::write::octal;
+
+/// The way to the attributes.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum How {
+    /// chmod(2).
+    Chmod,
+    /// fchmod(2).
+    Fchmod,
+    /// fchmodat(2) with a descriptor of the directory.
+    Fchmodat,
+    /// The times alone: the mode is not touched.
+    Touch,
+}
+
+/// What `actor mode` takes.
+#[derive(Args)]
+pub struct Arguments {
+    how: How,
+    /// Octal.
+    #[arg(value_parser = octal)]
+    mode: u32,
+    path: PathBuf,
+}
+
+impl Arguments {
+    /// Changes the mode.
+    pub fn run(self) -> Result<()> {
+        let path = self.path.as_path();
+        match self.how {
+            How::Chmod => set_permissions(path, Permissions::from_mode(self.mode))?,
+            How::Fchmod => File::open(path)?.set_permissions(Permissions::from_mode(self.mode))?,
+            How::Fchmodat => {
+                let name = path.file_name().context("the path has no name")?;
+                let mode = Mode::from_bits_truncate(self.mode);
+                fchmodat(directory(parent(path)?)?, name, mode, FchmodatFlags::FollowSymlink)?;
+            }
+            How::Touch => File::open(path)?.set_modified(SystemTime::now())?,
+        }
+        println!("set the attributes of {}", path.display());
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! Traces a child of its own.
+
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+/// How it is traced.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum How {
+    /// `PTRACE_ATTACH`.
+    Attach,
+    /// `PTRACE_SEIZE`.
+    Seize,
+    /// `PTRACE_TRACEME`: asks the parent to trace this process.
+    TraceMe,
+    /// Not traced: stopped and continued by signals.
+    Stop,
+}
+
+/// What `actor trace` takes.
+#[derive(Args)]
+pub struct Arguments {
+    how: How,
+}
+
+impl Arguments {
+    /// Traces and lets go. The child is ended in any case.
+    pub fn run(self) -> Result<()> {
+        if matches!(self.how, How::TraceMe) {
+            ptrace::traceme().context("ask to be traced")?;
+            println!("asked to be traced");
+            return Ok(());
+        }
+        let mut child = Command::new("/proc/self/exe").args(["sleep", "60000"]).stdout(Stdio::null()).spawn()?;
+        let result = self.trace(&child);
+        child.kill()?;
+        child.wait()?;
+        result?;
+        println!("traced {}", child.id());
+        Ok(())
+    }
+
+    fn trace(&self, child: &Child) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(child.id())?);
+        match self.how {
+            How::Attach => {
+                ptrace::attach(pid).context("attach")?;
+                waitpid(pid, None)?;
+                ptrace::detach(pid, None)?;
+            }
+            How::Seize => ptrace::seize(pid, ptrace::Options::empty()).context("seize")?,
+            How::Stop => {
+                kill(pid, Signal::SIGSTOP)?;
+                kill(pid, Signal::SIGCONT)?;
+            }
+            How::TraceMe => bail!("only this process itself can ask to be traced"),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! Talks to a Unix socket that this process itself serves.
+
+use std::env;
+use std::fs;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use crate::read::parent;
+
+/// What is done with the socket.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum How {
+    /// connect(2).
+    Connect,
+    /// connect(2) by its name alone, from its directory.
+    ConnectRelative,
+    /// connect(2) through a symbolic link of another name.
+    ConnectSymlink,
+    /// A datagram is sent to it.
+    Datagram,
+    /// open(2) with `O_PATH`.
+    OpenPath,
+    /// Its attributes are read.
+    Stat,
+}
+
+/// What `actor unix` takes.
+#[derive(Args)]
+pub struct Arguments {
+    how: How,
+    path: PathBuf,
+}
+
+impl Arguments {
+    /// Listens at the path under another name, renames that to the path, and does what `how` says.
+    ///
+    /// A daemon on the node would have made the socket; so the bind itself must not look like the behaviour.
+    pub fn run(self) -> Result<()> {
+        let parent = parent(&self.path)?;
+        fs::create_dir_all(parent)?;
+        let place = parent.join("place");
+        drop(fs::remove_file(&place));
+        let datagram = matches!(self.how, How::Datagram);
+        let listener = if datagram { None } else { Some(UnixListener::bind(&place)?) };
+        let receiver = if datagram { Some(UnixDatagram::bind(&place)?) } else { None };
+        fs::rename(&place, &self.path)?;
+        let result = self.talk();
+        drop((listener, receiver));
+        fs::remove_file(&self.path)?;
+        result.with_context(|| format!("talk to {}", self.path.display()))?;
+        println!("talked to {}", self.path.display());
+        Ok(())
+    }
+
+    fn talk(&self) -> Result<()> {
+        match self.how {
+            How::Connect => drop(UnixStream::connect(&self.path)?),
+            How::ConnectRelative => {
+                env::set_current_dir(parent(&self.path)?)?;
+                drop(UnixStream::connect(self.path.file_name().context("the path has no name")?)?);
+            }
+            How::ConnectSymlink => {
+                let link = crate::scratch::path()?;
+                std::os::unix::fs::symlink(&self.path, &link)?;
+                drop(UnixStream::connect(link)?);
+            }
+            How::Datagram => drop(UnixDatagram::unbound()?.send_to(b"hello", &self.path)?),
+            How::OpenPath => {
+                open(&self.path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+            }
+            How::Stat => {
+                fs::metadata(&self.path)?;
+            }
+        }
+        Ok(())
+    }
+}

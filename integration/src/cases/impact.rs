@@ -1,0 +1,38 @@
+//! Miners.
+
+use super::{Case, act};
+
+pub const CASES: &[Case] = &[
+    Case {
+        behaviours: &[act("xmrig", "/usr/bin/xmrig nothing"), act("by-name", "xmrig nothing")],
+        evasions: &[
+            act("from-shell", "sh -c 'xmrig nothing; true'"),
+            act("descriptor", "actor exec descriptor /usr/bin/xmrig nothing"),
+            act("symlink", "sh -c 'ln -sf /usr/bin/xmrig /tmp/harmless; /tmp/harmless nothing'"),
+        ],
+        near_misses: &[
+            act("cat", "sh -c 'cat /usr/bin/xmrig >/dev/null'"),
+            act("other-name", "/usr/bin/not-xmrig nothing"),
+            act("argument", "actor nothing xmrig"),
+        ],
+        ..Case::new("RF-801")
+    },
+    Case {
+        behaviours: &[
+            act("own-argument", "actor nothing -o stratum+tcp://pool.example:3333"),
+            act("option", "actor nothing --url=stratum+tcp://pool.example:3333"),
+            act("ssl", "actor nothing -o stratum+ssl://pool.example:443"),
+        ],
+        evasions: &[
+            act("shell", "sh -c 'true stratum+tcp://pool.example:3333'"),
+            act("quoted", r#"sh -c 'true "stratum+tcp://pool.example:3333"'"#),
+            act("far-back", "actor nothing a b c d e f g h i j k l m n o p stratum+tcp://pool.example:3333"),
+        ],
+        near_misses: &[
+            act("word", "actor nothing stratum"),
+            act("tcp", "actor nothing tcp://pool.example:3333"),
+            act("http", "actor nothing --url=http://pool.example:3333/stratum"),
+        ],
+        ..Case::new("RF-802")
+    },
+];

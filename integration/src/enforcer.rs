@@ -1,0 +1,225 @@
+//! The real enforcer, as a child.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ringfence_control::{Client, ClientError, ContainerStatus, Status};
+
+use crate::harness::Node;
+use crate::journal::Journal;
+
+/// A guard against hanging.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// How an enforcer is started on a node.
+#[derive(Clone)]
+pub struct Start {
+    /// The program.
+    pub program: PathBuf,
+    /// The folder with the rulesets.
+    pub rulesets: PathBuf,
+    /// Where it is to listen for clients.
+    pub control: PathBuf,
+    /// Folder for what must outlive it.
+    pub state: PathBuf,
+    /// Where a bpf file system is mounted.
+    pub bpffs: PathBuf,
+    /// Further options.
+    pub options: Vec<String>,
+}
+
+impl Start {
+    /// The command, with nothing changed yet.
+    pub fn command(&self, node: &Node) -> Command {
+        let mut command = node.command(&self.program);
+        command.arg("--standalone").arg("--rulesets").arg(&self.rulesets);
+        command.arg("--containerd").arg(node.socket()).arg("--containerd-namespace").arg(node.namespace());
+        self.places(&mut command);
+        command.args(&self.options);
+        command
+    }
+
+    /// The options that keep it out of the machine's own places.
+    pub fn places(&self, command: &mut Command) {
+        command.arg("--socket").arg(&self.control).arg("--state").arg(&self.state).arg("--bpffs").arg(&self.bpffs);
+    }
+
+    /// Starts it and waits until it answers.
+    pub fn start(&self, node: &Node, journal: &Journal) -> Result<Enforcer> {
+        Enforcer::launch(self.command(node), &self.control, journal)
+    }
+
+    /// Removes every trace. To be called when no enforcer runs.
+    pub fn uninstall(&self, node: &Node) -> Result<Output> {
+        finish(node.command(&self.program).arg("uninstall").arg("--bpffs").arg(&self.bpffs))
+    }
+}
+
+/// Runs a command to its end, or ends it when it takes too long.
+pub fn finish(command: &mut Command) -> Result<Output> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let until = Instant::now() + LIMIT;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > until {
+            child.kill()?;
+            let output = child.wait_with_output()?;
+            bail!("{command:?} did not end within 30 s; it said: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(child.wait_with_output()?)
+}
+
+/// A running enforcer. Dropped, it is ended by SIGTERM; what it pinned stays.
+pub struct Enforcer {
+    child: Child,
+    control: PathBuf,
+    messages: Arc<Mutex<String>>,
+}
+
+impl Enforcer {
+    /// Starts the command and waits until what it started answers at `control`.
+    pub fn launch(mut command: Command, control: &Path, journal: &Journal) -> Result<Self> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        journal.follow(child.stdout.take().context("no output")?);
+        let messages = Arc::new(Mutex::new(String::new()));
+        let mut errors = child.stderr.take().context("no error output")?;
+        let collected = messages.clone();
+        thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(size @ 1..) = errors.read(&mut part) {
+                let text = String::from_utf8_lossy(&part[..size]);
+                collected.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
+            }
+        });
+        let mut enforcer = Self { child, control: control.into(), messages };
+        enforcer.wait_until_ready()?;
+        Ok(enforcer)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let until = Instant::now() + LIMIT;
+        loop {
+            match self.status() {
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    if let Some(status) = self.child.try_wait()? {
+                        // What it said last may still be on its way to the thread that reads it.
+                        thread::sleep(Duration::from_millis(50));
+                        bail!("the enforcer ended with {status}: {}", self.messages());
+                    }
+                    if Instant::now() > until {
+                        bail!("the enforcer did not answer within 30 s ({error:#}): {}", self.messages());
+                    }
+                }
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What it said on its error output so far.
+    pub fn messages(&self) -> String {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// SIGKILL.
+    pub fn crash(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits.
+    pub fn stop(mut self) -> Result<ExitStatus> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<ExitStatus> {
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(status);
+        }
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
+        let until = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > until {
+                self.child.kill()?;
+                self.child.wait()?;
+                bail!("the enforcer did not end within 30 s of SIGTERM: {}", self.messages());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Asks the enforcer something.
+    fn ask<T>(&self, question: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>) -> Result<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut client = Client::connect(&self.control).await?;
+            Ok(question(&mut client).await?)
+        })
+    }
+
+    /// Its state.
+    pub fn status(&self) -> Result<Status> {
+        self.ask(async |client| client.status().await)
+    }
+
+    /// A container's state, once the enforcer knows it.
+    pub fn container(&self, id: &str) -> Result<ContainerStatus> {
+        let until = Instant::now() + LIMIT;
+        loop {
+            let containers = self.ask(async |client| client.containers().await)?;
+            if let Some(found) = containers.into_iter().find(|container| container.id.as_str() == id) {
+                return Ok(found);
+            }
+            if Instant::now() > until {
+                bail!("the enforcer does not know container {id}: {}", self.messages());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Isolates a container by hand.
+    pub fn isolate(&self, id: &str) -> Result<String> {
+        self.ask(async |client| client.isolate(id, Some("by the suite")).await)
+    }
+
+    /// Lifts a container's isolation.
+    pub fn release(&self, id: &str) -> Result<String> {
+        self.ask(async |client| client.release(id).await)
+    }
+}
+
+impl Drop for Enforcer {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// The enforcer beside this program, unless another is named.
+pub fn beside_this_program(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let directory = own.parent().unwrap_or(Path::new("/"));
+    let path = directory.join(name);
+    if !path.is_file() {
+        bail!("{} is missing: build it, or name another", path.display());
+    }
+    Ok(path)
+}

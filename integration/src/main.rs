@@ -1,0 +1,98 @@
+//! `ringfence-integration`: the proof. Real containers break each rule, and what the enforcer did is judged.
+
+mod bare;
+mod bpffs;
+mod cases;
+mod demo;
+mod enforcer;
+mod harness;
+mod image;
+mod journal;
+mod rulesets;
+mod sink;
+mod suite;
+mod vm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use suite::Programs;
+
+/// Real containers break each rule, and what the enforcer did is judged.
+#[derive(Parser)]
+#[command(name = "ringfence-integration", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Performs every behaviour and near miss in containers without an enforcer: they must all be possible. Needs root.
+    Behaviours {
+        /// Only those whose name holds this text, such as `RF-501/`.
+        #[arg(long, default_value = "")]
+        filter: String,
+        /// The actor, static; `ringfence-actor` beside this program by default.
+        #[arg(long)]
+        actor: Option<PathBuf>,
+    },
+    /// Runs the tests: one line each, `N passed, N failed, N skipped` at the end. Needs root.
+    Suite {
+        /// Only tests whose name holds this text, such as `RF-501/` or `crash`.
+        #[arg(long, default_value = "")]
+        filter: String,
+        /// Says which tests there are instead of running them.
+        #[arg(long)]
+        list: bool,
+        /// The enforcer; the one beside this program by default.
+        #[arg(long)]
+        enforcer: Option<PathBuf>,
+        /// The actor, static; `ringfence-actor` beside this program by default.
+        #[arg(long)]
+        actor: Option<PathBuf>,
+    },
+    /// Shows three containers breaking rules, and what the node does about it. Needs root.
+    Demo {
+        /// The enforcer; the one beside this program by default.
+        #[arg(long)]
+        enforcer: Option<PathBuf>,
+        /// The actor, static; `ringfence-actor` beside this program by default.
+        #[arg(long)]
+        actor: Option<PathBuf>,
+    },
+    /// Runs the tests of a VM: no container runtime, bare containers, the tiers that this machine's kernel refuses.
+    VmSuite {
+        /// Only tests whose name holds this text.
+        #[arg(long, default_value = "")]
+        filter: String,
+    },
+}
+
+impl Programs {
+    /// The named ones, and else those beside this program.
+    fn find(enforcer: Option<PathBuf>, actor: Option<PathBuf>) -> Result<Self> {
+        let beside = |name: &str, named: Option<PathBuf>| named.map_or_else(|| enforcer::beside_this_program(name), Ok);
+        Ok(Self { enforcer: beside("enforcer", enforcer)?, actor: beside("ringfence-actor", actor)? })
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Behaviours { filter, actor } => {
+            // No enforcer will be started.
+            suite::behaviours(&Programs::find(Some(PathBuf::new()), actor)?, &filter)
+        }
+        Command::Suite { filter, list: true, .. } => {
+            suite::list(&filter);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Suite { filter, list: false, enforcer, actor } => {
+            suite::run(&Programs::find(enforcer, actor)?, &filter)
+        }
+        Command::Demo { enforcer, actor } => demo::run(&Programs::find(enforcer, actor)?),
+        Command::VmSuite { filter } => vm::run(&Programs::find(None, None)?, &filter),
+    }
+}

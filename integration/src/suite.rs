@@ -1,0 +1,81 @@
+//! The suite: what is tested, in order, and how the outcome is told.
+
+mod behaviours;
+mod context;
+mod crash;
+mod entry;
+mod first;
+mod isolation;
+mod mitigations;
+mod node;
+mod reload;
+mod report;
+mod usage;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+pub use context::{Context, Programs};
+pub use report::Report;
+
+/// A part of the suite: its tests share what is dear to set up.
+pub struct Part {
+    /// Names of all of its tests.
+    names: fn() -> Vec<String>,
+    /// Runs those tests of it that the report wants.
+    run: fn(&mut Context, &mut Report),
+}
+
+/// In this order: what needs the node's only enforcer for itself comes last.
+const PARTS: [Part; 8] = [
+    node::PART,
+    mitigations::PART,
+    entry::PART,
+    isolation::PART,
+    first::PART,
+    reload::PART,
+    crash::PART,
+    usage::PART,
+];
+
+/// Prints the names of all tests that hold `filter`.
+pub fn list(filter: &str) {
+    for name in PARTS.iter().flat_map(|part| (part.names)()).filter(|name| name.contains(filter)) {
+        println!("{name}");
+    }
+}
+
+/// Performs all behaviours and near misses whose names hold `filter`, without an enforcer; 1 if one failed.
+pub fn behaviours(programs: &Programs, filter: &str) -> Result<ExitCode> {
+    let mut report = Report::new(filter);
+    let mut context = Context::start(programs)?;
+    behaviours::run(&mut context, &mut report);
+    context.stop()?;
+    Ok(report.finish())
+}
+
+/// Runs all tests whose names hold `filter`; 1 if one failed.
+pub fn run(programs: &Programs, filter: &str) -> Result<ExitCode> {
+    let mut report = Report::new(filter);
+    let mut context = Context::start(programs)?;
+    for part in &PARTS {
+        let names = (part.names)();
+        if names.iter().any(|name| report.wants(name)) {
+            (part.run)(&mut context, &mut report);
+            for name in names {
+                if report.wants(&name) && !report.has(&name) {
+                    report.fail(&name, "it did not run");
+                }
+            }
+        }
+    }
+    let strange = context.journal.strange();
+    if !strange.is_empty() {
+        report.fail("output", &format!("{} lines are no violation, such as {}", strange.len(), strange[0]));
+    }
+    if let Err(error) = context.stop() {
+        report.fail("clean-up", &format!("{error:#}"));
+    }
+    Ok(report.finish())
+}

@@ -1,0 +1,145 @@
+//! The enforcer is killed while a container is isolated, and comes back.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::loaded_programs;
+use ringfence_actor::now;
+use ringfence_policy::Mitigation;
+
+use super::Part;
+use super::context::{Context, address4, of};
+use super::report::Report;
+use crate::cases::Needs;
+use crate::harness::Container;
+
+pub const PART: Part = Part { names, run };
+
+type Test = fn(&mut Context) -> Result<()>;
+
+const TESTS: [(&str, Test); 3] = [
+    ("crash/isolation-and-mitigation-survive", survive),
+    ("crash/stop-and-start-without-a-gap", no_gap),
+    ("uninstall/leaves-nothing", uninstall),
+];
+
+fn names() -> Vec<String> {
+    TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
+}
+
+fn run(context: &mut Context, report: &mut Report) {
+    for (name, test) in TESTS {
+        report.check(name, || test(context));
+    }
+}
+
+fn beacon(context: &mut Context, mitigation: Mitigation) -> Result<Container> {
+    context.enforcer()?;
+    let to = format!("{}:{}", context.places.gateway4, context.places.port);
+    let flood = ["actor", "flood", "--proto", "udp", "--to", &to, "--lasting", "600000", "--pause", "300"];
+    let spec = context.spec(Needs::Nothing, "RF-501", mitigation, flood);
+    let container = context.run(&spec)?;
+    context.enforcer()?.container(container.id())?;
+    context.sink.wait_for_more(address4(&container)?, 5)?;
+    Ok(container)
+}
+
+fn silent_since(context: &Context, container: &Container, at: u64) -> Result<()> {
+    thread::sleep(Duration::from_millis(200));
+    let last = context.sink.from(address4(container)?).last;
+    ensure!(last <= at, "a packet of {} ns after it arrived", last - at);
+    Ok(())
+}
+
+fn survive(context: &mut Context) -> Result<()> {
+    let isolated = beacon(context, Mitigation::Isolate)?;
+    let isolated_later = beacon(context, Mitigation::Isolate)?;
+    let terminated_later = beacon(context, Mitigation::Terminate)?;
+    let logged_later = beacon(context, Mitigation::Log)?;
+    isolated.exec(["cat", "/etc/shadow"])?;
+    let first = context.journal.wait_for("the violation", of(&isolated, "RF-501"))?;
+
+    context.take_enforcer()?.crash()?;
+    silent_since(context, &isolated, first.kernel_time_ns).context("isolated before the crash")?;
+
+    let before = now();
+    isolated_later.exec(["cat", "/etc/shadow"])?;
+    let after = now();
+    silent_since(context, &isolated_later, after).context("violated after the crash")?;
+    let killed = terminated_later.exec(["cat", "/etc/shadow"])?;
+    let terminated_by = now();
+    ensure!(killed.status == 137, "the violating process went on: {killed:?}");
+    silent_since(context, &terminated_later, terminated_by).context("to be terminated after the crash")?;
+    logged_later.exec(["cat", "/etc/shadow"])?;
+
+    // A container that starts while no enforcer runs is not known to anybody; it is after the restart.
+    context.enforcer()?;
+    silent_since(context, &isolated, first.kernel_time_ns).context("isolated before the crash, after the restart")?;
+    for container in [&isolated, &isolated_later] {
+        ensure!(context.enforcer()?.container(container.id())?.isolated.is_some(), "the new enforcer does not know that it is isolated");
+    }
+    for (container, what) in [(&isolated_later, "isolated"), (&logged_later, "logged")] {
+        let matches = of(container, "RF-501");
+        let event = context.journal.wait_for(&format!("what happened without an enforcer: {what}"), |event| matches(event))?;
+        ensure!((before..=now()).contains(&event.kernel_time_ns), "its time is wrong");
+    }
+    let event = context.journal.wait_for("what happened without an enforcer: terminated", of(&terminated_later, "RF-501"))?;
+    ensure!(event.mitigation == Mitigation::Terminate, "asked for {}", event.mitigation);
+    ensure!(terminated_later.wait()? == 137, "the rest of the container was not killed after the restart");
+
+    context.enforcer()?.release(isolated.id())?;
+    context.sink.wait_for_more(address4(&isolated)?, 5).context("after the release")?;
+    isolated.exec(["cat", "/etc/shadow"])?;
+    let matches = of(&isolated, "RF-501");
+    context.journal.wait_for("a violation after the restart", |event| matches(event) && event.kernel_time_ns > first.kernel_time_ns)?;
+    Ok(())
+}
+
+/// While the enforcer is stopped and started, a container violates without pause: it must be seen each time.
+fn no_gap(context: &mut Context) -> Result<()> {
+    context.enforcer()?;
+    let script = "i=0; while [ $i -lt 400 ]; do cat /etc/shadow >/dev/null; i=$((i+1)); sleep 0.005; done; echo done $i";
+    let spec = context.spec(Needs::Nothing, "RF-501", Mitigation::Log, ["sh", "-c", script]);
+    let container = context.run(&spec)?;
+    context.enforcer()?.container(container.id())?;
+    context.journal.wait_for("a first violation", of(&container, "RF-501"))?;
+    ensure!(context.take_enforcer()?.stop()?.success(), "the enforcer did not end well on SIGTERM");
+    thread::sleep(Duration::from_millis(200));
+    context.enforcer()?;
+    container.wait()?;
+    let events = context.journal.wait_for_count("violations around a restart", 400, of(&container, "RF-501"))?;
+    ensure!(events.len() == 400, "{} events of 400 violations", events.len());
+    Ok(())
+}
+
+fn programs() -> Result<BTreeSet<u32>> {
+    loaded_programs().map(|program| Ok(program?.id())).collect()
+}
+
+fn uninstall(context: &mut Context) -> Result<()> {
+    // What other programs of the machine have loaded is none of our business.
+    context.take_enforcer()?.stop()?;
+    ensure!(context.start.uninstall(&context.node)?.status.success(), "a first uninstall failed");
+    let without = programs()?;
+    let container = beacon(context, Mitigation::Isolate)?;
+    container.exec(["cat", "/etc/shadow"])?;
+    context.journal.wait_for("the violation", of(&container, "RF-501"))?;
+    ensure!(programs()?.difference(&without).count() > 5, "the enforcer has loaded hardly any program");
+    context.take_enforcer()?.crash()?;
+    let output = context.start.uninstall(&context.node)?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "uninstall ended with {}: {said}", output.status);
+    // Programs are freed after a grace period of the kernel.
+    thread::sleep(Duration::from_millis(500));
+    let left: Vec<_> = programs()?.difference(&without).copied().collect();
+    ensure!(left.is_empty(), "programs {left:?} are still loaded");
+    context.sink.wait_for_more(address4(&container)?, 5).context("traffic after uninstall")?;
+    let pins: Vec<_> = fs::read_dir(&context.start.bpffs)?.flatten().map(|entry| entry.path()).collect();
+    ensure!(pins.is_empty(), "still pinned: {pins:?}");
+    let again = context.start.uninstall(&context.node)?;
+    ensure!(again.status.success(), "uninstall of nothing ended with {}", again.status);
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Rulesets change under the running enforcer.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use ringfence_actor::now;
+use ringfence_control::Status;
+use ringfence_policy::{Catalogue, Mitigation};
+
+use super::Part;
+use super::context::{Context, of};
+use super::report::Report;
+use crate::cases::Needs;
+use crate::rulesets::ruleset;
+
+pub const PART: Part = Part { names, run };
+
+type Test = fn(&mut Context) -> Result<()>;
+
+const TESTS: [(&str, Test); 2] = [("reload/change-takes-effect", change), ("reload/broken-file-keeps-the-last-good-one", broken)];
+
+fn names() -> Vec<String> {
+    TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
+}
+
+fn run(context: &mut Context, report: &mut Report) {
+    for (name, test) in TESTS {
+        report.check(name, || {
+            let result = test(context);
+            // Whatever happened, the next test finds the folder as it was.
+            let file = context.start.rulesets.join("reload.yaml");
+            if file.exists() {
+                fs::remove_file(file)?;
+                let restored = wait_for(context, "the file is gone", |status| !holds(status, "reload-"));
+                return result.and(restored);
+            }
+            result
+        });
+    }
+}
+
+fn holds(status: &Status, prefix: &str) -> bool {
+    status.rulesets.names.iter().any(|name| name.starts_with(prefix))
+}
+
+fn wait_for(context: &mut Context, what: &str, ready: impl Fn(&Status) -> bool) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let status = context.enforcer()?.status()?;
+        if ready(&status) {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            bail!("the enforcer did not notice within 10 s that {what}: {:?}", status.rulesets);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn write(context: &Context, mitigation: Mitigation) -> Result<()> {
+    let rule = "RF-501".parse()?;
+    let text = ruleset("reload", &[rule], mitigation);
+    // One selector for both mitigations: what is reloaded is the mitigation.
+    let text = text.replace(&format!("suite-mitigation: {mitigation}"), "suite-mitigation: log");
+    Ok(fs::write(context.start.rulesets.join("reload.yaml"), text)?)
+}
+
+/// The violation of a running container, as asked for now.
+fn violate(context: &Context, container: &crate::harness::Container) -> Result<Mitigation> {
+    let from = now();
+    container.exec(["cat", "/etc/shadow"])?;
+    let matches = of(container, "RF-501");
+    let event = context.journal.wait_for("the violation", |event| matches(event) && event.kernel_time_ns >= from)?;
+    Ok(event.mitigation)
+}
+
+fn change(context: &mut Context) -> Result<()> {
+    write(context, Mitigation::Log)?;
+    wait_for(context, "a ruleset was added", |status| holds(status, "reload-log"))?;
+    let spec = context.spec(Needs::Nothing, "reload", Mitigation::Log, ["actor", "sleep", "600000"]);
+    let container = context.run(&spec)?;
+    context.enforcer()?.container(container.id())?;
+    ensure!(violate(context, &container)? == Mitigation::Log, "asked for something else than log");
+    write(context, Mitigation::Isolate)?;
+    wait_for(context, "a ruleset was changed", |status| holds(status, "reload-isolate"))?;
+    ensure!(violate(context, &container)? == Mitigation::Isolate, "the running container still has the old ruleset");
+    let state = context.enforcer()?.container(container.id())?;
+    ensure!(state.isolated.is_some(), "it is not isolated");
+    Ok(())
+}
+
+fn broken(context: &mut Context) -> Result<()> {
+    write(context, Mitigation::Log)?;
+    wait_for(context, "a ruleset was added", |status| holds(status, "reload-log"))?;
+    let spec = context.spec(Needs::Nothing, "reload", Mitigation::Log, ["actor", "sleep", "600000"]);
+    let container = context.run(&spec)?;
+    context.enforcer()?.container(container.id())?;
+    let file = context.start.rulesets.join("reload.yaml");
+    let good = fs::read_to_string(&file)?;
+    fs::write(&file, good.replace("RF-501", "RF-999"))?;
+    wait_for(context, "a file is broken", |status| status.rulesets.rejected.is_some())?;
+    let status = context.enforcer()?.status()?;
+    let why = status.rulesets.rejected.as_ref().map(ToString::to_string).context("no reason")?;
+    ensure!(why.contains("reload.yaml") && why.contains("RF-999"), "the reason names neither file nor fault: {why}");
+    ensure!(holds(&status, "reload-log"), "the last good ruleset is gone");
+    ensure!(violate(context, &container)? == Mitigation::Log, "the last good ruleset does not govern any more");
+    fs::write(&file, good)?;
+    wait_for(context, "the file is good again", |status| status.rulesets.rejected.is_none())?;
+    ensure!(Catalogue::builtin().get("RF-999".parse()?).is_none(), "RF-999 exists, take another");
+    Ok(())
+}

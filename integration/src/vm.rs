@@ -1,0 +1,155 @@
+//! What is proven in a VM: kernels that let us load what this machine's own refuses, above all the `lsm` tier.
+//!
+//! There is no containerd: containers are bare ones, and the enforcer is told their cgroups.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use ringfence_actor::now;
+use ringfence_control::{Done, Tier, Violation};
+use ringfence_policy::Mitigation;
+
+use crate::bare::{Bare, Layer};
+use crate::cases::{self, Act, Case, Needs, Places};
+use crate::enforcer::{Enforcer, finish};
+use crate::journal::Journal;
+use crate::rulesets::{self, MITIGATION, RULE};
+use crate::suite::{Programs, Report};
+
+/// Classes of events that the `lsm` tier denies.
+const DENIED: [&str; 3] = ["exec", "open", "network"];
+
+/// Everything a VM's tests share.
+struct Machine {
+    enforcer: Enforcer,
+    journal: Journal,
+    log: Bare,
+    block: HashMap<&'static str, Bare>,
+    places: Places,
+}
+
+/// Runs the tests whose names hold `filter`.
+pub fn run(programs: &Programs, filter: &str) -> Result<ExitCode> {
+    let mut report = Report::new(filter);
+    let directory = PathBuf::from("/tmp/vm-suite");
+    fs::create_dir_all(&directory)?;
+    let machine = Machine::start(programs, &directory)?;
+    report.check("vm/tier", || machine.tier());
+    for case in suitable() {
+        for act in acts(case) {
+            report.check(&format!("vm/{}/log/{}", case.rule, act.name), || machine.logged(case, act));
+        }
+        for act in case.behaviours.iter().filter(|act| suits(act)) {
+            report.check(&format!("vm/{}/block/{}", case.rule, act.name), || machine.blocked(case, act));
+        }
+        for act in case.near_misses.iter().filter(|act| suits(act)) {
+            report.check(&format!("vm/{}/near/{}", case.rule, act.name), || machine.let_pass(case, act));
+        }
+    }
+    report.check("vm/uninstall", || machine.uninstall(programs));
+    Ok(report.finish())
+}
+
+/// What needs no privileges, no network and no terminal.
+fn suitable() -> impl Iterator<Item = &'static Case> {
+    cases::all().filter(|case| case.needs == Needs::Nothing && case.behaviours.iter().any(suits))
+}
+
+fn suits(act: &Act) -> bool {
+    !act.tty && !act.command.contains('{') && !act.command.contains("connect ")
+}
+
+fn acts(case: &Case) -> impl Iterator<Item = &Act> {
+    case.behaviours.iter().chain(case.evasions).filter(|act| suits(act))
+}
+
+impl Machine {
+    fn start(programs: &Programs, directory: &Path) -> Result<Self> {
+        let layer = Layer::write(directory.join("layer"), Path::new("/bin/busybox"), &programs.actor)?;
+        let rulesets = directory.join("rulesets");
+        rulesets::write(&rulesets)?;
+        let mut command = Command::new(&programs.enforcer);
+        command.arg("--standalone").arg("--rulesets").arg(&rulesets).arg("--check");
+        let mut govern = |name: &str, rule: &str, mitigation: Mitigation| -> Result<Bare> {
+            let bare = Bare::new(&layer, directory, name)?;
+            command.arg("--cgroup").arg(format!("/{name}:{RULE}={rule},{MITIGATION}={mitigation}"));
+            Ok(bare)
+        };
+        let log = govern("log", "all", Mitigation::Log)?;
+        let mut block = HashMap::new();
+        for case in suitable() {
+            block.insert(case.rule, govern(&format!("block-{}", case.rule), case.rule, Mitigation::Block)?);
+        }
+        let control = directory.join("enforcer.sock");
+        command.arg("--socket").arg(&control).arg("--state").arg(directory.join("state"));
+        let journal = Journal::default();
+        let enforcer = Enforcer::launch(command, &control, &journal)?;
+        let places = Places { gateway4: String::new(), gateway6: String::new(), mac: String::new(), port: 0 };
+        Ok(Self { enforcer, journal, log, block, places })
+    }
+
+    /// On a kernel with BPF LSM, these classes are denied.
+    fn tier(&self) -> Result<()> {
+        let lsm = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+        ensure!(lsm.split(',').any(|name| name.trim() == "bpf"), "this VM has no BPF LSM: {lsm}");
+        for class in self.enforcer.status()?.classes {
+            if DENIED.contains(&class.class.as_str()) {
+                ensure!(class.tier == Some(Tier::Lsm), "class {} is on tier {:?}", class.class, class.tier);
+            }
+        }
+        Ok(())
+    }
+
+    /// Events of the rule in a time that begins before the act and ends after it.
+    fn events_of(&self, bare: &Bare, case: &Case, act: &Act) -> Result<(Output, Vec<Arc<Violation>>)> {
+        let from = now();
+        let output = bare.run(&act.arguments(&self.places))?;
+        let to = now();
+        // What comes after everything else has been printed.
+        self.log.run(&["cat".into(), "/etc/shadow".into()])?;
+        let after = |event: &Violation| event.kernel_time_ns > to && event.rule_id.to_string() == "RF-501";
+        self.journal.wait_for("the event that comes after all others", after)?;
+        let own = |event: &Violation| (from..=to).contains(&event.kernel_time_ns) && event.rule_id.to_string() == case.rule;
+        Ok((output, self.journal.all(own)))
+    }
+
+    fn logged(&self, case: &Case, act: &Act) -> Result<()> {
+        let (output, events) = self.events_of(&self.log, case, act)?;
+        ensure!(output.status.success(), "it ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        ensure!(!events.is_empty(), "no event");
+        Ok(())
+    }
+
+    fn let_pass(&self, case: &Case, act: &Act) -> Result<()> {
+        let bare = self.block.get(case.rule).context("there is a container for each case")?;
+        let (output, events) = self.events_of(bare, case, act)?;
+        ensure!(output.status.success(), "it ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        ensure!(events.is_empty(), "it counted: {:?}", events[0].flags);
+        Ok(())
+    }
+
+    /// Denied on the `lsm` tier: the operation fails and the process lives; killed elsewhere.
+    fn blocked(&self, case: &Case, act: &Act) -> Result<()> {
+        let bare = self.block.get(case.rule).context("there is a container for each case")?;
+        let (output, events) = self.events_of(bare, case, act)?;
+        let Some(event) = events.first() else { bail!("no event; it ended with {}", output.status) };
+        ensure!(!output.status.success(), "it succeeded");
+        ensure!(event.mitigation == Mitigation::Block, "asked for {}", event.mitigation);
+        let done = if event.tier == Tier::Lsm { Done::Denied } else { Done::Killed };
+        ensure!(event.mitigation_done.contains(&done), "on tier {:?} it did {:?}", event.tier, event.mitigation_done);
+        Ok(())
+    }
+
+    fn uninstall(self, programs: &Programs) -> Result<()> {
+        self.enforcer.stop()?;
+        let output = finish(Command::new(&programs.enforcer).arg("uninstall"))?;
+        ensure!(output.status.success(), "it ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        let left = fs::read_dir("/sys/fs/bpf")?.count();
+        ensure!(left == 0, "{left} entries are left in the bpf file system");
+        Ok(())
+    }
+}
