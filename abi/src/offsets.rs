@@ -32,6 +32,10 @@ macro_rules! offsets {
             pub ovl_entry: u32,
             /// `ovl_entry.__numlower` (since 6.5).
             pub ovl_entry_numlower: u32,
+            /// `io_kiocb.opcode`: the operation of a ring's request.
+            pub io_opcode: u32,
+            /// `io_kiocb.cqe.res` (since 5.19): its result.
+            pub io_result: u32,
         }
 
         impl Offsets {
@@ -47,6 +51,8 @@ macro_rules! offsets {
                 ovl_lower: ABSENT,
                 ovl_entry: ABSENT,
                 ovl_entry_numlower: ABSENT,
+                io_opcode: ABSENT,
+                io_result: ABSENT,
             };
 
             /// Offsets of [`Self::MEMBERS`] in the order of that list.

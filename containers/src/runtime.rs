@@ -22,7 +22,7 @@ impl Runtime {
         }
     }
 
-    /// Kills every process of the container and has the runtime put its task away. One that is gone is no error.
+    /// Kills every process of the container and waits until it has ended. One that is gone is no error.
     pub async fn stop(&self, key: &ContainerKey) -> Result<(), Error> {
         match self {
             Self::Containerd(containerd) => containerd.stop(key).await,

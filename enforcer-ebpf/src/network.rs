@@ -4,23 +4,26 @@ use crate::{
     facets::{self, any},
     identity::Governed,
     judge::{self, Packet, Report, Verdict},
+    kernel,
     scratch::Lane,
 };
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::LruHashMap};
 use ringfence_abi::{ByteFacet, Class, Facet, Op};
 
-/// A pod's destination.
+/// A process's destination.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Destination {
     address: [u8; 16],
     slot: u32,
+    process: u32,
     port: u16,
     protocol: u8,
     generation: u8,
 }
 
-/// Destinations that were judged a violation, and when that was last reported: one report a second, not one a packet.
+/// Destinations that were judged a violation, and when that was last reported: one report a second and
+/// process, not one a packet.
 #[map]
 static REPORTED: LruHashMap<Destination, u64> = LruHashMap::with_max_entries(8_192, 0);
 
@@ -44,7 +47,8 @@ pub fn packet_out(slot: u32, address: &[u8; 16], port: u16, protocol: u8, family
     if !any(&s.hit) {
         return false;
     }
-    let to = Destination { address: *address, slot, port, protocol, generation: s.event.header.generation as u8 };
+    let process: u32 = kernel::read(kernel::current(), kernel::offset!(task_tgid));
+    let to = Destination { address: *address, slot, process, port, protocol, generation: s.event.header.generation as u8 };
     let now = unsafe { bpf_ktime_get_ns() };
     // SAFETY: copied at once.
     let last = unsafe { REPORTED.get(&to) }.copied().unwrap_or(0);

@@ -255,6 +255,7 @@ impl Agent {
     /// What the kernel could not do: end the whole container. Then publish.
     fn act(&mut self, key: &ContainerKey, slot: u32, mut violations: Vec<Violation>) {
         let strictest = violations.iter().map(|violation| violation.mitigation).max().unwrap_or(Mitigation::Log);
+        let covered = self.coverage(slot).is_covered();
         let Some(known) = self.known.get_mut(key).filter(|known| known.slot == slot) else {
             return self.publish(violations);
         };
@@ -262,8 +263,7 @@ impl Agent {
             let rule = violations.iter().find(|violation| violation.mitigation == strictest).map(|v| v.rule_id);
             known.why_isolated = Some(Why { rule, reason: None });
         }
-        let uncovered = strictest == Mitigation::Isolate
-            && !self.parts.datapaths.coverage(slot).is_some_and(ringfence_netiso::Coverage::is_covered);
+        let uncovered = strictest == Mitigation::Isolate && !covered;
         if uncovered {
             for violation in &mut violations {
                 violation.mitigation_done.retain(|done| *done != Done::Isolated);
@@ -349,11 +349,11 @@ impl Agent {
 
     fn isolate(&mut self, name: &str, reason: Option<String>) -> Result<String, String> {
         let key = self.find(name)?.clone();
+        let coverage = self.coverage(self.known[&key].slot);
         let known = self.known.get_mut(&key).expect("it was just found");
         if known.slot == 0 {
             return Err(format!("no ruleset governs container {}: it can't be isolated; give it a label that a ruleset selects", key.id));
         }
-        let coverage = self.parts.datapaths.coverage(known.slot).cloned().unwrap_or_default();
         if !coverage.is_covered() {
             return Err(format!("no datapath covers container {}: it can't be isolated", key.id));
         }

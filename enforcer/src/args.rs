@@ -26,6 +26,9 @@ pub enum Command {
         /// Where the bpf file system is mounted.
         #[arg(long, default_value = BPFFS, value_name = "DIR")]
         bpffs: PathBuf,
+        /// Folder for what outlived the enforcer.
+        #[arg(long, default_value = STATE, value_name = "DIR")]
+        state: PathBuf,
     },
     /// Loads every program without attaching it, and prints what the verifier walked.
     #[command(after_help = "Example:\n  enforcer verify exec")]
@@ -37,6 +40,7 @@ pub enum Command {
 }
 
 const BPFFS: &str = "/sys/fs/bpf";
+const STATE: &str = "/run/ringfence";
 
 /// How to enforce.
 #[derive(Debug, Args)]
@@ -80,7 +84,7 @@ pub struct Run {
     #[arg(long, value_name = "SOCKET", default_value = ringfence_control::DEFAULT_SOCKET)]
     pub socket: PathBuf,
     /// Folder for what must outlive the enforcer but not the node.
-    #[arg(long, value_name = "DIR", default_value = "/run/ringfence")]
+    #[arg(long, value_name = "DIR", default_value = STATE)]
     pub state: PathBuf,
     /// Where the bpf file system is, or is to be, mounted.
     #[arg(long, value_name = "DIR", default_value = BPFFS)]

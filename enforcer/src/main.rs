@@ -32,8 +32,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match arguments.command {
         None => runtime.block_on(standalone::run(arguments.run)),
-        Some(Command::Uninstall { bpffs }) => {
-            let removed = runtime.block_on(uninstall::uninstall(&bpffs, &arguments.run.state))?;
+        Some(Command::Uninstall { bpffs, state }) => {
+            let removed = runtime.block_on(uninstall::uninstall(&bpffs, &state))?;
             for line in &removed {
                 println!("removed {line}");
             }

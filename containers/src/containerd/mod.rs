@@ -10,7 +10,7 @@ use std::{
 
 use containerd_client::{
     services::v1::{
-        Container as Record, DeleteTaskRequest, GetContainerRequest, GetImageRequest, KillRequest,
+        Container as Record, GetContainerRequest, GetImageRequest, KillRequest,
         ListContainersRequest, ListTasksRequest, WaitRequest, containers_client::ContainersClient,
         images_client::ImagesClient, tasks_client::TasksClient, version_client::VersionClient,
     },
@@ -26,9 +26,6 @@ pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// The namespaces of ctr and nerdctl, of Kubernetes, and of Docker.
 pub const DEFAULT_NAMESPACES: [&str; 3] = ["default", "k8s.io", "moby"];
-
-/// Namespaces whose owner puts away the task of a killed container itself, and would trip over one that is gone.
-const OWNED: [&str; 2] = ["k8s.io", "moby"];
 
 /// Longest that containerd may take for an answer, and a killed container to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -76,9 +73,8 @@ impl Containerd {
         receiver
     }
 
-    /// Kills every process of the container, waits until it has ended (at most 10 s), and deletes its task; where the
-    /// namespace has an owner that does the last (Kubernetes, Docker), leaves it to that. A container or task that is
-    /// gone is no error.
+    /// Kills every process of the container and waits until it has ended (at most 10 s). The ended task is left to who
+    /// started it, with its exit status. A container or task that is gone is no error.
     pub async fn stop(&self, key: &ContainerKey) -> Result<(), Error> {
         let mut tasks = self.tasks();
         let id = &key.id;
@@ -93,22 +89,12 @@ impl Containerd {
         }
         let wait = WaitRequest { container_id: id.clone(), ..WaitRequest::default() };
         match ask(tasks.wait(request(&key.namespace, wait)?)).await {
-            Err(status) if status.code() == Code::NotFound => return Ok(()),
+            Err(status) if status.code() == Code::NotFound => Ok(()),
             Err(status) if status.code() == Code::DeadlineExceeded => {
-                return Err(Error::DidNotEnd(key.to_string(), PATIENCE.as_secs()));
+                Err(Error::DidNotEnd(key.to_string(), PATIENCE.as_secs()))
             }
-            Err(status) => return Err(failed(format!("waiting for container {key}"), status)),
-            Ok(_) => {}
-        }
-        if OWNED.contains(&key.namespace.as_str()) {
-            return Ok(());
-        }
-        let delete = DeleteTaskRequest { container_id: id.clone() };
-        match ask(tasks.delete(request(&key.namespace, delete)?)).await {
-            Err(status) if status.code() != Code::NotFound => {
-                Err(failed(format!("deleting the task of container {key}"), status))
-            }
-            _ => Ok(()),
+            Err(status) => Err(failed(format!("waiting for container {key}"), status)),
+            Ok(_) => Ok(()),
         }
     }
 

@@ -3,13 +3,14 @@
 use crate::{
     facets::{self, any},
     judge::{self, EntryPoint, LsmHook, Report, Tracepoint, Verdict},
+    kernel::{self, offset},
     object,
     process,
     scratch::Lane,
 };
 use aya_ebpf::{
-    macros::{lsm, tracepoint},
-    programs::{LsmContext, TracePointContext},
+    macros::{btf_tracepoint, lsm, tracepoint},
+    programs::{BtfTracePointContext, LsmContext, TracePointContext},
 };
 use ringfence_abi::{Class, Op, Role, flag};
 
@@ -22,6 +23,27 @@ pub fn exit_open(ctx: TracePointContext) -> u32 {
     let fd = super::result(&ctx);
     if fd >= 0 {
         let file = process::file(fd as i32);
+        if file != 0 {
+            opened::<Tracepoint>(file);
+        }
+    }
+    0
+}
+
+/// An open that was submitted through a ring is complete. Runs in the submitter or in a worker thread of its process:
+/// either has its files. (A completion without an entry in the ring's queue is not seen.)
+#[btf_tracepoint(function = "io_uring_complete")]
+pub fn io_uring_complete(ctx: BtfTracePointContext) -> i32 {
+    const IORING_OP_OPENAT: u8 = 18;
+    const IORING_OP_OPENAT2: u8 = 28;
+    let request: u64 = ctx.arg(1);
+    let opcode: u8 = kernel::read(request, offset!(io_opcode));
+    if opcode != IORING_OP_OPENAT && opcode != IORING_OP_OPENAT2 {
+        return 0;
+    }
+    let fd: i32 = kernel::read(request, offset!(io_result));
+    if fd >= 0 {
+        let file = process::file(fd);
         if file != 0 {
             opened::<Tracepoint>(file);
         }

@@ -5,7 +5,7 @@
 
 use crate::{facets::any, kernel, scratch::Scratch};
 use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid,
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::map,
     maps::{LruHashMap, PerCpuArray},
 };
@@ -106,5 +106,7 @@ pub fn take_judged(which: u64, s: &mut Scratch) -> bool {
         copy_value(&raw mut s.event.path, &raw const judged.path);
     }
     let _ = JUDGED.remove(&key);
+    // It has happened now, not when it was asked for.
+    s.event.header.at = unsafe { bpf_ktime_get_ns() };
     true
 }

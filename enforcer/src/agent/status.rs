@@ -75,10 +75,7 @@ impl Agent {
         let (slot, container) = (known.slot, known.owner.container.clone());
         let isolation = self.parts.switch.isolation(slot)?;
         let known = &self.known[key];
-        let coverage = self.parts.datapaths.coverage(slot).cloned().unwrap_or_else(|| ringfence_netiso::Coverage {
-            cgroup: self.parts.covered_cgroup.is_some(),
-            ..ringfence_netiso::Coverage::default()
-        });
+        let coverage = self.coverage(slot);
         let why = known.why_isolated.clone().unwrap_or_default();
         let mut datapaths = Vec::new();
         if coverage.cgroup {
@@ -114,6 +111,14 @@ impl Agent {
         })
     }
 
+    /// What covers a slot. Where no interfaces are armed its sockets still are, by their cgroup.
+    pub(super) fn coverage(&self, slot: u32) -> ringfence_netiso::Coverage {
+        self.parts.datapaths.coverage(slot).cloned().unwrap_or_else(|| ringfence_netiso::Coverage {
+            cgroup: self.parts.covered_cgroup.is_some(),
+            ..ringfence_netiso::Coverage::default()
+        })
+    }
+
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.in_force {
@@ -124,6 +129,9 @@ impl Agent {
         }
         if self.parts.covered_cgroup.is_none() {
             warnings.push("no cgroup v2: isolation depends on the containers' interfaces alone".to_owned());
+        }
+        if !self.parts.kernel.rings_visible() && self.parts.kernel.tier(Op::Open) == Tier::Tracepoint {
+            warnings.push("what is opened through io_uring is not seen on this kernel".to_owned());
         }
         if self.disagreements > 0 {
             warnings.push(format!("{} answers of the kernel differ from the rules' declarations", self.disagreements));

@@ -88,6 +88,7 @@ pub struct Kernel {
     attached: BTreeSet<String>,
     adopted: bool,
     drift_visible: bool,
+    rings_visible: bool,
 }
 
 impl Kernel {
@@ -116,7 +117,7 @@ impl Kernel {
             || !pins.foreign_links(&object).is_empty();
         let ebpf = Self::open(&offsets, &node, Some(&pins))?;
         let mut kernel =
-            Self { ebpf, pins, object, btf, lsm, attached: BTreeSet::new(), adopted, drift_visible };
+            Self { ebpf, pins, object, btf, lsm, attached: BTreeSet::new(), adopted, drift_visible, rings_visible: offsets.io_result != ABSENT };
         for attachment in programs::IDENTITY {
             kernel.attach(attachment)?;
         }
@@ -160,6 +161,11 @@ impl Kernel {
     /// Whether new files can be told from the image's (overlayfs).
     pub fn drift_visible(&self) -> bool {
         self.drift_visible
+    }
+
+    /// Whether what is opened through io_uring is seen (tracepoint tier).
+    pub fn rings_visible(&self) -> bool {
+        self.rings_visible
     }
 
     /// The pins.
@@ -218,6 +224,9 @@ impl Kernel {
             && !preflight::has_syscall(call)
         {
             tracing::debug!(call, "this kernel has no such system call");
+            return Ok(());
+        }
+        if attachment.hook == Hook::Trace("io_uring_complete") && !self.rings_visible {
             return Ok(());
         }
         let program = attachment.program;

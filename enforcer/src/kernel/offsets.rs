@@ -14,6 +14,10 @@ pub fn find() -> Result<Offsets, Error> {
     }
     let mut offsets = Offsets::from_members(&values);
     overlay(&kernel, &mut offsets);
+    // Both or nothing: without them what a ring opens is not seen.
+    if let (Ok(opcode), Ok(result)) = (kernel.offset("io_kiocb", "opcode"), kernel.offset("io_kiocb", "cqe.res")) {
+        (offsets.io_opcode, offsets.io_result) = (opcode, result);
+    }
     Ok(offsets)
 }
 

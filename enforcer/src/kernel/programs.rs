@@ -58,6 +58,7 @@ pub const TRACEPOINT: &[Attachment] = &[
     on("exit_open", Hook::Exit("openat2"), &[Op::Open]),
     on("exit_open", Hook::Exit("creat"), &[Op::Open]),
     on("exit_open", Hook::Exit("open_by_handle_at"), &[Op::Open]),
+    on("io_uring_complete", Hook::Trace("io_uring_complete"), &[Op::Open]),
     on("enter_unlink", Hook::Enter("unlink"), &[Op::Unlink]),
     on("exit_change", Hook::Exit("unlink"), &[Op::Unlink]),
     on("enter_unlinkat", Hook::Enter("unlinkat"), &[Op::Unlink]),
@@ -156,7 +157,10 @@ impl Attachment {
 
 /// Whether a tracepoint's work is done by the `lsm` tier's programs once those are in place.
 pub fn replaced_by_lsm(attachment: &Attachment) -> bool {
-    matches!(attachment.hook, Hook::Exit("open" | "openat" | "openat2" | "creat" | "open_by_handle_at"))
+    matches!(
+        attachment.hook,
+        Hook::Exit("open" | "openat" | "openat2" | "creat" | "open_by_handle_at") | Hook::Trace("io_uring_complete")
+    )
 }
 
 
