@@ -65,7 +65,9 @@ pub struct Event {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventHeader {
-    /// `CLOCK_MONOTONIC` in ns when the hook ran.
+    /// `CLOCK_MONOTONIC` in ns when the hook began to look at the event.
+    pub begun_at: u64,
+    /// `CLOCK_MONOTONIC` in ns when it was decided that this is a violation, right before the mitigation.
     pub at: u64,
     /// `CLOCK_MONOTONIC` in ns right after the mitigation in the kernel; 0: there was none.
     pub mitigated_at: u64,

@@ -13,9 +13,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap},
 };
 use ringfence_abi::{
-    BYTE_FACET_ENTRIES, ByteFacet, Class, DestinationKey, Entry, FACET_DEFAULT_ENTRIES, Facet, FacetDefault, KEY_HEAD_BITS,
-    KeyHead, NAME, NameKey, NumberKey, PATH_PREFIX, PathKey, PathPrefixKey, Role, Vector, byte_facet_index,
-    facet_default_index, flag,
+    BYTE_FACET_ENTRIES, ByteFacet, Class, DestinationKey, Entry, FACET_DEFAULT_ENTRIES, Facet, FacetDefault,
+    KEY_HEAD_BITS, KeyHead, NAME, NameKey, NumberKey, PATH_PREFIX, PathKey, PathPrefixKey, Role, Vector,
+    byte_facet_index, facet_default_index, flag,
 };
 
 #[map]

@@ -129,7 +129,7 @@ pub fn begin_as<E: EntryPoint>(who: Governed, class: Class, lane: Lane, op: Op) 
     let h = &raw mut s.event.header;
     // SAFETY: `h` points into the scratch.
     unsafe {
-        (*h).at = bpf_ktime_get_ns();
+        (*h).begun_at = bpf_ktime_get_ns();
         (*h).mitigated_at = 0;
         (*h).cgroup = who.cgroup;
         (*h).slot = who.slot;
@@ -172,6 +172,7 @@ pub fn settle<E: EntryPoint>(s: &mut Scratch, class: Class, report: Report) -> V
     let isolate = intersects(&s.hit, &vectors.isolate);
     let terminate = intersects(&s.hit, &vectors.terminate);
     let mitigating = block || isolate || terminate;
+    s.event.header.at = unsafe { bpf_ktime_get_ns() };
     if isolate || terminate {
         set_isolated(slot, s.event.header.at);
         s.event.header.done |= done::ISOLATED;

@@ -48,7 +48,8 @@ pub fn packet_out(slot: u32, address: &[u8; 16], port: u16, protocol: u8, family
         return false;
     }
     let process: u32 = kernel::read(kernel::current(), kernel::offset!(task_tgid));
-    let to = Destination { address: *address, slot, process, port, protocol, generation: s.event.header.generation as u8 };
+    let to =
+        Destination { address: *address, slot, process, port, protocol, generation: s.event.header.generation as u8 };
     let now = unsafe { bpf_ktime_get_ns() };
     // SAFETY: copied at once.
     let last = unsafe { REPORTED.get(&to) }.copied().unwrap_or(0);

@@ -7,9 +7,7 @@ use crate::{
     scratch::{self, Scratch},
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
-use ringfence_abi::{
-    ANCESTORS, Ancestor, Class, EVENT_ANCESTORS, EVENT_ARGS, Facet, Role, flag,
-};
+use ringfence_abi::{ANCESTORS, Ancestor, Class, EVENT_ANCESTORS, EVENT_ARGS, Facet, Role, flag};
 
 /// The executable's file of a task; 0: a kernel thread or a dying process.
 #[inline(always)]
@@ -227,7 +225,12 @@ extern "C" fn rf_describe(index: u32) -> u32 {
     let file = executable(task);
     if file != 0 {
         let inode: u64 = read(file, offset!(file_inode));
-        path::measure(s, read(file, offset!(file_dentry)), read(file, offset!(file_mnt)), read(inode, offset!(inode_sb)));
+        path::measure(
+            s,
+            read(file, offset!(file_dentry)),
+            read(file, offset!(file_mnt)),
+            read(inode, offset!(inode_sb)),
+        );
         let len = path::write(s);
         kernel::copy_bytes(&mut s.event.exe, s.path.as_ptr());
         s.event.header.exe_len = len as u16;

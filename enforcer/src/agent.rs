@@ -14,10 +14,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use ringfence_abi::{Class, Event, SLOTS};
-use ringfence_containers::{
-    ContainerEvent, ContainerKey, Runtime,
-    cgroups::Hierarchies,
-};
+use ringfence_containers::{ContainerEvent, ContainerKey, Runtime, cgroups::Hierarchies};
 use ringfence_control::{Done, Explanation, Feed, Status, Violation};
 use ringfence_netiso::{Datapaths, Switch, Watch};
 use ringfence_policy::{Catalogue, Mitigation, ResolvedRuleset, RuleId, Tables, compare};
@@ -169,15 +166,17 @@ impl Agent {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                ready = mitigations.readable_mut() => {
+                // Records that waited for an enforcer can only be told once their containers are known.
+                ready = mitigations.readable_mut(), if self.in_force => {
                     let mut ready = ready?;
                     self.drain(ready.get_inner_mut(), usize::MAX);
                     ready.clear_ready();
                 }
                 Some(event) = containers.recv() => self.container(event).await,
-                Some(command) = commands.recv() => self.command(command).await,
+                // Who asks learns what is in force, not what is about to be.
+                Some(command) = commands.recv(), if self.in_force => self.command(command),
                 Some(terminated) = self.terminations.1.recv() => self.terminated(terminated),
-                ready = logs.readable_mut() => {
+                ready = logs.readable_mut(), if self.in_force => {
                     let mut ready = ready?;
                     // In turns: a flood of logs must not keep containers and commands waiting.
                     if !self.drain(ready.get_inner_mut(), 512) {
@@ -201,7 +200,7 @@ impl Agent {
     /// Reports up to `limit` records. True: there may be more.
     fn drain(&mut self, records: &mut Records, limit: usize) -> bool {
         for _ in 0..limit {
-            let Some(event) = records.next() else { return false };
+            let Some(event) = records.take() else { return false };
             self.event(&event);
         }
         true
@@ -224,7 +223,11 @@ impl Agent {
         let (Some(owner), Some(tables)) =
             (self.owners.get(&header.slot).cloned(), self.tables.get(&header.generation).cloned())
         else {
-            tracing::warn!(slot = header.slot, generation = header.generation, "a violation of a container or of rules that are not known any more");
+            tracing::warn!(
+                slot = header.slot,
+                generation = header.generation,
+                "a violation of a container or of rules that are not known any more"
+            );
             return;
         };
         let Some(class) = Class::ALL.into_iter().find(|class| *class as u8 == header.class) else { return };
@@ -319,7 +322,7 @@ impl Agent {
         }
     }
 
-    async fn command(&mut self, command: Command) {
+    fn command(&mut self, command: Command) {
         match command {
             Command::Status(answer) => drop(answer.send(self.status().map_err(|error| error.to_string()))),
             Command::Isolate(name, reason, answer) => drop(answer.send(self.isolate(&name, reason))),
@@ -352,7 +355,10 @@ impl Agent {
         let coverage = self.coverage(self.known[&key].slot);
         let known = self.known.get_mut(&key).expect("it was just found");
         if known.slot == 0 {
-            return Err(format!("no ruleset governs container {}: it can't be isolated; give it a label that a ruleset selects", key.id));
+            return Err(format!(
+                "no ruleset governs container {}: it can't be isolated; give it a label that a ruleset selects",
+                key.id
+            ));
         }
         if !coverage.is_covered() {
             return Err(format!("no datapath covers container {}: it can't be isolated", key.id));
@@ -378,12 +384,7 @@ impl Agent {
     fn explain(&self, name: &str) -> Result<Explanation, String> {
         let key = self.find(name)?;
         let container = &self.known[key].owner.container;
-        Ok(Explanation::new(
-            Some(&key.id),
-            container.selector_labels(),
-            &self.parts.rulesets.all,
-            Catalogue::builtin(),
-        ))
+        Ok(Explanation::new(Some(&key.id), container.selector_labels(), &self.parts.rulesets.all, Catalogue::builtin()))
     }
 }
 
@@ -399,7 +400,9 @@ fn cgroup_path(cgroups_path: &str) -> String {
             so_far.push('-');
         }
         so_far.push_str(part);
-        path.push_str(&format!("/{so_far}.slice"));
+        path.push('/');
+        path.push_str(&so_far);
+        path.push_str(".slice");
     }
     let scope = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };
     format!("{path}/{scope}")

@@ -44,7 +44,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             let hierarchy = kernel::preflight()?;
             let mut refused = 0;
             kernel::verify(hierarchy.controller(), &filter, |verified| match verified.outcome {
-                Ok((walked, bytes)) => println!("{:<22} {walked:>8} instructions walked {bytes:>7} bytes", verified.program),
+                Ok((walked, bytes)) => {
+                    println!("{:<22} {walked:>8} instructions walked {bytes:>7} bytes", verified.program)
+                }
                 Err(reason) => {
                     refused += 1;
                     println!("{:<22} refused: {reason}", verified.program);

@@ -25,7 +25,10 @@ impl Output {
             None => (Box::new(io::stdout()), render::Paint::auto(&io::stdout())),
             Some(path) => {
                 let file: File = OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
-                    format!("--log-file {}: {error}; name a file in a folder that exists and can be written", path.display())
+                    format!(
+                        "--log-file {}: {error}; name a file in a folder that exists and can be written",
+                        path.display()
+                    )
                 })?;
                 let paint = render::Paint::auto(&file);
                 (Box::new(file), paint)

@@ -42,7 +42,7 @@ pub fn violation(event: &Event, rule: &Rule, owner: &Owner, decision: &Decision,
         mitigation: decision.mitigation,
         mitigation_done: done_in_kernel(header),
         mitigation_failed: vec![],
-        latency_ns: (header.mitigated_at != 0).then(|| header.mitigated_at.saturating_sub(header.at)),
+        latency_ns: (header.mitigated_at != 0).then(|| header.mitigated_at.saturating_sub(header.begun_at)),
         tier: tier(header),
         lost_before: lost,
         k8s_namespace: container.pod.as_ref().map(|pod| Escaped::from(pod.namespace.as_str())),
@@ -57,7 +57,11 @@ pub fn violation(event: &Event, rule: &Rule, owner: &Owner, decision: &Decision,
         parents: parents(header),
         operation: op.map_or_else(|| header.op.to_string(), operation),
         object_file_path: (header.path_len > 0).then(|| bytes(&event.path, header.path_len)),
-        flags: flag::NAMES.iter().filter(|(_, bit)| header.flags & bit != 0).map(|(name, _)| (*name).to_owned()).collect(),
+        flags: flag::NAMES
+            .iter()
+            .filter(|(_, bit)| header.flags & bit != 0)
+            .map(|(name, _)| (*name).to_owned())
+            .collect(),
         number: (header.number != 0).then_some(header.number),
         family: family(header.family),
         proto: protocol(header),

@@ -11,8 +11,7 @@ use crate::{
 use anyhow::{Context, bail};
 use ringfence_abi::Tier;
 use ringfence_containers::{
-    Container, ContainerEvent, ContainerKey, Containerd, Cri, DEFAULT_NAMESPACES, Kind, Runtime,
-    cgroups::Hierarchies,
+    Container, ContainerEvent, ContainerKey, Containerd, Cri, DEFAULT_NAMESPACES, Kind, Runtime, cgroups::Hierarchies,
 };
 use ringfence_control::{Feed, Listener, serve};
 use ringfence_netiso::{Hook, Network};
@@ -30,7 +29,9 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
     if !args.standalone {
         bail!("--standalone is missing: this version has no other mode");
     }
-    let path = args.rulesets.clone().context("--rulesets is missing: name a file or folder of rulesets, such as --rulesets /etc/ringfence/rulesets")?;
+    let path = args.rulesets.clone().context(
+        "--rulesets is missing: name a file or folder of rulesets, such as --rulesets /etc/ringfence/rulesets",
+    )?;
     let rulesets = Rulesets::load(&path).map_err(anyhow::Error::msg)?;
     let exceptions: Vec<Network> = args
         .exception
@@ -62,11 +63,8 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
     let options = ringfence_netiso::Options { hook };
     let (mut switch, mut datapaths) = ringfence_netiso::open(kernel.ebpf(), &net, options).await?;
     switch.set_exceptions(&exceptions)?;
-    let covered_cgroup = args
-        .cgroup_root
-        .clone()
-        .or_else(|| hierarchies.v2().map(PathBuf::from))
-        .filter(|_| wants(Datapath::Cgroup));
+    let covered_cgroup =
+        args.cgroup_root.clone().or_else(|| hierarchies.v2().map(PathBuf::from)).filter(|_| wants(Datapath::Cgroup));
     if let Some(cgroup) = &covered_cgroup {
         datapaths.cover_cgroups(cgroup)?;
     }
@@ -128,7 +126,9 @@ fn named_cgroups(named: &[String]) -> anyhow::Result<mpsc::Receiver<ContainerEve
     for text in named {
         let (path, labels) = text.split_once(':').unwrap_or((text, ""));
         if !path.starts_with('/') || path.len() < 2 {
-            bail!("--cgroup {text}: the path below the hierarchy's root is to begin with '/', such as /system.slice/web.service");
+            bail!(
+                "--cgroup {text}: the path below the hierarchy's root is to begin with '/', such as /system.slice/web.service"
+            );
         }
         let labels: BTreeMap<String, String> = labels
             .split(',')
@@ -165,4 +165,3 @@ fn named_cgroups(named: &[String]) -> anyhow::Result<mpsc::Receiver<ContainerEve
 fn host_name() -> anyhow::Result<String> {
     Ok(nix::unistd::gethostname()?.to_string_lossy().into_owned())
 }
-

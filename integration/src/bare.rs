@@ -80,7 +80,8 @@ impl Bare {
             fs::create_dir_all(part)?;
         }
         let options = format!("lowerdir={},upperdir={},workdir={}", layer.0.display(), upper.display(), work.display());
-        mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str())).context("mount the overlay")?;
+        mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+            .context("mount the overlay")?;
         let cgroup = Path::new(CGROUPS).join(name);
         fs::create_dir(&cgroup).with_context(|| format!("create {}", cgroup.display()))?;
         Ok(Self { root, cgroup })
@@ -90,7 +91,10 @@ impl Bare {
     pub fn run(&self, command: &[String]) -> Result<Output> {
         ensure!(!command.is_empty(), "nothing to run");
         let mut shell = Command::new("sh");
-        let enter = format!("echo $$ >{}/cgroup.procs && exec unshare -m -p -f -n -i -u sh -c \"$0\" \"$@\"", self.cgroup.display());
+        let enter = format!(
+            "echo $$ >{}/cgroup.procs && exec unshare -m -p -f -n -i -u sh -c \"$0\" \"$@\"",
+            self.cgroup.display()
+        );
         shell.arg("-c").arg(enter).arg(INSIDE).arg(&self.root).args(command).stdin(Stdio::null());
         finish(&mut shell)
     }

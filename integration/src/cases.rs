@@ -61,7 +61,9 @@ const fn on_terminal(name: &'static str, command: &'static str) -> Act {
 
 /// All cases, by rule.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [execution::CASES, persistence::CASES, escape::CASES, credentials::CASES, impact::CASES, drift::CASES].into_iter().flatten()
+    [execution::CASES, persistence::CASES, escape::CASES, credentials::CASES, impact::CASES, drift::CASES]
+        .into_iter()
+        .flatten()
 }
 
 /// What the placeholders stand for.
@@ -114,7 +116,12 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_commands_can_be_split() {
-        let places = Places { gateway4: "10.0.0.1".into(), gateway6: "fd00::1".into(), mac: "02:00:00:00:00:01".into(), port: 1 };
+        let places = Places {
+            gateway4: "10.0.0.1".into(),
+            gateway6: "fd00::1".into(),
+            mac: "02:00:00:00:00:01".into(),
+            port: 1,
+        };
         let mut names = HashSet::new();
         for case in all() {
             for act in case.behaviours.iter().chain(case.evasions).chain(case.near_misses) {

@@ -77,6 +77,11 @@ fn conclude(outcomes: &[Outcome], started: Instant) -> ExitCode {
         println!("{what:<38} {expected:<34} {}{happened}", if expected == happened { "" } else { "NOT AS EXPECTED: " });
     }
     let wrong = outcomes.iter().filter(|outcome| outcome.expected != outcome.happened).count();
-    println!("\n{} of {} as expected, in {:.1} s. Nothing is left behind.", outcomes.len() - wrong, outcomes.len(), started.elapsed().as_secs_f64());
+    println!(
+        "\n{} of {} as expected, in {:.1} s. Nothing is left behind.",
+        outcomes.len() - wrong,
+        outcomes.len(),
+        started.elapsed().as_secs_f64()
+    );
     ExitCode::from(u8::from(wrong > 0))
 }

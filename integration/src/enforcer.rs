@@ -58,7 +58,8 @@ impl Start {
 
     /// Removes every trace. To be called when no enforcer runs.
     pub fn uninstall(&self, node: &Node) -> Result<Output> {
-        finish(node.command(&self.program).arg("uninstall").arg("--bpffs").arg(&self.bpffs))
+        let mut command = node.command(&self.program);
+        finish(command.arg("uninstall").arg("--bpffs").arg(&self.bpffs).arg("--state").arg(&self.state))
     }
 }
 

@@ -56,7 +56,12 @@ impl Journal {
     }
 
     /// As many that match, as soon as they are there.
-    pub fn wait_for_count(&self, what: &str, count: usize, matches: impl Fn(&Violation) -> bool) -> Result<Vec<Arc<Violation>>> {
+    pub fn wait_for_count(
+        &self,
+        what: &str,
+        count: usize,
+        matches: impl Fn(&Violation) -> bool,
+    ) -> Result<Vec<Arc<Violation>>> {
         let until = Instant::now() + LIMIT;
         let (pages, changed) = &*self.0;
         let mut pages = pages.lock().unwrap_or_else(PoisonError::into_inner);

@@ -67,7 +67,10 @@ impl Sink {
             let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
             let tcp = TcpListener::bind(any(0)).context("listen for TCP")?;
             let port = tcp.local_addr()?.port();
-            let udp = [UdpSocket::bind(any(port)).context("listen for UDP")?, UdpSocket::bind(any(DNS)).context("listen on port 53")?];
+            let udp = [
+                UdpSocket::bind(any(port)).context("listen for UDP")?,
+                UdpSocket::bind(any(DNS)).context("listen on port 53")?,
+            ];
             Ok((port, tcp, udp))
         };
         let (port, tcp, udp) = node.within(open)?;
@@ -103,7 +106,8 @@ impl Sink {
     pub fn wait_for_more(&self, address: IpAddr, more: u64) -> Result<()> {
         let until = Instant::now() + Duration::from_secs(10);
         let mut arrivals = self.shared.lock();
-        let count = |arrivals: &HashMap<IpAddr, Arrivals>| arrivals.get(&address.to_canonical()).map_or(0, |one| one.count);
+        let count =
+            |arrivals: &HashMap<IpAddr, Arrivals>| arrivals.get(&address.to_canonical()).map_or(0, |one| one.count);
         let start = count(&arrivals);
         while count(&arrivals) < start + more {
             let left = until.saturating_duration_since(Instant::now());

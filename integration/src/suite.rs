@@ -28,16 +28,8 @@ pub struct Part {
 }
 
 /// In this order: what needs the node's only enforcer for itself comes last.
-const PARTS: [Part; 8] = [
-    node::PART,
-    mitigations::PART,
-    entry::PART,
-    isolation::PART,
-    first::PART,
-    reload::PART,
-    crash::PART,
-    usage::PART,
-];
+const PARTS: [Part; 8] =
+    [node::PART, mitigations::PART, entry::PART, isolation::PART, first::PART, reload::PART, crash::PART, usage::PART];
 
 /// Prints the names of all tests that hold `filter`.
 pub fn list(filter: &str) {

@@ -113,13 +113,19 @@ impl Machine {
         self.log.run(&["cat".into(), "/etc/shadow".into()])?;
         let after = |event: &Violation| event.kernel_time_ns > to && event.rule_id.to_string() == "RF-501";
         self.journal.wait_for("the event that comes after all others", after)?;
-        let own = |event: &Violation| (from..=to).contains(&event.kernel_time_ns) && event.rule_id.to_string() == case.rule;
+        let own =
+            |event: &Violation| (from..=to).contains(&event.kernel_time_ns) && event.rule_id.to_string() == case.rule;
         Ok((output, self.journal.all(own)))
     }
 
     fn logged(&self, case: &Case, act: &Act) -> Result<()> {
         let (output, events) = self.events_of(&self.log, case, act)?;
-        ensure!(output.status.success(), "it ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "it ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
         ensure!(!events.is_empty(), "no event");
         Ok(())
     }
@@ -127,7 +133,12 @@ impl Machine {
     fn let_pass(&self, case: &Case, act: &Act) -> Result<()> {
         let bare = self.block.get(case.rule).context("there is a container for each case")?;
         let (output, events) = self.events_of(bare, case, act)?;
-        ensure!(output.status.success(), "it ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "it ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
         ensure!(events.is_empty(), "it counted: {:?}", events[0].flags);
         Ok(())
     }
@@ -147,7 +158,12 @@ impl Machine {
     fn uninstall(self, programs: &Programs) -> Result<()> {
         self.enforcer.stop()?;
         let output = finish(Command::new(&programs.enforcer).arg("uninstall"))?;
-        ensure!(output.status.success(), "it ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "it ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
         let left = fs::read_dir("/sys/fs/bpf")?.count();
         ensure!(left == 0, "{left} entries are left in the bpf file system");
         Ok(())

@@ -87,8 +87,12 @@ pub(crate) fn number_key(class: Class, facet: Facet, number: u64) -> NumberKey {
     NumberKey { head: head(class, facet as u8), zero: 0, number }
 }
 
+const LEAST_HEAD: KeyHead = KeyHead { generation: 0, class: 0, role: 0, zero: 0 };
+
 /// Data of LPM keys, to be cut.
 pub(crate) trait PrefixData: Copy + Ord {
+    /// No data is less.
+    const LEAST: Self;
     /// Keeps the first `bits` bits after the head and zeroes the rest.
     fn keep(&mut self, bits: usize);
 }
@@ -104,18 +108,24 @@ fn keep_bits(bytes: &mut [u8], bits: usize) {
 }
 
 impl PrefixData for PathPrefixKey {
+    const LEAST: Self = Self { head: LEAST_HEAD, path: [0; PATH_PREFIX] };
+
     fn keep(&mut self, bits: usize) {
         keep_bits(&mut self.path, bits);
     }
 }
 
 impl PrefixData for NameKey {
+    const LEAST: Self = Self { head: LEAST_HEAD, name: [0; NAME] };
+
     fn keep(&mut self, bits: usize) {
         keep_bits(&mut self.name, bits);
     }
 }
 
 impl PrefixData for DestinationKey {
+    const LEAST: Self = Self { head: LEAST_HEAD, address: [0; 16] };
+
     fn keep(&mut self, bits: usize) {
         keep_bits(&mut self.address, bits);
     }

@@ -1,7 +1,7 @@
 //! Rules, rulesets, and what they compile to. Pure: no file, clock or network is touched here.
 //!
 //! One way through the crate: the [`Catalogue`] holds the managed [`Rule`]s, each with lines in a small declarative
-//! language ([`line`]). [`read`] turns YAML into [`Ruleset`]s or a list of [`Diagnostic`]s. [`resolve`] unites the
+//! language ([`mod@line`]). [`read`] turns YAML into [`Ruleset`]s or a list of [`Diagnostic`]s. [`resolve`] unites the
 //! rulesets that select a pod. [`compile`] turns rules into [`Tables`], which hold what the kernel's maps hold.
 //!
 //! Two matchers keep the kernel honest: [`Tables::matches`] looks up the compiled tables as the kernel does,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ringfence_abi::{ByteFacet, Entry, Facet, Vector};
+use ringfence_abi::{ALL, ByteFacet, Entry, Facet, NONE, Vector};
 
 use crate::keys::{self, PrefixData};
 use crate::line::{Network, is_path};
@@ -13,7 +13,16 @@ use crate::vector;
 
 /// What the kernel's LPM trie answers: the value of the longest stored prefix of the key.
 fn longest<K: PrefixData>(table: &BTreeMap<Prefix<K>, Entry>, key: Prefix<K>) -> Option<&Entry> {
-    (0..=key.bits).rev().find_map(|bits| table.get(&keys::shorten(key, bits)))
+    let mut at_most = key.bits;
+    loop {
+        // Keys are ordered by length first: the last one before any longer has the greatest length there is.
+        let longer = Prefix { bits: at_most + 1, data: K::LEAST };
+        let (Prefix { bits, .. }, _) = table.range(..longer).next_back()?;
+        match table.get(&keys::shorten(key, *bits)) {
+            Some(entry) => return Some(entry),
+            None => at_most = bits.checked_sub(1)?,
+        }
+    }
 }
 
 impl Tables {
@@ -29,9 +38,17 @@ impl Tables {
             (ByteFacet::Family, event.family),
             (ByteFacet::SocketType, event.socket_type),
         ];
-        let bytes = bytes.map(|(facet, value)| self.byte_facet(class, facet)[usize::from(value)]);
-        let keyed = Facet::ALL.map(|facet| self.facet(event, facet));
-        bytes.iter().chain(&keyed).fold(ringfence_abi::ALL, |lines, facet| vector::and(&lines, facet))
+        let mut hit = ALL;
+        for (facet, value) in bytes {
+            hit = vector::and(&hit, &self.byte_facet(class, facet)[usize::from(value)]);
+        }
+        for facet in Facet::ALL {
+            // Look-ups that no line cares about which is still possible are spared.
+            if vector::and(&hit, &self.defaults[class as usize][facet as usize].care) != NONE {
+                hit = vector::and(&hit, &self.facet(event, facet));
+            }
+        }
+        hit
     }
 
     /// The lines that the event's values of one facet satisfy.
@@ -76,7 +93,7 @@ impl Tables {
 
 /// A facet's vector: its default and everything set, without everything cleared.
 fn apply<'a>(default: Vector, entries: impl IntoIterator<Item = Option<&'a Entry>>) -> Vector {
-    let (mut set, mut clear) = (default, ringfence_abi::NONE);
+    let (mut set, mut clear) = (default, NONE);
     for entry in entries.into_iter().flatten() {
         set = vector::or(&set, &entry.set);
         clear = vector::or(&clear, &entry.clear);

@@ -210,7 +210,7 @@ fn hide(event: &Observed, facet: Facet) -> Observed {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Lines are spread over two rules, so that numbering is exercised too.
     #[test]

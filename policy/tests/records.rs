@@ -16,6 +16,7 @@ fn record(op: Op, flags: u32, path: &str, exe: &str, args: &[u8]) -> Event {
     }
     let length = |bytes: usize| u16::try_from(bytes).expect("fits");
     let header = EventHeader {
+        begun_at: 1,
         at: 1,
         mitigated_at: 0,
         lines: NONE,

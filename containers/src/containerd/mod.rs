@@ -10,9 +10,9 @@ use std::{
 
 use containerd_client::{
     services::v1::{
-        Container as Record, GetContainerRequest, GetImageRequest, KillRequest,
-        ListContainersRequest, ListTasksRequest, WaitRequest, containers_client::ContainersClient,
-        images_client::ImagesClient, tasks_client::TasksClient, version_client::VersionClient,
+        Container as Record, GetContainerRequest, GetImageRequest, KillRequest, ListContainersRequest,
+        ListTasksRequest, WaitRequest, containers_client::ContainersClient, images_client::ImagesClient,
+        tasks_client::TasksClient, version_client::VersionClient,
     },
     tonic::{Code, Request, Response, Status, transport::Channel},
     types::v1::Process,

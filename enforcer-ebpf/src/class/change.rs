@@ -8,8 +8,7 @@ use super::{argument, pending, result};
 use crate::{
     facets::{self, any},
     judge::{self, Report, Tracepoint},
-    kernel,
-    object, path, process,
+    kernel, object, path, process,
     scratch::{self, Lane},
 };
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};

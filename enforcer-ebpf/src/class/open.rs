@@ -4,8 +4,7 @@ use crate::{
     facets::{self, any},
     judge::{self, EntryPoint, LsmHook, Report, Tracepoint, Verdict},
     kernel::{self, offset},
-    object,
-    process,
+    object, process,
     scratch::Lane,
 };
 use aya_ebpf::{

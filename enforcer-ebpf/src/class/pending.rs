@@ -107,6 +107,6 @@ pub fn take_judged(which: u64, s: &mut Scratch) -> bool {
     }
     let _ = JUDGED.remove(&key);
     // It has happened now, not when it was asked for.
-    s.event.header.at = unsafe { bpf_ktime_get_ns() };
+    s.event.header.begun_at = unsafe { bpf_ktime_get_ns() };
     true
 }

@@ -5,8 +5,7 @@ use super::{argument, pending, result};
 use crate::{
     facets::{self, any},
     judge::{self, Report, Tracepoint},
-    kernel,
-    path, process,
+    kernel, path, process,
     scratch::{self, Lane},
 };
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::tracepoint, programs::TracePointContext};

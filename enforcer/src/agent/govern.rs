@@ -16,7 +16,9 @@ impl Agent {
     pub(super) async fn container(&mut self, event: ContainerEvent) {
         let result = match event {
             ContainerEvent::Known(container) => self.known(*container).await,
-            ContainerEvent::Created { key, pid } | ContainerEvent::Started { key, pid } => self.running(&key, pid).await,
+            ContainerEvent::Created { key, pid } | ContainerEvent::Started { key, pid } => {
+                self.running(&key, pid).await
+            }
             ContainerEvent::Exited { .. } => Ok(()),
             ContainerEvent::Removed(key) => self.removed(&key).await,
             ContainerEvent::Synced => self.synced().await,
@@ -44,8 +46,7 @@ impl Agent {
         self.known.insert(key.clone(), known);
         self.govern(&key)?;
         let known = &self.known[&key];
-        let (slot, netns, pid) =
-            (known.slot, known.owner.container.netns.clone(), known.owner.container.pid);
+        let (slot, netns, pid) = (known.slot, known.owner.container.netns.clone(), known.owner.container.pid);
         if slot == 0 {
             return Ok(());
         }
@@ -80,7 +81,7 @@ impl Agent {
 
     /// Keys of the cgroups that exist under these names.
     fn cgroups(&self, names: &[String]) -> anyhow::Result<Vec<u64>> {
-        let wanted: HashMap<String, ()> = names.iter().map(|name| (name.clone(), ())).collect();
+        let wanted: HashMap<String, usize> = names.iter().cloned().zip(0..).collect();
         let found = self.parts.hierarchies.find(&wanted)?;
         Ok(found.into_iter().map(|(_, cgroup)| key_of(cgroup.version, cgroup.id)).collect())
     }
@@ -93,10 +94,7 @@ impl Agent {
             if resolved.rules.is_empty() {
                 return Ok(());
             }
-            known.slot = self
-                .slots
-                .take()
-                .ok_or(crate::kernel::Error::NoSlot(ringfence_abi::SLOTS - 1))?;
+            known.slot = self.slots.take().ok_or(crate::kernel::Error::NoSlot(ringfence_abi::SLOTS - 1))?;
         }
         let (slot, names, host_network) = (known.slot, known.names.clone(), known.owner.container.host_network);
         self.owners.insert(slot, Arc::clone(&known.owner));
@@ -159,7 +157,7 @@ impl Agent {
             return;
         }
         let armed = match netns {
-            Ok(netns) => self.parts.datapaths.arm(slot, netns).await.map(|coverage| coverage.to_string()),
+            Ok(netns) => self.parts.datapaths.arm(slot, netns).await.map(ToString::to_string),
             Err(error) => Err(error),
         };
         match armed {

@@ -37,7 +37,8 @@ impl Agent {
             .into_iter()
             .map(|class| {
                 let count = |counter: Counter| counters[class as usize][counter as usize];
-                let tier = Op::ALL.into_iter().filter(|op| op.class() == class).map(|op| self.parts.kernel.tier(op)).max();
+                let tier =
+                    Op::ALL.into_iter().filter(|op| op.class() == class).map(|op| self.parts.kernel.tier(op)).max();
                 ClassStatus {
                     class: format!("{class:?}").to_lowercase(),
                     tier: tier.map(Into::into),
@@ -66,7 +67,11 @@ impl Agent {
             name: rule.name.clone(),
             severity: rule.severity,
             coverage: if blind { Coverage::Blind } else { covered.coverage },
-            note: if blind { "overlayfs's layers can't be told apart on this node".to_owned() } else { covered.note.clone() },
+            note: if blind {
+                "overlayfs's layers can't be told apart on this node".to_owned()
+            } else {
+                covered.note.clone()
+            },
         }
     }
 
@@ -122,7 +127,9 @@ impl Agent {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.in_force {
-            warnings.push("the container runtime has not told all containers yet: the rulesets are not in force".to_owned());
+            warnings.push(
+                "the container runtime has not told all containers yet: the rulesets are not in force".to_owned(),
+            );
         }
         if !self.parts.kernel.drift_visible() {
             warnings.push("overlayfs's layers can't be told apart: drift rules are blind on this node".to_owned());

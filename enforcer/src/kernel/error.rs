@@ -26,7 +26,9 @@ pub enum Error {
         remedy: &'static str,
     },
     /// Not enough rights.
-    #[error("missing capability {0}; run as root, or in a container with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN")]
+    #[error(
+        "missing capability {0}; run as root, or in a container with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN"
+    )]
     Capability(&'static str),
     /// The object as a whole.
     #[error("the eBPF object was refused: {0}")]

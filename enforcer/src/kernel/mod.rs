@@ -79,6 +79,7 @@ pub struct Options {
 }
 
 /// The loaded object.
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of status on its own")]
 pub struct Kernel {
     ebpf: Ebpf,
     pins: Pins,
@@ -116,8 +117,17 @@ impl Kernel {
         let adopted = pins.links(&object).read_dir().is_ok_and(|mut dir| dir.next().is_some())
             || !pins.foreign_links(&object).is_empty();
         let ebpf = Self::open(&offsets, &node, Some(&pins))?;
-        let mut kernel =
-            Self { ebpf, pins, object, btf, lsm, attached: BTreeSet::new(), adopted, drift_visible, rings_visible: offsets.io_result != ABSENT };
+        let mut kernel = Self {
+            ebpf,
+            pins,
+            object,
+            btf,
+            lsm,
+            attached: BTreeSet::new(),
+            adopted,
+            drift_visible,
+            rings_visible: offsets.io_result != ABSENT,
+        };
         for attachment in programs::IDENTITY {
             kernel.attach(attachment)?;
         }
@@ -163,7 +173,7 @@ impl Kernel {
         self.drift_visible
     }
 
-    /// Whether what is opened through io_uring is seen (tracepoint tier).
+    /// Whether what is opened through `io_uring` is seen (tracepoint tier).
     pub fn rings_visible(&self) -> bool {
         self.rings_visible
     }
@@ -200,8 +210,7 @@ impl Kernel {
         for attachment in &wanted {
             self.attach(attachment)?;
         }
-        let keep: BTreeSet<String> =
-            wanted.iter().chain(programs::IDENTITY).map(Attachment::link_name).collect();
+        let keep: BTreeSet<String> = wanted.iter().chain(programs::IDENTITY).map(Attachment::link_name).collect();
         for gone in self.attached.iter().filter(|name| !keep.contains(*name)).cloned().collect::<Vec<_>>() {
             let path = self.pins.links(&self.object).join(&gone);
             std::fs::remove_file(&path).map_err(|source| Error::Path { path, source })?;
@@ -369,10 +378,9 @@ impl Kernel {
         let counts: PerCpuArray<_, u64> = PerCpuArray::try_from(self.map("COUNTS")).map_err(failed)?;
         let mut sums = [[0; COUNTERS]; CLASSES];
         for class in Class::ALL {
-            for counter in 0..COUNTERS {
+            for (counter, sum) in sums[class as usize].iter_mut().enumerate() {
                 let index = u32::try_from(class as usize * COUNTERS + counter).expect("a handful");
-                let values = counts.get(&index, 0).map_err(failed)?;
-                sums[class as usize][counter] = values.iter().sum();
+                *sum = counts.get(&index, 0).map_err(failed)?.iter().sum();
             }
         }
         Ok(sums)
@@ -396,7 +404,8 @@ impl Kernel {
 
 /// Before 5.15 a tracepoint's attachment is no link, and goes with the enforcer.
 fn not_pinnable(call: &str) -> ProgramError {
-    let message = format!("the attachment to {call} can't outlive the enforcer on this kernel (5.15 or later is needed)");
+    let message =
+        format!("the attachment to {call} can't outlive the enforcer on this kernel (5.15 or later is needed)");
     ProgramError::TracePointError(TracePointError::FileError {
         filename: "/sys/kernel/tracing".into(),
         io_error: std::io::Error::new(std::io::ErrorKind::Unsupported, message),

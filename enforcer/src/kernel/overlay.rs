@@ -1,7 +1,10 @@
 //! The trial of overlayfs: a file of a lower and one of an upper layer must look different to the programs.
 
-use super::Error;
-use aya::{Ebpf, maps::Array, programs::TracePoint};
+use aya::{
+    Ebpf,
+    maps::Array,
+    programs::{Program, ProgramError, TracePoint},
+};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -13,7 +16,8 @@ use std::{fs, io, path::Path};
 /// Runs the trial on a throw-away instance of the object. False: drift can't be seen on this node.
 pub fn told_apart(mut trial: Ebpf) -> bool {
     let answers = std::thread::scope(|scope| {
-        scope.spawn(|| answers(&mut trial)).join().unwrap_or_else(|_| Err(io::Error::other("the trial panicked").into()))
+        let thread = scope.spawn(|| answers(&mut trial).map_err(|error| error.to_string()));
+        thread.join().unwrap_or_else(|_| Err("the trial panicked".to_owned()))
     });
     match answers {
         Ok(flags) => {
@@ -39,11 +43,15 @@ enum TrialError {
     #[error(transparent)]
     Errno(#[from] nix::Error),
     #[error(transparent)]
-    Program(#[from] aya::programs::ProgramError),
+    Program(Box<ProgramError>),
     #[error(transparent)]
     Map(#[from] aya::maps::MapError),
-    #[error(transparent)]
-    Kernel(#[from] Error),
+}
+
+fn attach(program: &mut Program) -> Result<(), ProgramError> {
+    let program: &mut TracePoint = program.try_into()?;
+    program.load()?;
+    program.attach("syscalls", "sys_exit_openat").map(drop)
 }
 
 /// Flags of a file of the lower layer, of a new one, and of one of the lower layer whose mode was changed.
@@ -64,10 +72,8 @@ fn answers(trial: &mut Ebpf) -> Result<[u32; 3], TrialError> {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions("/tmp/merged/touched", mode)?;
 
-    let program: &mut TracePoint =
-        trial.program_mut("trial_open").expect("a program of the object").try_into()?;
-    program.load()?;
-    program.attach("syscalls", "sys_exit_openat")?;
+    let program = trial.program_mut("trial_open").expect("a program of the object");
+    attach(program).map_err(|error| TrialError::Program(Box::new(error)))?;
     let mut results = Array::<_, u32>::try_from(trial.map_mut("TRIAL").expect("a map of the object"))?;
     let thread = u32::try_from(gettid().as_raw()).map_err(io::Error::other)?;
     results.set(0, thread, 0)?;

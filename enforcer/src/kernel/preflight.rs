@@ -157,7 +157,8 @@ pub fn has_syscall(call: &str) -> bool {
 mod tests {
     use super::*;
 
-    const HYBRID: &str = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t3\t1\t1\nmemory\t4\t21\t1\npids\t8\t1\t1\n";
+    const HYBRID: &str =
+        "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t3\t1\t1\nmemory\t4\t21\t1\npids\t8\t1\t1\n";
 
     #[test]
     fn the_controller_is_counted_in_the_kernels_order() {

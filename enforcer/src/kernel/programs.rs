@@ -163,7 +163,6 @@ pub fn replaced_by_lsm(attachment: &Attachment) -> bool {
     )
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

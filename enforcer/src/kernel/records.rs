@@ -23,7 +23,7 @@ impl Records {
     }
 
     /// The next record, if there is one.
-    pub fn next(&mut self) -> Option<Box<Event>> {
+    pub fn take(&mut self) -> Option<Box<Event>> {
         loop {
             let item = self.0.next()?;
             if let Some(event) = record(&item) {

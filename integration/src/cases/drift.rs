@@ -16,7 +16,10 @@ pub const CASES: &[Case] = &[
             act("proc-fd", "sh -c 'cp /usr/bin/actor /tmp/drop-e; exec actor exec proc-fd /tmp/drop-e nothing'"),
             act("script", "sh -c 'printf \"#!/bin/sh\\n\" >/opt/drop-h; chmod 755 /opt/drop-h; /opt/drop-h'"),
             act("tmpfs", "actor drop create /usr/bin/actor /dev/shm/drop-i --run"),
-            act("runc-name", "sh -c 'cp /usr/bin/actor /tmp/drop-f; exec actor exec plain --arg0 runc /tmp/drop-f nothing'"),
+            act(
+                "runc-name",
+                "sh -c 'cp /usr/bin/actor /tmp/drop-f; exec actor exec plain --arg0 runc /tmp/drop-f nothing'",
+            ),
         ],
         near_misses: &[
             act("of-image", "actor exec plain /usr/bin/tool-actor nothing"),

@@ -61,10 +61,7 @@ pub const CASES: &[Case] = &[
             act("pid-1", "actor namespace setns /proc/1/ns/uts"),
         ],
         evasions: &[act("own", "actor namespace setns /proc/self/ns/ipc")],
-        near_misses: &[
-            act("open", "actor namespace open-only /proc/1/ns/net"),
-            act("read-link", "ls -l /proc/1/ns"),
-        ],
+        near_misses: &[act("open", "actor namespace open-only /proc/1/ns/net"), act("read-link", "ls -l /proc/1/ns")],
         ..Case::new("RF-312")
     },
     Case {

@@ -49,13 +49,25 @@ pub const CASES: &[Case] = &[
     Case {
         behaviours: &[
             act("binary", "actor drop create /usr/bin/actor /dev/shm/binary --run"),
-            act("script", r##"sh -c 'printf "#!/bin/sh\nexit 0\n" >/dev/shm/script; chmod 755 /dev/shm/script; /dev/shm/script'"##),
+            act(
+                "script",
+                r##"sh -c 'printf "#!/bin/sh\nexit 0\n" >/dev/shm/script; chmod 755 /dev/shm/script; /dev/shm/script'"##,
+            ),
             act("shell-argument", "sh -c 'echo exit 0 >/dev/shm/text; chmod 700 /dev/shm/text; sh /dev/shm/text'"),
         ],
         evasions: &[
-            act("relative", "sh -c 'cp /usr/bin/actor /dev/shm/relative; exec actor exec relative /dev/shm/relative nothing'"),
-            act("symlink", "sh -c 'cp /usr/bin/actor /dev/shm/linked; ln -s /dev/shm/linked /tmp/shm-link; /tmp/shm-link nothing'"),
-            act("descriptor", "sh -c 'cp /usr/bin/actor /dev/shm/opened; exec actor exec descriptor /dev/shm/opened nothing'"),
+            act(
+                "relative",
+                "sh -c 'cp /usr/bin/actor /dev/shm/relative; exec actor exec relative /dev/shm/relative nothing'",
+            ),
+            act(
+                "symlink",
+                "sh -c 'cp /usr/bin/actor /dev/shm/linked; ln -s /dev/shm/linked /tmp/shm-link; /tmp/shm-link nothing'",
+            ),
+            act(
+                "descriptor",
+                "sh -c 'cp /usr/bin/actor /dev/shm/opened; exec actor exec descriptor /dev/shm/opened nothing'",
+            ),
         ],
         near_misses: &[
             act("read", "sh -c 'echo text >/dev/shm/data; cat /dev/shm/data'"),
@@ -83,4 +95,3 @@ pub const CASES: &[Case] = &[
         ..Case::new("RF-115")
     },
 ];
-

@@ -60,7 +60,11 @@ pub fn play(node: &Node, sink: &Sink, enforcer: &Enforcer, journal: &Journal, wa
     let event = journal.wait_for("the read of the shadow file", of(&web))?;
     Watch::report(&violation(&event, Paint::auto(&stdout())));
     watch.row(state(&web)?, &format!("{} packets/s", rate(watch)?), state(&batch)?);
-    expect("web reads /etc/shadow", "RF-501 log: running on", format!("{} {}: {}", event.rule_id, event.mitigation, running_on(&web)?));
+    expect(
+        "web reads /etc/shadow",
+        "RF-501 log: running on",
+        format!("{} {}: {}", event.rule_id, event.mitigation, running_on(&web)?),
+    );
 
     watch.row("", "$ cp actor /tmp/new; /tmp/new", "");
     let before = sink.from(address);
@@ -69,9 +73,14 @@ pub fn play(node: &Node, sink: &Sink, enforcer: &Enforcer, journal: &Journal, wa
     Watch::report(&violation(&event, Paint::auto(&stdout())));
     let cut = rate(watch)?;
     let last = sink.from(address).last;
-    let latency = event.latency_ns.map_or_else(|| "unknown".into(), |latency| format!("{:.1} us", microseconds(latency)));
+    let latency =
+        event.latency_ns.map_or_else(|| "unknown".into(), |latency| format!("{:.1} us", microseconds(latency)));
     watch.row("", &format!("{cut} packets/s, cut in {latency}"), "");
-    expect("worker runs what is not in its image", "RF-901 isolate: isolated", format!("{} {}: {}", event.rule_id, event.mitigation, done(&event)));
+    expect(
+        "worker runs what is not in its image",
+        "RF-901 isolate: isolated",
+        format!("{} {}: {}", event.rule_id, event.mitigation, done(&event)),
+    );
     let late = if last <= event.kernel_time_ns { "none" } else { "some" };
     expect("packets sent after that and received", "none", late.into());
     expect("packets received before that", "some", if before.count > 0 { "some" } else { "none" }.into());
@@ -90,7 +99,11 @@ pub fn play(node: &Node, sink: &Sink, enforcer: &Enforcer, journal: &Journal, wa
     let status = batch.wait()?;
     watch.row(state(&web)?, &format!("{} packets/s", rate(watch)?), &format!("dead, status {status}"));
     let end = if status == 137 { "killed".into() } else { format!("ended with {status}") };
-    expect("batch starts a miner", "RF-802 terminate: killed", format!("{} {}: {end}", event.rule_id, event.mitigation));
+    expect(
+        "batch starts a miner",
+        "RF-802 terminate: killed",
+        format!("{} {}: {end}", event.rule_id, event.mitigation),
+    );
     expect("the other containers", "running on", both(running_on(&web)?, running_on(&worker)?).into());
     Ok(outcomes)
 }

@@ -5,17 +5,17 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use containerd_client::services::v1::snapshots::{
+    CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, snapshots_client::SnapshotsClient,
+};
+use containerd_client::services::v1::{
+    ApplyRequest, CreateNamespaceRequest, CreateRequest as CreateLeaseRequest, Namespace,
+};
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, CreateImageRequest, DeleteContainerRequest, Image, UpdateImageRequest,
     WriteAction, WriteContentRequest, containers_client::ContainersClient, content_client::ContentClient,
     diff_client::DiffClient, images_client::ImagesClient, leases_client::LeasesClient,
     namespaces_client::NamespacesClient, tasks_client::TasksClient,
-};
-use containerd_client::services::v1::{
-    ApplyRequest, CreateNamespaceRequest, CreateRequest as CreateLeaseRequest, Namespace,
-};
-use containerd_client::services::v1::snapshots::{
-    CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, snapshots_client::SnapshotsClient,
 };
 use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Code, Request, Response, Status};
@@ -31,7 +31,7 @@ pub const SNAPSHOTTER: &str = "overlayfs";
 const LEASE: &str = "harness";
 
 /// A guard against hanging.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Below what containerd takes in one message.
 const CHUNK: usize = 1 << 20;
@@ -105,7 +105,8 @@ impl Client {
         self.unpack(namespace, built).context("unpack")?;
         let image = Image { name: name.to_owned(), target: Some(descriptor(&built.manifest)), ..Image::default() };
         let mut client = ImagesClient::new(self.channel.clone());
-        let update = leased(namespace, UpdateImageRequest { image: Some(image.clone()), ..UpdateImageRequest::default() });
+        let update =
+            leased(namespace, UpdateImageRequest { image: Some(image.clone()), ..UpdateImageRequest::default() });
         let create = leased(namespace, CreateImageRequest { image: Some(image), ..CreateImageRequest::default() });
         let create = self.ask({
             let mut client = client.clone();
@@ -155,7 +156,8 @@ impl Client {
         let apply = leased(namespace, apply);
         self.ask(async move { client.apply(apply).await })?;
         let name = built.layer.digest.clone();
-        let commit = CommitSnapshotRequest { snapshotter: SNAPSHOTTER.into(), name, key: key.clone(), ..Default::default() };
+        let commit =
+            CommitSnapshotRequest { snapshotter: SNAPSHOTTER.into(), name, key: key.clone(), ..Default::default() };
         let (mut client, commit) = (self.snapshots(), leased(namespace, commit));
         match self.ask(async move { client.commit(commit).await }) {
             // The same layer under another name.

@@ -88,12 +88,11 @@ impl Network {
             entries.filter_map(text).collect()
         };
         let addresses = texts("ips", "address");
-        let addresses: Result<Vec<IpAddr>> = addresses
-            .iter()
-            .map(|(address, _)| Ok(address.split('/').next().unwrap_or_default().parse()?))
-            .collect();
+        let addresses: Result<Vec<IpAddr>> =
+            addresses.iter().map(|(address, _)| Ok(address.split('/').next().unwrap_or_default().parse()?)).collect();
         let interfaces = texts("interfaces", "name").into_iter();
-        let host_interface = interfaces.filter(|(name, inside)| !inside && name.starts_with("veth")).map(|(name, _)| name).next();
+        let host_interface =
+            interfaces.filter(|(name, inside)| !inside && name.starts_with("veth")).map(|(name, _)| name).next();
         Ok(Attachment { addresses: addresses?, host_interface })
     }
 

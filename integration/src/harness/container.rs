@@ -15,13 +15,13 @@ use containerd_client::tonic::Code;
 use containerd_client::types::{Mount, v1::Status};
 use prost_types::Any;
 
+use super::cgroup;
 use super::client::{SNAPSHOTTER, missing, plain};
 use super::cni::{self, Attachment};
 use super::io::Streams;
 use super::netns::Netns;
 use super::node::Shared;
 use super::spec::{Attach, Spec};
-use super::cgroup;
 
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
@@ -188,7 +188,7 @@ impl Container {
 
     /// Waits for its end, at most 60 s, and for all that it wrote; its exit status.
     pub fn wait(&self) -> Result<u32> {
-        self.wait_within(Duration::from_secs(60))
+        self.wait_within(Duration::from_mins(1))
     }
 
     /// The same with another limit.
@@ -217,21 +217,21 @@ impl Container {
 
     /// Runs a command in it, to its end.
     pub fn exec(&self, args: impl IntoIterator<Item = impl Into<String>>) -> Result<Output> {
-        self.execute(args.into_iter().map(Into::into).collect(), false)
+        self.execute(&args.into_iter().map(Into::into).collect::<Vec<_>>(), false)
     }
 
     /// The same on a terminal.
     pub fn exec_tty(&self, args: impl IntoIterator<Item = impl Into<String>>) -> Result<Output> {
-        self.execute(args.into_iter().map(Into::into).collect(), true)
+        self.execute(&args.into_iter().map(Into::into).collect::<Vec<_>>(), true)
     }
 
-    fn execute(&self, args: Vec<String>, terminal: bool) -> Result<Output> {
+    fn execute(&self, args: &[String], terminal: bool) -> Result<Output> {
         ensure!(!args.is_empty(), "no command to execute in {}", self.id);
         let what = || format!("execute {args:?} in {}", self.id);
         let exec_id = self.node.next_name("e");
         let streams = Streams::new(self.node.io_directory(), terminal, false)?;
         let [stdin, stdout, stderr] = streams.paths();
-        let process = self.spec.process(&args, terminal)?.to_string().into_bytes();
+        let process = self.spec.process(args, terminal)?.to_string().into_bytes();
         let exec = ExecProcessRequest {
             container_id: self.id.clone(),
             exec_id: exec_id.clone(),
@@ -257,7 +257,7 @@ impl Container {
     fn finish_exec(&self, exec_id: &str, streams: &Streams) -> Result<Output> {
         let (mut tasks, start) = (self.node.client.tasks(), self.request(self.start_request(exec_id)));
         self.node.client.ask(async move { tasks.start(start).await })?;
-        let status = self.wait_for(exec_id, Duration::from_secs(60))?;
+        let status = self.wait_for(exec_id, Duration::from_mins(1))?;
         streams.finish()?;
         let stderr = streams.stderr.as_ref().map(super::io::Stream::text).unwrap_or_default();
         Ok(Output { status, stdout: streams.stdout.text(), stderr })
@@ -282,18 +282,18 @@ impl Container {
         }
         let node = self.node.clone();
         let mut failures = Vec::new();
-        let mut note = |what: &str, result: Result<()>| {
+        let mut remember = |what: &str, result: Result<()>| {
             if let Err(error) = result {
                 failures.push(format!("{what}: {error:#}"));
             }
         };
         if self.streams.is_some() {
-            note("task", self.end_task());
+            remember("task", self.end_task());
         }
-        note("record", node.client.delete_container(&node.namespace, &self.id));
-        note("snapshot", node.client.remove_snapshot(&node.namespace, &self.id));
+        remember("record", node.client.delete_container(&node.namespace, &self.id));
+        remember("snapshot", node.client.remove_snapshot(&node.namespace, &self.id));
         if let (Attach::Network(network), Some(netns)) = (&self.spec.attach, &self.netns) {
-            note("network", network.detach(&self.id, netns.path()));
+            remember("network", network.detach(&self.id, netns.path()));
         }
         self.streams = None;
         self.netns = None;

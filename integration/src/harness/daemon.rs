@@ -16,7 +16,7 @@ use super::{cgroup, netns::Netns};
 const FIXED_STATE: &str = "/run/containerd";
 
 /// A guard against hanging.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A running containerd.
 #[derive(Debug)]
@@ -46,7 +46,8 @@ impl Daemon {
         })?;
         let mounts = format!("/proc/{}/ns/mnt", child.id());
         let mounts = File::open(&mounts).context(mounts)?;
-        let daemon = Self { child, directory: directory.to_path_buf(), cgroup: cgroup.to_owned(), mounts, made, stopped: false };
+        let daemon =
+            Self { child, directory: directory.to_path_buf(), cgroup: cgroup.to_owned(), mounts, made, stopped: false };
         cgroup::confine(cgroup, daemon.child.id())?;
         daemon.wait_until_ready()
     }
@@ -132,6 +133,7 @@ fn private_mounts(state: &Path) -> Result<()> {
     mount(Some(state), FIXED_STATE, None::<&str>, MsFlags::MS_BIND, None::<&str>).context(FIXED_STATE)
 }
 
+#[expect(clippy::uninlined_format_args, reason = "one argument is an expression")]
 /// Configuration version 2, which containerd 1.4 to 2 read.
 fn configuration(directory: &Path) -> String {
     let at = directory.display();

@@ -64,8 +64,11 @@ impl Image {
     /// A static busybox with all of its applets, accounts, and the usual directories. `name` is a whole reference, such
     /// as `localhost/busybox:1`.
     pub fn busybox(name: &str) -> Self {
-        let mut image = Self { name: name.to_owned(), entries: BTreeMap::new(), command: vec!["sh".into()], applets: true };
-        for path in ["/bin", "/dev", "/etc", "/home", "/proc", "/run", "/sbin", "/sys", "/usr/bin", "/usr/sbin", "/var/log"] {
+        let mut image =
+            Self { name: name.to_owned(), entries: BTreeMap::new(), command: vec!["sh".into()], applets: true };
+        for path in
+            ["/bin", "/dev", "/etc", "/home", "/proc", "/run", "/sbin", "/sys", "/usr/bin", "/usr/sbin", "/var/log"]
+        {
             image = image.directory(path, 0o755);
         }
         image
@@ -129,7 +132,8 @@ impl Image {
                 "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
             }),
         );
-        let descriptor = |blob: &Blob| json!({"mediaType": blob.media_type, "digest": blob.digest, "size": blob.bytes.len()});
+        let descriptor =
+            |blob: &Blob| json!({"mediaType": blob.media_type, "digest": blob.digest, "size": blob.bytes.len()});
         let manifest = Blob::json(
             "manifest.v1+json",
             &json!({
@@ -240,7 +244,9 @@ mod tests {
 
     #[test]
     fn the_same_image_has_the_same_digest() {
-        let digest = |text: &str| Image::busybox("localhost/x:1").content("/f", text, 0o644).build().expect("image").manifest.digest;
+        let digest = |text: &str| {
+            Image::busybox("localhost/x:1").content("/f", text, 0o644).build().expect("image").manifest.digest
+        };
         assert_eq!(digest("a"), digest("a"));
         assert_ne!(digest("a"), digest("b"));
     }

@@ -130,7 +130,10 @@ impl Node {
 
     fn import_into(&self, namespace: &str, image: &Image) -> Result<()> {
         let built = image.build().with_context(|| format!("build {}", image.name()))?;
-        self.shared.client.import(namespace, image.name(), &built).with_context(|| format!("import {}", image.name()))?;
+        self.shared
+            .client
+            .import(namespace, image.name(), &built)
+            .with_context(|| format!("import {}", image.name()))?;
         let mut layers = self.shared.layers.lock().unwrap_or_else(PoisonError::into_inner);
         layers.insert(image.name().to_owned(), built.layer.digest);
         Ok(())

@@ -31,23 +31,65 @@ const USUAL_CAPABILITIES: [&str; 14] = [
 
 /// By their numbers: include/uapi/linux/capability.h of Linux 6.18.
 const CAPABILITIES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];
 
 /// Hidden and read-only as in Docker.
 const MASKED: [&str; 8] = [
-    "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
-    "/proc/timer_list", "/sys/firmware",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/firmware",
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// A container to be made.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, as in the OCI spec")]
 pub struct Spec {
     pub(super) image: String,
     pub(super) id: Option<String>,
@@ -111,21 +153,9 @@ impl Spec {
         self
     }
 
-    /// An environment variable.
-    pub fn env(mut self, key: &str, value: &str) -> Self {
-        self.env.push(format!("{key}={value}"));
-        self
-    }
-
     /// User and group; root by default.
     pub fn user(mut self, uid: u32, gid: u32) -> Self {
         self.user = (uid, gid);
-        self
-    }
-
-    /// Working directory; the root by default.
-    pub fn cwd(mut self, path: &str) -> Self {
-        path.clone_into(&mut self.cwd);
         self
     }
 
@@ -141,16 +171,6 @@ impl Spec {
         self
     }
 
-    /// A path of the machine, writable.
-    pub fn bind(self, source: &Path, target: &str) -> Self {
-        self.mount("bind", &source.display().to_string(), target, &["rbind", "rw"])
-    }
-
-    /// A path of the machine, not writable.
-    pub fn bind_read_only(self, source: &Path, target: &str) -> Self {
-        self.mount("bind", &source.display().to_string(), target, &["rbind", "ro"])
-    }
-
     /// An empty file system in memory.
     pub fn tmpfs(self, target: &str) -> Self {
         self.mount("tmpfs", "tmpfs", target, &["nosuid", "nodev", "mode=755"])
@@ -159,12 +179,6 @@ impl Spec {
     /// Any mount; one at the same place replaces the usual one.
     pub fn mount(mut self, kind: &str, source: &str, target: &str, options: &[&str]) -> Self {
         self.mounts.push(json!({"type": kind, "source": source, "destination": target, "options": options}));
-        self
-    }
-
-    /// `linux.cgroupsPath`; `/<namespace>/<id>` by default.
-    pub fn cgroup(mut self, path: &str) -> Self {
-        self.cgroup = Some(path.to_owned());
         self
     }
 
@@ -177,12 +191,6 @@ impl Spec {
     /// The node's network namespace.
     pub fn host_network(mut self) -> Self {
         self.attach = Attach::Node;
-        self
-    }
-
-    /// The machine's pid namespace.
-    pub fn host_pid(mut self) -> Self {
-        self.host_pid = true;
         self
     }
 
@@ -201,8 +209,10 @@ impl Spec {
     /// `process` of the OCI spec, for these arguments.
     pub(super) fn process(&self, args: &[String], terminal: bool) -> Result<Value> {
         let own = own_capabilities()?;
-        let wanted: Vec<&String> =
-            own.iter().filter(|name| self.privileged || self.capabilities.iter().any(|wanted| wanted == *name)).collect();
+        let wanted: Vec<&String> = own
+            .iter()
+            .filter(|name| self.privileged || self.capabilities.iter().any(|wanted| wanted == *name))
+            .collect();
         Ok(json!({
             "args": args,
             "env": self.env,
@@ -248,7 +258,12 @@ impl Spec {
         let usual = [
             ("proc", "proc", "/proc", vec!["nosuid", "noexec", "nodev"]),
             ("tmpfs", "tmpfs", "/dev", vec!["nosuid", "strictatime", "mode=755", "size=65536k"]),
-            ("devpts", "devpts", "/dev/pts", vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            (
+                "devpts",
+                "devpts",
+                "/dev/pts",
+                vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            ),
             ("tmpfs", "shm", "/dev/shm", vec!["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
             ("mqueue", "mqueue", "/dev/mqueue", vec!["nosuid", "noexec", "nodev"]),
             ("sysfs", "sysfs", "/sys", vec!["nosuid", "noexec", "nodev", sys]),
@@ -265,7 +280,8 @@ impl Spec {
 /// The capabilities of this process: more it cannot give away.
 fn own_capabilities() -> Result<Vec<String>> {
     let status = fs::read_to_string("/proc/self/status")?;
-    let bits = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).context("no CapBnd in /proc/self/status")?;
+    let bits =
+        status.lines().find_map(|line| line.strip_prefix("CapBnd:")).context("no CapBnd in /proc/self/status")?;
     let bits = u64::from_str_radix(bits.trim(), 16)?;
     let own = CAPABILITIES.iter().enumerate().filter(|(number, _)| bits & (1 << number) != 0);
     Ok(own.map(|(_, name)| format!("CAP_{name}")).collect())

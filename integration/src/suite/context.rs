@@ -121,7 +121,13 @@ impl Context {
     }
 
     /// A container with what `needs` says, governed by the ruleset for the rule and mitigation.
-    pub fn spec<'a>(&self, needs: Needs, rule: &str, mitigation: Mitigation, command: impl IntoIterator<Item = &'a str>) -> Spec {
+    pub fn spec<'a>(
+        &self,
+        needs: Needs,
+        rule: &str,
+        mitigation: Mitigation,
+        command: impl IntoIterator<Item = &'a str>,
+    ) -> Spec {
         let spec = Spec::new(image::NAME, command)
             .label(rulesets::RULE, rule)
             .label(rulesets::MITIGATION, &mitigation.to_string())

@@ -79,14 +79,19 @@ fn survive(context: &mut Context) -> Result<()> {
     context.enforcer()?;
     silent_since(context, &isolated, first.kernel_time_ns).context("isolated before the crash, after the restart")?;
     for container in [&isolated, &isolated_later] {
-        ensure!(context.enforcer()?.container(container.id())?.isolated.is_some(), "the new enforcer does not know that it is isolated");
+        ensure!(
+            context.enforcer()?.container(container.id())?.isolated.is_some(),
+            "the new enforcer does not know that it is isolated"
+        );
     }
     for (container, what) in [(&isolated_later, "isolated"), (&logged_later, "logged")] {
         let matches = of(container, "RF-501");
-        let event = context.journal.wait_for(&format!("what happened without an enforcer: {what}"), |event| matches(event))?;
+        let event =
+            context.journal.wait_for(&format!("what happened without an enforcer: {what}"), |event| matches(event))?;
         ensure!((before..=now()).contains(&event.kernel_time_ns), "its time is wrong");
     }
-    let event = context.journal.wait_for("what happened without an enforcer: terminated", of(&terminated_later, "RF-501"))?;
+    let event =
+        context.journal.wait_for("what happened without an enforcer: terminated", of(&terminated_later, "RF-501"))?;
     ensure!(event.mitigation == Mitigation::Terminate, "asked for {}", event.mitigation);
     ensure!(terminated_later.wait()? == 137, "the rest of the container was not killed after the restart");
 
@@ -94,14 +99,17 @@ fn survive(context: &mut Context) -> Result<()> {
     context.sink.wait_for_more(address4(&isolated)?, 5).context("after the release")?;
     isolated.exec(["cat", "/etc/shadow"])?;
     let matches = of(&isolated, "RF-501");
-    context.journal.wait_for("a violation after the restart", |event| matches(event) && event.kernel_time_ns > first.kernel_time_ns)?;
+    context.journal.wait_for("a violation after the restart", |event| {
+        matches(event) && event.kernel_time_ns > first.kernel_time_ns
+    })?;
     Ok(())
 }
 
 /// While the enforcer is stopped and started, a container violates without pause: it must be seen each time.
 fn no_gap(context: &mut Context) -> Result<()> {
     context.enforcer()?;
-    let script = "i=0; while [ $i -lt 400 ]; do cat /etc/shadow >/dev/null; i=$((i+1)); sleep 0.005; done; echo done $i";
+    let script =
+        "i=0; while [ $i -lt 400 ]; do cat /etc/shadow >/dev/null; i=$((i+1)); sleep 0.005; done; echo done $i";
     let spec = context.spec(Needs::Nothing, "RF-501", Mitigation::Log, ["sh", "-c", script]);
     let container = context.run(&spec)?;
     context.enforcer()?.container(container.id())?;

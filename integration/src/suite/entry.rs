@@ -41,7 +41,9 @@ fn never_counts(context: &mut Context) -> Result<()> {
         // The settling event: after it, everything before has been printed.
         drop(container.exec(["cat", "/etc/shadow"]));
         let own = |event: &Violation| event.container_id.as_str() == container.id();
-        let last = context.journal.wait_for("the event that comes after all others", |event| own(event) && event.rule_id.to_string() == "RF-501")?;
+        let last = context.journal.wait_for("the event that comes after all others", |event| {
+            own(event) && event.rule_id.to_string() == "RF-501"
+        })?;
         let before = context.journal.all(|event| own(event) && event.kernel_time_ns < last.kernel_time_ns);
         let rules: Vec<_> = before.iter().map(|event| event.rule_id.to_string()).collect();
         ensure!(rules.is_empty(), "starting it counted as {rules:?}");

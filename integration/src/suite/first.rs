@@ -12,8 +12,8 @@ use ringfence_policy::Mitigation;
 use super::Part;
 use super::context::Context;
 use super::report::Report;
-use crate::image;
 use crate::harness::Spec;
+use crate::image;
 use crate::rulesets;
 
 pub const PART: Part = Part { names, run };
@@ -86,4 +86,3 @@ fn start_all(context: &Context, worker: usize) -> Result<Vec<(String, String)>> 
     }
     Ok(started)
 }
-

@@ -74,6 +74,7 @@ const POINT_TO_POINT: [Way; 2] = [
 
 /// Datapaths, the option that leaves only this one, and what it must stop by itself. A packet socket's frames pass no
 /// socket hook of IP, and a container on the node's own network has no veth.
+#[expect(clippy::type_complexity, reason = "a table, read in place")]
 const ALONE: [(&str, &[&str], &[&[Way]]); 4] = [
     ("cgroup", &["--datapath", "cgroup"], &[&ORDINARY, &HOST]),
     ("tcx", &["--datapath", "tcx"], &[&ORDINARY, &PACKET, &POINT_TO_POINT]),
@@ -133,7 +134,8 @@ struct Told {
 }
 
 fn told(output: &str) -> Result<Told> {
-    let line = output.lines().find(|line| line.starts_with("sent ")).with_context(|| format!("the flood said: {output}"))?;
+    let line =
+        output.lines().find(|line| line.starts_with("sent ")).with_context(|| format!("the flood said: {output}"))?;
     let mut numbers = line.split_whitespace().skip(1).step_by(2).map(str::parse);
     let mut next = || numbers.next().context("a number is missing")?.context("not a number");
     Ok(Told { sent: next()?, failed: next()?, last: next()? })
@@ -154,7 +156,20 @@ fn flood(context: &mut Context, way: &Way) -> Result<()> {
          --lasting 600 --violate-after 1500 --who {}",
         way.proto, way.who
     );
-    let plain = ["actor", "flood", "--proto", way.proto, "--to", &to, "--lasting", "600", "--violate-after", "1500", "--who", way.who];
+    let plain = [
+        "actor",
+        "flood",
+        "--proto",
+        way.proto,
+        "--to",
+        &to,
+        "--lasting",
+        "600",
+        "--violate-after",
+        "1500",
+        "--who",
+        way.who,
+    ];
     let command: Vec<&str> = if way.proto == "packet" { vec!["sh", "-c", &script] } else { plain.to_vec() };
     let spec = context.spec(Needs::Nothing, RULE, Mitigation::Isolate, command);
     let spec = match way.network {
@@ -205,7 +220,11 @@ fn violate(context: &Context, container: &Container) -> Result<u64> {
 
 fn beacon(context: &mut Context, port: u16) -> Result<Container> {
     let to = format!("{}:{port}", context.places.gateway4);
-    started(context, Mitigation::Isolate, &["actor", "flood", "--proto", "udp", "--to", &to, "--lasting", "600000", "--pause", "300"])
+    started(
+        context,
+        Mitigation::Isolate,
+        &["actor", "flood", "--proto", "udp", "--to", &to, "--lasting", "600000", "--pause", "300"],
+    )
 }
 
 fn dns(context: &mut Context) -> Result<()> {
@@ -225,7 +244,8 @@ fn nothing_later(context: &Context, address: IpAddr, at: u64) -> Result<()> {
 
 /// What another container sends does not get in.
 fn inbound(context: &mut Context) -> Result<()> {
-    let victim = started(context, Mitigation::Isolate, &["actor", "receive", "--on", "0.0.0.0:4000", "--lasting", "2500"])?;
+    let victim =
+        started(context, Mitigation::Isolate, &["actor", "receive", "--on", "0.0.0.0:4000", "--lasting", "2500"])?;
     victim.wait_for_output("listening")?;
     let to = format!("{}:4000", address4(&victim)?);
     let lasting = ["actor", "flood", "--proto", "udp", "--to", &to, "--lasting", "2000", "--pause", "200"];
@@ -249,9 +269,14 @@ fn loopback(context: &mut Context) -> Result<()> {
     let container = started(context, Mitigation::Isolate, &["actor", "sleep", "600000"])?;
     violate(context, &container)?;
     for (on, to) in [("0.0.0.0:4001", "127.0.0.1:4001"), ("[::]:4002", "[::1]:4002")] {
-        let script = format!("actor receive --on {on} --lasting 600 & sleep 0.1; actor flood --proto udp --to {to} --lasting 200 --pause 1000; wait");
+        let script = format!(
+            "actor receive --on {on} --lasting 600 & sleep 0.1; actor flood --proto udp --to {to} --lasting 200 --pause 1000; wait"
+        );
         let output = container.exec(["sh", "-c", &script])?;
-        let count = output.stdout.lines().find_map(|line| line.strip_prefix("received ")?.split(' ').next()?.parse::<u64>().ok());
+        let count = output
+            .stdout
+            .lines()
+            .find_map(|line| line.strip_prefix("received ")?.split(' ').next()?.parse::<u64>().ok());
         ensure!(count.is_some_and(|count| count > 0), "{to}: {} {}", output.stdout, output.stderr);
     }
     Ok(())
@@ -278,10 +303,16 @@ fn by_hand(context: &mut Context) -> Result<()> {
     context.sink.wait_for_more(address, 5)?;
     context.enforcer()?.isolate(container.id())?;
     nothing_later(context, address, now())?;
-    ensure!(context.enforcer()?.container(container.id())?.isolated.is_some(), "the status does not say that it is isolated");
+    ensure!(
+        context.enforcer()?.container(container.id())?.isolated.is_some(),
+        "the status does not say that it is isolated"
+    );
     context.enforcer()?.release(container.id())?;
     context.sink.wait_for_more(address, 5).context("after the release")?;
-    ensure!(context.enforcer()?.container(container.id())?.isolated.is_none(), "the status still says that it is isolated");
+    ensure!(
+        context.enforcer()?.container(container.id())?.isolated.is_none(),
+        "the status still says that it is isolated"
+    );
     Ok(())
 }
 
@@ -297,7 +328,8 @@ fn release(context: &mut Context) -> Result<()> {
     let again = now();
     container.exec(["cat", "/etc/shadow"])?;
     let matches = of(&container, RULE);
-    let event = context.journal.wait_for("the second violation", |event| matches(event) && event.kernel_time_ns >= again)?;
+    let event =
+        context.journal.wait_for("the second violation", |event| matches(event) && event.kernel_time_ns >= again)?;
     nothing_later(context, address, event.kernel_time_ns)
 }
 

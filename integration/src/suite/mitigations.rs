@@ -10,9 +10,9 @@ use ringfence_actor::now;
 use ringfence_control::{Done, Violation};
 use ringfence_policy::Mitigation;
 
+use super::Part;
 use super::context::{Context, address4, of};
 use super::report::Report;
-use super::Part;
 use crate::cases::{self, Act, Case, Needs};
 use crate::harness::Container;
 
@@ -105,7 +105,12 @@ fn logged(context: &mut Context, report: &mut Report) {
     }
 }
 
-fn in_log_container(context: &mut Context, containers: &mut HashMap<Needs, Container>, case: &Case, act: &Act) -> Result<(u64, u64, Needs)> {
+fn in_log_container(
+    context: &mut Context,
+    containers: &mut HashMap<Needs, Container>,
+    case: &Case,
+    act: &Act,
+) -> Result<(u64, u64, Needs)> {
     if let Entry::Vacant(vacant) = containers.entry(case.needs) {
         context.enforcer()?;
         let spec = context.spec(case.needs, "all", Mitigation::Log, ["actor", "sleep", "3600000"]);
@@ -125,7 +130,9 @@ fn settle(context: &Context, container: &Container) -> Result<()> {
     let from = now();
     container.exec(["cat", "/etc/shadow"])?;
     let matches = of(container, "RF-501");
-    context.journal.wait_for("the event that comes after all others", |event| matches(event) && event.kernel_time_ns >= from)?;
+    context
+        .journal
+        .wait_for("the event that comes after all others", |event| matches(event) && event.kernel_time_ns >= from)?;
     Ok(())
 }
 
@@ -159,9 +166,17 @@ fn sending(context: &mut Context, case: &Case, mitigation: Mitigation) -> Result
 fn isolated(context: &mut Context, case: &Case, act: &Act) -> Result<()> {
     let container = sending(context, case, Mitigation::Isolate)?;
     let output = context.act(&container, act)?;
-    let event = context.journal.wait_for(&format!("{} of the container ({}, {})", case.rule, output.status, output.stderr), of(&container, case.rule))?;
+    let event = context.journal.wait_for(
+        &format!("{} of the container ({}, {})", case.rule, output.status, output.stderr),
+        of(&container, case.rule),
+    )?;
     ensure!(event.mitigation == Mitigation::Isolate, "asked for {}", event.mitigation);
-    ensure!(event.mitigation_done.contains(&Done::Isolated), "did {:?}, failed {:?}", event.mitigation_done, event.mitigation_failed);
+    ensure!(
+        event.mitigation_done.contains(&Done::Isolated),
+        "did {:?}, failed {:?}",
+        event.mitigation_done,
+        event.mitigation_failed
+    );
     thread::sleep(QUIET);
     let last = context.sink.from(address4(&container)?).last;
     ensure!(last <= event.kernel_time_ns, "a packet of {} ns after the violation arrived", last - event.kernel_time_ns);
@@ -173,10 +188,16 @@ fn terminated(context: &mut Context, case: &Case, act: &Act) -> Result<()> {
     let container = sending(context, case, Mitigation::Terminate)?;
     // The runtime may find the container gone while it waits for the act.
     let output = context.act(&container, act);
-    let event = context.journal.wait_for(&format!("{} of the container ({output:?})", case.rule), of(&container, case.rule))?;
+    let event =
+        context.journal.wait_for(&format!("{} of the container ({output:?})", case.rule), of(&container, case.rule))?;
     ensure!(event.mitigation == Mitigation::Terminate, "asked for {}", event.mitigation);
     for done in [Done::Isolated, Done::Killed, Done::Terminated] {
-        ensure!(event.mitigation_done.contains(&done), "did {:?}, failed {:?}", event.mitigation_done, event.mitigation_failed);
+        ensure!(
+            event.mitigation_done.contains(&done),
+            "did {:?}, failed {:?}",
+            event.mitigation_done,
+            event.mitigation_failed
+        );
     }
     let status = container.wait()?;
     ensure!(status == 137, "the container ended with {status}, not by SIGKILL");

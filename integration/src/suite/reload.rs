@@ -19,7 +19,8 @@ pub const PART: Part = Part { names, run };
 
 type Test = fn(&mut Context) -> Result<()>;
 
-const TESTS: [(&str, Test); 2] = [("reload/change-takes-effect", change), ("reload/broken-file-keeps-the-last-good-one", broken)];
+const TESTS: [(&str, Test); 2] =
+    [("reload/change-takes-effect", change), ("reload/broken-file-keeps-the-last-good-one", broken)];
 
 fn names() -> Vec<String> {
     TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()

@@ -52,7 +52,11 @@ fn refused(command: &mut Command, names: &[&str]) -> Result<()> {
     let errors = said.lines().filter(|line| !line.trim().is_empty()).count();
     ensure!(errors <= 5, "{errors} lines of error: {said}");
     ensure!(!said.contains("panicked") && !said.contains("RUST_BACKTRACE"), "it panicked: {said}");
-    ensure!(output.stdout.is_empty(), "an error belongs on the error output: {}", String::from_utf8_lossy(&output.stdout));
+    ensure!(
+        output.stdout.is_empty(),
+        "an error belongs on the error output: {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     Ok(())
 }
 

@@ -33,7 +33,7 @@ impl Contents<'_> {
     pub fn pack(&self, kernel: &Unpacked, command: Option<&str>, image: &Path) -> Result<()> {
         let root = tempfile::Builder::new().prefix("ringfence-initramfs-").tempdir()?;
         let root = root.path();
-        for folder in ["bin", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp"] {
+        for folder in ["bin", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr", "var"] {
             fs::create_dir(root.join(folder))?;
         }
         for program in self.programs.iter().map(PathBuf::as_path).chain([Path::new(BUSYBOX)]) {

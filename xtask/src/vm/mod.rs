@@ -45,9 +45,20 @@ impl Cgroups {
     }
 }
 
-/// Modules that containers need, with what they depend on; what a kernel has built in is no module there.
-const MODULES: [&str; 9] =
-    ["overlay", "veth", "bridge", "br_netfilter", "sch_ingress", "cls_bpf", "act_mirred", "tun", "loop"];
+/// Modules to load, with what they depend on; what a kernel has built in is no module there.
+const MODULES: [&str; 11] = [
+    "virtio_pci", // for 9p
+    "9p",         // the host's /usr
+    "9pnet_virtio",
+    "overlay", // containers, from here on
+    "veth",
+    "bridge",
+    "br_netfilter",
+    "sch_ingress", // the datapaths
+    "cls_bpf",
+    "tun",
+    "loop",
+];
 
 /// Arguments of `cargo xtask vm`. Without `--run` or `--shell` the VM tests run.
 #[derive(clap::Args)]

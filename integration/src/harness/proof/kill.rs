@@ -29,10 +29,17 @@ pub fn stop() -> Result<()> {
     let key = ContainerKey::new(node.namespace(), "deaf");
     follower.wait(follower.runtime().stop(&key))?;
     let exited = follower.next()?;
-    ensure!(exited == ContainerEvent::Exited { key: key.clone(), pid: container.pid(), status: Some(137) }, "{exited:?}");
+    ensure!(
+        exited == ContainerEvent::Exited { key: key.clone(), pid: container.pid(), status: Some(137) },
+        "{exited:?}"
+    );
     let alive: Vec<u32> = before.into_iter().filter(|&pid| is_alive(pid)).collect();
     ensure!(alive.is_empty() && !container.is_running()?, "alive: {alive:?}");
-    ensure!(container.cgroup_directories()?.is_empty(), "the task was not deleted: {:?}", container.cgroup_directories()?);
+    ensure!(
+        container.cgroup_directories()?.is_empty(),
+        "the task was not deleted: {:?}",
+        container.cgroup_directories()?
+    );
     // Whoever is gone is no error, nor who never was.
     follower.wait(follower.runtime().stop(&key))?;
     follower.wait(follower.runtime().stop(&ContainerKey::new(node.namespace(), "never")))?;
@@ -74,9 +81,10 @@ pub fn kill_all() -> Result<()> {
             ensure!(cgroup_id(&directory.join("nested"))? != cgroup_id(&directory)?, "ids differ");
         }
     }
-    let killed = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        Hierarchies::detect()?.kill_all(container.cgroup()).await
-    })?;
+    let killed = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async { Hierarchies::detect()?.kill_all(container.cgroup()).await })?;
     ensure!(killed == before.len(), "killed {killed} of {before:?}");
     let alive: Vec<u32> = before.into_iter().filter(|&pid| is_alive(pid)).collect();
     ensure!(alive.is_empty(), "alive: {alive:?}");

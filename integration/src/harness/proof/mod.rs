@@ -10,8 +10,11 @@ use anyhow::Result;
 
 use super::{Container, Image, Node, Spec};
 
-/// Name and body of each. They stand alone: each makes the node that it needs.
-pub const TESTS: &[(&str, fn() -> Result<()>)] = &[
+/// A name and what is to hold.
+type Test = (&'static str, fn() -> Result<()>);
+
+/// They stand alone: each makes the node that it needs.
+pub const TESTS: &[Test] = &[
     ("harness/streams-and-status", node::streams_and_status),
     ("harness/terminal-and-input", node::terminal_and_input),
     ("harness/root-is-overlay", node::root_is_overlay),

@@ -79,7 +79,10 @@ pub fn privileges() -> Result<()> {
     let image_with_mnt = |spec: Spec| spec.tmpfs("/mnt");
     let ordinary = node.run(&image_with_mnt(sleeper()))?.exec(["sh", "-c", script])?;
     let privileged = node.run(&image_with_mnt(sleeper()).privileged())?.exec(["sh", "-c", script])?;
-    ensure!(!ordinary.stdout.contains("mounted") && privileged.stdout.contains("mounted"), "{ordinary:?} {privileged:?}");
+    ensure!(
+        !ordinary.stdout.contains("mounted") && privileged.stdout.contains("mounted"),
+        "{ordinary:?} {privileged:?}"
+    );
     let one = node.run(&image_with_mnt(sleeper()).capability("CAP_SYS_ADMIN"))?.exec(["sh", "-c", script])?;
     ensure!(one.stdout.contains("mounted"), "{one:?}");
     let user = node.run(&sleeper().user(65534, 65534))?.exec(["id", "-u"])?;
@@ -125,7 +128,8 @@ fn reach(node: &crate::harness::Node, network: &Network) -> Result<()> {
         ensure!(output.status == 0, "{output:?}");
     }
     let interface = container.host_interface().context("no host interface")?.to_owned();
-    let links = || -> Result<String> { Ok(String::from_utf8(node.command("ip").args(["-o", "link"]).output()?.stdout)?) };
+    let links =
+        || -> Result<String> { Ok(String::from_utf8(node.command("ip").args(["-o", "link"]).output()?.stdout)?) };
     ensure!(links()?.contains(&format!(" {interface}@")), "{interface} is not on the node");
     container.remove()?;
     ensure!(!links()?.contains(&format!(" {interface}@")), "{interface} is still on the node");
@@ -140,7 +144,11 @@ pub fn host_network() -> Result<()> {
     ensure!(own != machine, "the node is in the machine's network namespace");
     let container = node.run(&sleeper().host_network())?;
     ensure!(fs::read_link(format!("/proc/{}/ns/net", container.pid()))? == own, "another namespace");
-    ensure!(node.command("readlink").arg("/proc/self/ns/net").output()?.stdout.trim_ascii() == own.as_os_str().as_encoded_bytes(), "command");
+    ensure!(
+        node.command("readlink").arg("/proc/self/ns/net").output()?.stdout.trim_ascii()
+            == own.as_os_str().as_encoded_bytes(),
+        "command"
+    );
     let listener = node.within(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
     let port = listener.local_addr()?.port();
     let script = format!("echo hi | nc -w 5 127.0.0.1 {port}");
@@ -185,7 +193,10 @@ pub fn nothing_is_left() -> Result<()> {
     let forking = node.run(&fork.network(node.ptp()))?;
     let pids = [super::pids(&plain)?, super::pids(&forking)?].concat();
     let during = Machine::look(&name)?;
-    ensure!(during.mounts == before.mounts && during.interfaces == before.interfaces, "the machine sees it: {during:?}");
+    ensure!(
+        during.mounts == before.mounts && during.interfaces == before.interfaces,
+        "the machine sees it: {during:?}"
+    );
     ensure!(!during.named.is_empty() && pids.len() >= 3, "{during:?} {pids:?}");
     node.stop()?;
     ensure!(Machine::look(&name)? == before, "left: {:?}", Machine::look(&name)?);

@@ -36,13 +36,25 @@ impl Pod {
     fn run(node: &Node, follower: &Follower) -> Result<Self> {
         let channel = follower.wait(containerd_client::connect(node.socket()))?;
         let mut client = RuntimeServiceClient::new(channel);
-        let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect::<HashMap<_, _>>();
+        let labels = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect::<HashMap<_, _>>()
+        };
         // As the kubelet labels them.
-        let kubelets = [("io.kubernetes.pod.name", "web"), ("io.kubernetes.pod.namespace", "shop"), ("io.kubernetes.pod.uid", UID)];
+        let kubelets = [
+            ("io.kubernetes.pod.name", "web"),
+            ("io.kubernetes.pod.namespace", "shop"),
+            ("io.kubernetes.pod.uid", UID),
+        ];
         let options = NamespaceOption { network: NamespaceMode::Node.into(), ..NamespaceOption::default() };
-        let security = LinuxSandboxSecurityContext { namespace_options: Some(options), ..LinuxSandboxSecurityContext::default() };
+        let security =
+            LinuxSandboxSecurityContext { namespace_options: Some(options), ..LinuxSandboxSecurityContext::default() };
         let config = PodSandboxConfig {
-            metadata: Some(PodSandboxMetadata { name: "web".into(), uid: UID.into(), namespace: "shop".into(), attempt: 0 }),
+            metadata: Some(PodSandboxMetadata {
+                name: "web".into(),
+                uid: UID.into(),
+                namespace: "shop".into(),
+                attempt: 0,
+            }),
             labels: labels(&[&kubelets[..], &[("app", "web"), ("tier", "front")]].concat()),
             log_directory: node.directory().join("pod").display().to_string(),
             linux: Some(LinuxPodSandboxConfig {
@@ -74,7 +86,8 @@ impl Pod {
 
     fn remove(mut self, follower: &Follower) -> Result<()> {
         let pod_sandbox_id = self.sandbox;
-        follower.wait(self.client.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() }))?;
+        follower
+            .wait(self.client.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() }))?;
         follower.wait(self.client.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id }))?;
         Ok(())
     }
@@ -113,7 +126,8 @@ pub fn by_containerd() -> Result<()> {
     let mut second = Follower::containerd(&node, &["k8s.io"])?;
     pod.check(&second.until_known(&pod.sandbox)?, &second.until_known(&pod.container)?, &node)?;
     follower.wait(follower.runtime().stop(&container.key))?;
-    follower.until(|event| matches!(event, ContainerEvent::Exited { pid: ended, .. } if *ended == pid).then_some(()))?;
+    follower
+        .until(|event| matches!(event, ContainerEvent::Exited { pid: ended, .. } if *ended == pid).then_some(()))?;
     ensure!(!is_alive(pid), "{pid} is alive");
     pod.remove(&follower)
 }
@@ -136,7 +150,8 @@ pub fn by_cri() -> Result<()> {
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     ensure!(cgroups.contains(&container.cgroups_path), "{cgroups}");
     follower.wait(follower.runtime().stop(&container.key))?;
-    follower.until(|event| matches!(event, ContainerEvent::Exited { pid: ended, .. } if *ended == pid).then_some(()))?;
+    follower
+        .until(|event| matches!(event, ContainerEvent::Exited { pid: ended, .. } if *ended == pid).then_some(()))?;
     follower.wait(follower.runtime().stop(&sandbox.key))?;
     ensure!(!is_alive(pid), "{pid} is alive");
     pod.remove(&follower)?;

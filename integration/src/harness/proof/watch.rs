@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use containerd_client::services::v1::{Container as Record, UpdateContainerRequest, containers_client::ContainersClient};
+use containerd_client::services::v1::{
+    Container as Record, UpdateContainerRequest, containers_client::ContainersClient,
+};
 use ringfence_containers::{ContainerEvent, ContainerKey, Kind, cgroup_names};
 
 use super::super::client::plain;
@@ -59,7 +61,9 @@ pub fn what_runs_already() -> Result<()> {
     let key = ContainerKey::new(node.namespace(), "running");
     let started: Vec<_> = told.iter().filter(|event| matches!(event, ContainerEvent::Started { .. })).collect();
     ensure!(started == [&ContainerEvent::Started { key: key.clone(), pid: running.pid() }], "{started:?}");
-    let host = told.iter().any(|event| matches!(event, ContainerEvent::Known(known) if known.key == key && known.host_network));
+    let host = told
+        .iter()
+        .any(|event| matches!(event, ContainerEvent::Known(known) if known.key == key && known.host_network));
     ensure!(host, "{told:?}");
     ensure!(told.len() == 5, "{told:?}");
     Ok(())
@@ -89,7 +93,9 @@ pub fn known_before_it_runs() -> Result<()> {
             match follower.next()? {
                 ContainerEvent::Known(container) => {
                     // By the time we hear of it its first process must not have been made.
-                    if container.pid.is_some() || std::path::Path::new("/sys/fs/cgroup/pids").join(&container.cgroups_path[1..]).exists() {
+                    if container.pid.is_some()
+                        || std::path::Path::new("/sys/fs/cgroup/pids").join(&container.cgroups_path[1..]).exists()
+                    {
                         late.push(container.key.to_string());
                     }
                     known.insert(container.key);
@@ -116,11 +122,8 @@ pub fn labels_change() -> Result<()> {
     let container = node.run(&sleeper().id("web").label("app", "web"))?;
     let mut follower = Follower::containerd(&node, &[node.namespace()])?;
     follower.until_synced()?;
-    let record = Record {
-        id: "web".to_owned(),
-        labels: [("app".to_owned(), "shop".to_owned())].into(),
-        ..Record::default()
-    };
+    let record =
+        Record { id: "web".to_owned(), labels: [("app".to_owned(), "shop".to_owned())].into(), ..Record::default() };
     let mask = prost_types::FieldMask { paths: vec!["labels".to_owned()] };
     let update = UpdateContainerRequest { container: Some(record), update_mask: Some(mask) };
     let channel = follower.wait(containerd_client::connect(node.socket()))?;
