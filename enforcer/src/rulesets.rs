@@ -27,6 +27,9 @@ impl Rulesets {
     pub fn load(path: &Path) -> Result<Self, String> {
         let sources = sources::read(path).map_err(|error| error.to_string())?;
         let (all, tables) = compiled(&sources)?;
+        if all.is_empty() {
+            return Err(format!("{}: no ruleset in it (*.yaml, *.yml): nothing would be enforced", path.display()));
+        }
         Ok(Self {
             path: path.to_owned(),
             texts: texts(&sources),

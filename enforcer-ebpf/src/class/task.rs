@@ -4,11 +4,13 @@ use crate::{
     identity::{self, ENTERING, ESCAPED, ESCAPES},
     kernel::{self, offset, read},
 };
-use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{EbpfContext, helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext};
 
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
-    let (parent, child): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    // Read instead of taken from the context: a typed pointer, which older verifiers (6.1) refuse to hand to a function
+    // that is verified by itself, becomes a number.
+    let [parent, child]: [u64; 2] = read(ctx.as_ptr() as u64, 0);
     let parent_group: u32 = read(parent, offset!(task_tgid));
     let child_group: u32 = read(child, offset!(task_tgid));
     if parent_group == child_group {

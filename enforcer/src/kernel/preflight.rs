@@ -4,12 +4,9 @@ use super::Error;
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::statfs::statfs,
+    sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs},
 };
 use std::{fs, path::Path};
-
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
-const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 
 /// How cgroups are laid out, as far as identity needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +31,7 @@ impl Hierarchy {
 
     /// Of this node: pure v2 if `/sys/fs/cgroup` is cgroup2, else by the first of `pids` and `memory` that is mounted.
     pub fn detect(proc_cgroups: &str, root: &Path) -> Result<Self, Error> {
-        if statfs(root).is_ok_and(|fs| fs.filesystem_type().0 == CGROUP2_SUPER_MAGIC) {
+        if statfs(root).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC) {
             return Ok(Self::Unified);
         }
         // Lines stand in the order of the kernel's subsystem numbers (kernel/cgroup/cgroup-v1.c, proc_cgroupstats_show).
@@ -102,7 +99,7 @@ fn missing_capability(status: &str) -> Option<&'static str> {
 pub fn mount_bpffs(bpffs: &Path) -> Result<(), Error> {
     require_capabilities()?;
     let failed = |source| Error::Path { path: bpffs.to_owned(), source };
-    if statfs(bpffs).is_ok_and(|fs| fs.filesystem_type().0 == BPF_FS_MAGIC) {
+    if statfs(bpffs).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC) {
         return Ok(());
     }
     fs::create_dir_all(bpffs).map_err(failed)?;

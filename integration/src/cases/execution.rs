@@ -34,7 +34,7 @@ pub const CASES: &[Case] = &[
         ..Case::new("RF-105")
     },
     Case {
-        behaviours: &[act("nc", "nc {gateway4} {port} -e /bin/true")],
+        behaviours: &[act("nc", "timeout 3 nc {gateway4} {port} -e /bin/true")],
         evasions: &[
             act("by-path", "/usr/bin/nc {gateway4} {port} -e /bin/true"),
             act("from-shell", "sh -c 'nc {gateway4} {port} -e /bin/true; true'"),

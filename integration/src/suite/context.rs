@@ -140,12 +140,13 @@ impl Context {
         }
     }
 
-    /// Starts a container and waits until the enforcer knows it, if one runs.
+    /// Starts a container. What its addresses sent before, as another container's, is forgotten.
     pub fn run(&mut self, spec: &Spec) -> Result<Container> {
-        let container = self.node.run(spec)?;
+        let mut container = self.node.create(spec)?;
         for address in container.addresses() {
             self.sink.forget(*address);
         }
+        container.start()?;
         Ok(container)
     }
 
@@ -160,6 +161,12 @@ impl Context {
 pub fn of(container: &Container, rule: &str) -> impl Fn(&Violation) -> bool {
     let (id, rule) = (container.id().to_owned(), rule.to_owned());
     move |violation| violation.container_id.as_str() == id && violation.rule_id.to_string() == rule
+}
+
+/// When the violation was over for the network: what another process or thread sent while the kernel was still
+/// deciding was sent before the mitigation.
+pub fn cut_at(event: &Violation) -> u64 {
+    event.kernel_time_ns + event.latency_ns.unwrap_or(0)
 }
 
 /// The container's IPv4 address.

@@ -12,7 +12,7 @@ use ringfence_control::Done;
 use ringfence_policy::Mitigation;
 
 use super::Part;
-use super::context::{Context, address4, address6, of};
+use super::context::{Context, address4, address6, cut_at, of};
 use super::report::Report;
 use crate::cases::Needs;
 use crate::harness::Container;
@@ -194,9 +194,11 @@ fn flood(context: &mut Context, way: &Way) -> Result<()> {
     ensure!(event.mitigation_done.contains(&Done::Isolated), "did {:?}", event.mitigation_done);
     let arrived = context.sink.from(from);
     ensure!(arrived.count > 0, "nothing arrived at all: sent {} failed {}", told.sent, told.failed);
-    ensure!(told.last > event.kernel_time_ns, "nothing was sent after the violation");
-    if arrived.last > event.kernel_time_ns {
-        bail!("a packet of {} ns after the violation arrived", arrived.last - event.kernel_time_ns);
+    // Who violates cannot send meanwhile; another thread can, until the kernel has decided.
+    let cut = if way.who == "sender" { event.kernel_time_ns } else { cut_at(&event) };
+    ensure!(told.last > cut, "nothing was sent after the violation");
+    if arrived.last > cut {
+        bail!("a packet of {} ns after the violation arrived", arrived.last - cut);
     }
     Ok(())
 }
@@ -210,12 +212,12 @@ fn started(context: &mut Context, mitigation: Mitigation, command: &[&str]) -> R
     Ok(container)
 }
 
-/// The violation's kernel time.
+/// Violates; when the kernel had mitigated it.
 fn violate(context: &Context, container: &Container) -> Result<u64> {
     let output = container.exec(["cat", "/etc/shadow"])?;
     let event = context.journal.wait_for(&format!("the violation ({output:?})"), of(container, RULE))?;
     ensure!(event.mitigation_done.contains(&Done::Isolated), "did {:?}", event.mitigation_done);
-    Ok(event.kernel_time_ns)
+    Ok(cut_at(&event))
 }
 
 fn beacon(context: &mut Context, port: u16) -> Result<Container> {
@@ -284,7 +286,7 @@ fn loopback(context: &mut Context) -> Result<()> {
 
 /// A probe of the node gets its answer; a connection that the container opens does not get out.
 fn node_may_connect(context: &mut Context) -> Result<()> {
-    let container = started(context, Mitigation::Isolate, &["nc", "-lk", "-p", "4003", "-e", "/bin/cat"])?;
+    let container = started(context, Mitigation::Isolate, &["nc", "-ll", "-p", "4003", "-e", "/bin/cat"])?;
     let address = SocketAddr::new(address4(&container)?, 4003);
     violate(context, &container)?;
     let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(3));
@@ -330,7 +332,7 @@ fn release(context: &mut Context) -> Result<()> {
     let matches = of(&container, RULE);
     let event =
         context.journal.wait_for("the second violation", |event| matches(event) && event.kernel_time_ns >= again)?;
-    nothing_later(context, address, event.kernel_time_ns)
+    nothing_later(context, address, cut_at(&event))
 }
 
 fn unharmed(context: &mut Context) -> Result<()> {

@@ -11,7 +11,7 @@ use ringfence_control::{Done, Violation};
 use ringfence_policy::Mitigation;
 
 use super::Part;
-use super::context::{Context, address4, of};
+use super::context::{Context, address4, cut_at, of};
 use super::report::Report;
 use crate::cases::{self, Act, Case, Needs};
 use crate::harness::Container;
@@ -179,7 +179,8 @@ fn isolated(context: &mut Context, case: &Case, act: &Act) -> Result<()> {
     );
     thread::sleep(QUIET);
     let last = context.sink.from(address4(&container)?).last;
-    ensure!(last <= event.kernel_time_ns, "a packet of {} ns after the violation arrived", last - event.kernel_time_ns);
+    let cut = cut_at(&event);
+    ensure!(last <= cut, "a packet of {} ns after the mitigation arrived", last - cut);
     ensure!(container.is_running()?, "the container is dead, it was to be isolated");
     Ok(())
 }
@@ -191,7 +192,9 @@ fn terminated(context: &mut Context, case: &Case, act: &Act) -> Result<()> {
     let event =
         context.journal.wait_for(&format!("{} of the container ({output:?})", case.rule), of(&container, case.rule))?;
     ensure!(event.mitigation == Mitigation::Terminate, "asked for {}", event.mitigation);
-    for done in [Done::Isolated, Done::Killed, Done::Terminated] {
+    // A packet has no process to kill: it is dropped.
+    let stopped = if event.operation == "packet" { Done::Denied } else { Done::Killed };
+    for done in [Done::Isolated, stopped, Done::Terminated] {
         ensure!(
             event.mitigation_done.contains(&done),
             "did {:?}, failed {:?}",
@@ -202,7 +205,8 @@ fn terminated(context: &mut Context, case: &Case, act: &Act) -> Result<()> {
     let status = container.wait()?;
     ensure!(status == 137, "the container ended with {status}, not by SIGKILL");
     let last = context.sink.from(address4(&container)?).last;
-    ensure!(last <= event.kernel_time_ns, "a packet of {} ns after the violation arrived", last - event.kernel_time_ns);
+    let cut = cut_at(&event);
+    ensure!(last <= cut, "a packet of {} ns after the mitigation arrived", last - cut);
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! Wrong inputs: one clear error that names the thing, and exit code 2.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -120,8 +119,13 @@ fn not_a_socket(context: &mut Context) -> Result<()> {
 
 fn no_root(context: &mut Context) -> Result<()> {
     alone(context)?;
-    let mut command = context.start.command(&context.node);
-    refused(command.uid(65534).gid(65534), &["root"])
+    // Root in name alone: whoever is not root may not even enter the node's network namespace.
+    let start = context.start.command(&context.node);
+    let mut command = Command::new("setpriv");
+    let drop = ["--bounding-set=-all", "--inh-caps=-all", "--"];
+    let enforcer = start.get_args().skip_while(|argument| *argument != "--").skip(1);
+    command.args(drop).args(enforcer);
+    refused(&mut command, &["CAP_SYS_ADMIN", "root"])
 }
 
 fn second(context: &mut Context) -> Result<()> {

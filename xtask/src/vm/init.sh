@@ -42,11 +42,6 @@ esac
 for module in /modules/*.ko; do
     [ -e "$module" ] && { insmod "$module" || echo "init: cannot load $module"; }
 done
-# The host's programs (containerd, runc, ...) without copying them: its /usr, read-only.
-if mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=loose,ro usr /usr; then
-    ln -s usr/lib usr/lib64 /
-    PATH=/usr/sbin:/usr/bin:/bin
-fi
 ip link set lo up
 hostname vm
 cd /root

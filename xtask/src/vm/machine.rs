@@ -96,7 +96,6 @@ impl<'a> Machine<'a> {
             "stdio",
         ]);
         qemu.arg("-kernel").arg(self.kernel.image()?).arg("-initrd").arg(initramfs);
-        qemu.args(["-virtfs", "local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap"]);
         // 5.10 has BPF in the list of security modules only if it is named.
         qemu.args(["-append", "console=ttyS0 quiet panic=-1 lsm=lockdown,capability,landlock,bpf"]);
         Ok(qemu)

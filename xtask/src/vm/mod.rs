@@ -46,18 +46,15 @@ impl Cgroups {
 }
 
 /// Modules to load, with what they depend on; what a kernel has built in is no module there.
-const MODULES: [&str; 11] = [
-    "virtio_pci", // for 9p
-    "9p",         // the host's /usr
-    "9pnet_virtio",
-    "overlay", // containers, from here on
+const MODULES: [&str; 8] = [
+    "overlay", // containers
     "veth",
     "bridge",
     "br_netfilter",
     "sch_ingress", // the datapaths
     "cls_bpf",
-    "tun",
-    "loop",
+    "tun",  // traffic
+    "loop", // disks to be mounted
 ];
 
 /// Arguments of `cargo xtask vm`. Without `--run` or `--shell` the VM tests run.

@@ -67,7 +67,7 @@ pub fn root_is_overlay() -> Result<()> {
     let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", container.pid()))?;
     let root = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/")).context("no root")?;
     ensure!(root.contains(" - overlay overlay ") && root.contains("upperdir="), "{root}");
-    let output = container.exec(["sh", "-c", "cp /bin/busybox /tmp/new && /tmp/new echo runs"])?;
+    let output = container.exec(["sh", "-c", "cp /bin/busybox /tmp/busybox && /tmp/busybox echo runs"])?;
     ensure!(output.stdout == "runs\n", "{output:?}");
     Ok(())
 }
@@ -151,9 +151,12 @@ pub fn host_network() -> Result<()> {
     );
     let listener = node.within(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
     let port = listener.local_addr()?.port();
+    // busybox's nc ends when its peer does.
+    let accepted = std::thread::spawn(move || listener.accept().map(drop));
     let script = format!("echo hi | nc -w 5 127.0.0.1 {port}");
     let output = container.exec(["sh", "-c", &script])?;
     ensure!(output.status == 0, "{output:?}");
+    ensure!(accepted.join().is_ok_and(|result| result.is_ok()), "nobody connected");
     // The machine's loopback is another one.
     ensure!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err(), "the machine reaches the node's loopback");
     Ok(())
