@@ -87,7 +87,7 @@ pub fn leads_out(sk: u64) -> bool {
         AF_INET6 => {
             let a: [u64; 2] = read(sk, offset!(sock_daddr6));
             let loopback = u64::from_be(a[1]) == 1 && a[0] == 0;
-            let mapped_loopback = a[0] == 0 && (u64::from_be(a[1]) >> 24) == 0x0000_ffff_7f;
+            let mapped_loopback = a[0] == 0 && (u64::from_be(a[1]) >> 24) == 0xff_ff7f;
             (a[0] | a[1]) != 0 && !loopback && !mapped_loopback
         }
         _ => false,

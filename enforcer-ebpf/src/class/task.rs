@@ -4,7 +4,9 @@ use crate::{
     identity::{self, ENTERING, ESCAPED, ESCAPES},
     kernel::{self, offset, read},
 };
-use aya_ebpf::{EbpfContext, helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    EbpfContext, helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
 
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {

@@ -22,7 +22,7 @@ const TESTS: [(&str, Test); 9] = [
     ("usage/unknown-option", unknown_option),
     ("usage/no-rulesets-option", no_rulesets),
     ("usage/missing-folder", missing_folder),
-    ("usage/empty-folder", empty_folder),
+    ("usage/unreadable-rulesets", unreadable),
     ("usage/broken-ruleset", broken_ruleset),
     ("usage/no-containerd", no_containerd),
     ("usage/not-a-socket", not_a_socket),
@@ -83,11 +83,10 @@ fn missing_folder(context: &mut Context) -> Result<()> {
     refused(&mut with_rulesets(context, &folder), &["no-such-folder"])
 }
 
-fn empty_folder(context: &mut Context) -> Result<()> {
+/// A socket is neither a file of rulesets nor a folder of them.
+fn unreadable(context: &mut Context) -> Result<()> {
     alone(context)?;
-    let empty = context.node.directory().join("empty-folder");
-    fs::create_dir_all(&empty)?;
-    refused(&mut with_rulesets(context, &empty), &["empty-folder"])
+    refused(&mut with_rulesets(context, context.node.socket()), &["containerd.sock"])
 }
 
 fn broken_ruleset(context: &mut Context) -> Result<()> {

@@ -152,7 +152,7 @@ pub fn host_network() -> Result<()> {
     let listener = node.within(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
     let port = listener.local_addr()?.port();
     // busybox's nc ends when its peer does.
-    let accepted = std::thread::spawn(move || listener.accept().map(drop));
+    let accepted = thread::spawn(move || listener.accept().map(drop));
     let script = format!("echo hi | nc -w 5 127.0.0.1 {port}");
     let output = container.exec(["sh", "-c", &script])?;
     ensure!(output.status == 0, "{output:?}");
