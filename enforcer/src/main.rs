@@ -45,7 +45,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             let mut refused = 0;
             kernel::verify(hierarchy.controller(), &filter, |verified| match verified.outcome {
                 Ok((walked, bytes)) => {
-                    println!("{:<22} {walked:>8} instructions walked {bytes:>7} bytes", verified.program)
+                    println!("{:<22} {walked:>8} instructions walked {bytes:>7} bytes", verified.program);
                 }
                 Err(reason) => {
                     refused += 1;
