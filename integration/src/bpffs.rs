@@ -5,6 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+/// From now on, what this process and its children mount is not seen by the rest of the machine, and is gone with
+/// them. To be called while there is one thread.
+pub fn private_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context("make mounts private")
+}
 
 /// Mounted until it is dropped.
 pub struct Bpffs(PathBuf);

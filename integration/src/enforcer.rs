@@ -1,6 +1,7 @@
 //! The real enforcer, as a child.
 
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,19 +37,33 @@ pub struct Start {
 }
 
 impl Start {
-    /// The command, with nothing changed yet.
-    pub fn command(&self, node: &Node) -> Command {
-        let mut command = node.command(&self.program);
-        command.arg("--standalone").arg("--rulesets").arg(&self.rulesets);
-        command.arg("--containerd").arg(node.socket()).arg("--containerd-namespace").arg(node.namespace());
-        self.places(&mut command);
-        command.args(&self.options);
+    /// The program on a node, without arguments. It ends when this program is killed, and not when the terminal's
+    /// interrupt key ends this one: whoever started it ends it.
+    pub fn program(&self, node: &Node) -> Command {
+        self.program_as(node, &[])
+    }
+
+    /// The same, with options of setpriv(1).
+    pub fn program_as(&self, node: &Node, privileges: &[&str]) -> Command {
+        let mut command = node.command("setpriv");
+        command.args(["--pdeathsig", "KILL"]).args(privileges).arg(&self.program);
+        command.process_group(0);
         command
     }
 
-    /// The options that keep it out of the machine's own places.
-    pub fn places(&self, command: &mut Command) {
+    /// The command, with nothing changed yet.
+    pub fn command(&self, node: &Node) -> Command {
+        let mut command = self.program(node);
+        self.standalone(&mut command);
+        command.arg("--containerd").arg(node.socket()).arg("--containerd-namespace").arg(node.namespace());
+        command
+    }
+
+    /// All options but those that name the container runtime.
+    pub fn standalone(&self, command: &mut Command) {
+        command.arg("--standalone").arg("--rulesets").arg(&self.rulesets).args(["--output", "json"]);
         command.arg("--socket").arg(&self.control).arg("--state").arg(&self.state).arg("--bpffs").arg(&self.bpffs);
+        command.args(&self.options);
     }
 
     /// Starts it and waits until it answers.
@@ -58,7 +73,7 @@ impl Start {
 
     /// Removes every trace. To be called when no enforcer runs.
     pub fn uninstall(&self, node: &Node) -> Result<Output> {
-        let mut command = node.command(&self.program);
+        let mut command = self.program(node);
         finish(command.arg("uninstall").arg("--bpffs").arg(&self.bpffs).arg("--state").arg(&self.state))
     }
 }

@@ -79,18 +79,27 @@ impl Programs {
     }
 }
 
-fn main() -> Result<ExitCode> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    if let Command::Suite { filter, list: true, .. } = &command {
+        suite::list(filter);
+        return Ok(ExitCode::SUCCESS);
+    }
+    bpffs::private_mounts()?;
+    match command {
+        Command::Suite { filter, enforcer, actor, .. } => suite::run(&Programs::find(enforcer, actor)?, &filter),
         Command::Behaviours { filter, actor } => {
             // No enforcer will be started.
             suite::behaviours(&Programs::find(Some(PathBuf::new()), actor)?, &filter)
-        }
-        Command::Suite { filter, list: true, .. } => {
-            suite::list(&filter);
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Suite { filter, list: false, enforcer, actor } => {
-            suite::run(&Programs::find(enforcer, actor)?, &filter)
         }
         Command::Demo { enforcer, actor } => demo::run(&Programs::find(enforcer, actor)?),
         Command::VmSuite { filter } => vm::run(&Programs::find(None, None)?, &filter),

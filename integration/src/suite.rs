@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-pub use context::{Context, Programs};
+pub use context::{Context, Programs, cut_at};
 pub use report::Report;
 
 /// A part of the suite: its tests share what is dear to set up.

@@ -1,6 +1,7 @@
 //! Ctrl-C and its relatives: the program that is running ends first, with its cleaning up, then this one.
 
 use std::{
+    fs,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
 };
@@ -17,10 +18,10 @@ use signal_hook::{
 
 struct State {
     child: Option<Pid>,
-    interrupted: bool,
+    signal: Option<i32>,
 }
 
-static STATE: Mutex<State> = Mutex::new(State { child: None, interrupted: false });
+static STATE: Mutex<State> = Mutex::new(State { child: None, signal: None });
 
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -29,14 +30,15 @@ fn state() -> MutexGuard<'static, State> {
 /// From now on SIGINT, SIGTERM and SIGHUP no longer end this program by themselves.
 ///
 /// A signal of the terminal reaches the whole process group, and with it the child; one that a process sent to us
-/// alone is passed on. Signal handlers are not inherited, so the child starts with the ordinary ones.
+/// alone is passed on. Signal handlers are not inherited, so the child starts with the ordinary ones. Under `nohup`,
+/// SIGHUP stays ignored.
 pub fn forward_to_children() -> Result<()> {
-    let mut signals =
-        SignalsInfo::<WithOrigin>::new([SIGINT, SIGTERM, SIGHUP]).context("cannot install signal handlers")?;
+    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| *signal != SIGHUP || !hangup_is_ignored());
+    let mut signals = SignalsInfo::<WithOrigin>::new(wanted).context("cannot install signal handlers")?;
     thread::spawn(move || {
         for origin in &mut signals {
             let mut state = state();
-            state.interrupted = true;
+            state.signal = Some(origin.signal);
             match state.child {
                 Some(child) if origin.process.is_some() => {
                     // It may be gone already; then there is nothing to pass on.
@@ -67,8 +69,14 @@ impl Drop for Guard {
 
 /// An error if a signal came while a child was running.
 pub fn check() -> Result<()> {
-    if state().interrupted {
-        bail!("interrupted");
+    if let Some(signal) = state().signal {
+        bail!("interrupted by {}", Signal::try_from(signal).map_or("a signal", Signal::as_str));
     }
     Ok(())
+}
+
+fn hangup_is_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (SIGHUP - 1)) != 0)
 }

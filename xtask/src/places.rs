@@ -9,10 +9,11 @@ use std::{
 use anyhow::{Context, Result};
 
 /// The root of this checkout.
-pub fn workspace() -> &'static Path {
-    // CARGO_MANIFEST_DIR is xtask's own folder, one below the root.
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().unwrap_or(xtask)
+pub fn workspace() -> PathBuf {
+    // Cargo says where the crate that it runs lies. What was compiled in may be another checkout's folder, if both
+    // share a target folder.
+    let xtask = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&xtask).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
 /// Where cargo puts what it builds.

@@ -14,6 +14,7 @@ use crate::harness::{Container, Node, Spec};
 use crate::image;
 use crate::journal::Journal;
 use crate::sink::Sink;
+use crate::suite::cut_at;
 
 /// What was expected and what happened.
 pub struct Outcome {
@@ -73,15 +74,13 @@ pub fn play(node: &Node, sink: &Sink, enforcer: &Enforcer, journal: &Journal, wa
     Watch::report(&violation(&event, Paint::auto(&stdout())));
     let cut = rate(watch)?;
     let last = sink.from(address).last;
-    let latency =
-        event.latency_ns.map_or_else(|| "unknown".into(), |latency| format!("{:.1} us", microseconds(latency)));
-    watch.row("", &format!("{cut} packets/s, cut in {latency}"), "");
+    watch.row("", &format!("{cut} packets/s: cut off"), "");
     expect(
         "worker runs what is not in its image",
         "RF-901 isolate: isolated",
         format!("{} {}: {}", event.rule_id, event.mitigation, done(&event)),
     );
-    let late = if last <= event.kernel_time_ns { "none" } else { "some" };
+    let late = if last <= cut_at(&event) { "none" } else { "some" };
     expect("packets sent after that and received", "none", late.into());
     expect("packets received before that", "some", if before.count > 0 { "some" } else { "none" }.into());
 
@@ -132,9 +131,4 @@ fn both(one: &'static str, other: &'static str) -> &'static str {
 fn done(event: &Violation) -> String {
     let words: Vec<_> = event.mitigation_done.iter().copied().map(Done::as_str).collect();
     if words.is_empty() { "nothing".into() } else { words.join(", ") }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a latency is far below 2^52 ns")]
-fn microseconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1000.0
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use containerd_client::services::v1::snapshots::{
     CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, snapshots_client::SnapshotsClient,
 };
@@ -20,6 +20,7 @@ use containerd_client::services::v1::{
 use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Code, Request, Response, Status};
 use containerd_client::types::{Descriptor, Mount};
+use k8s_cri::v1::{ImageSpec, ImageStatusRequest, image_service_client::ImageServiceClient};
 use tokio::runtime::Runtime;
 
 use super::image::{Blob, Built};
@@ -117,6 +118,21 @@ impl Client {
             return Ok(());
         }
         create.map(drop).context("create the image")
+    }
+
+    /// Waits until the CRI has heard of an image: it hears of imports by an event.
+    pub fn wait_for_pod_image(&self, name: &str) -> Result<()> {
+        let until = Instant::now() + LIMIT;
+        loop {
+            let mut client = ImageServiceClient::new(self.channel.clone());
+            let image = Some(ImageSpec { image: name.to_owned(), ..ImageSpec::default() });
+            let status = ImageStatusRequest { image, verbose: false };
+            if self.ask(async move { client.image_status(status).await })?.image.is_some() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "the CRI did not hear of image {name}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn store(&self, namespace: &str, blob: &Blob) -> Result<()> {

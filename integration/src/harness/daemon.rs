@@ -1,6 +1,7 @@
 //! containerd itself, as a child with nothing in common with the machine's own.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -59,7 +60,8 @@ impl Daemon {
 
     fn wait_until_ready(mut self) -> Result<Self> {
         let until = Instant::now() + LIMIT;
-        while !self.socket().exists() {
+        // The file is there a moment before anybody listens.
+        while UnixStream::connect(self.socket()).is_err() {
             let log = self.directory.join("containerd.log");
             if let Some(status) = self.child.try_wait()? {
                 bail!("containerd ended with {status}: {}", fs::read_to_string(log)?);

@@ -125,7 +125,8 @@ impl Node {
         self.shared.client.create_namespace(CRI)?;
         self.import_into(CRI, image)?;
         let built = image.build()?;
-        self.shared.client.import(CRI, SANDBOX_IMAGE, &built)
+        self.shared.client.import(CRI, SANDBOX_IMAGE, &built)?;
+        [image.name(), SANDBOX_IMAGE].into_iter().try_for_each(|name| self.shared.client.wait_for_pod_image(name))
     }
 
     fn import_into(&self, namespace: &str, image: &Image) -> Result<()> {

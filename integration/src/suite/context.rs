@@ -87,6 +87,13 @@ impl Context {
         self.enforcer.as_ref().context("it was just started")
     }
 
+    /// The end of what the enforcer said on its error output.
+    pub fn enforcer_says(&self) -> String {
+        let messages = self.enforcer.as_ref().map(Enforcer::messages).unwrap_or_default();
+        let lines: Vec<_> = messages.lines().rev().take(5).collect();
+        format!("the enforcer said last: {}", lines.into_iter().rev().collect::<Vec<_>>().join("; "))
+    }
+
     /// Takes the enforcer out, for tests that end it in their own way.
     pub fn take_enforcer(&mut self) -> Result<Enforcer> {
         self.enforcer()?;

@@ -72,10 +72,12 @@ const POINT_TO_POINT: [Way; 2] = [
     Way { network: Network::PointToPoint, ..way("packet-ptp", "packet", false) },
 ];
 
+type Alone = (&'static str, &'static [&'static str], &'static [&'static [Way]]);
+
 /// Datapaths, the option that leaves only this one, and what it must stop by itself. A packet socket's frames pass no
 /// socket hook of IP, and a container on the node's own network has no veth.
 #[expect(clippy::type_complexity, reason = "a table, read in place")]
-const ALONE: [(&str, &[&str], &[&[Way]]); 4] = [
+const ALONE: [Alone; 4] = [
     ("cgroup", &["--datapath", "cgroup"], &[&ORDINARY, &HOST]),
     ("tcx", &["--datapath", "tcx"], &[&ORDINARY, &PACKET, &POINT_TO_POINT]),
     ("clsact", &["--datapath", "clsact"], &[&ORDINARY, &PACKET]),
@@ -190,7 +192,10 @@ fn flood(context: &mut Context, way: &Way) -> Result<()> {
     let output = container.stdout();
     ensure!(status == 0, "the flood ended with {status}: {output} {}", container.stderr());
     let told = told(&output)?;
-    let event = context.journal.wait_for("the violation of the flood", of(&container, RULE))?;
+    let event = context
+        .journal
+        .wait_for("the violation of the flood", of(&container, RULE))
+        .with_context(|| format!("the flood said {output}; {}", context.enforcer_says()))?;
     ensure!(event.mitigation_done.contains(&Done::Isolated), "did {:?}", event.mitigation_done);
     let arrived = context.sink.from(from);
     ensure!(arrived.count > 0, "nothing arrived at all: sent {} failed {}", told.sent, told.failed);

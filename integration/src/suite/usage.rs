@@ -74,7 +74,7 @@ fn unknown_option(context: &mut Context) -> Result<()> {
 }
 
 fn no_rulesets(context: &mut Context) -> Result<()> {
-    refused(context.node.command(&context.start.program).arg("--standalone"), &["--rulesets"])
+    refused(context.start.program(&context.node).arg("--standalone"), &["--rulesets"])
 }
 
 fn missing_folder(context: &mut Context) -> Result<()> {
@@ -100,9 +100,8 @@ fn broken_ruleset(context: &mut Context) -> Result<()> {
 
 fn no_containerd(context: &mut Context) -> Result<()> {
     alone(context)?;
-    let mut command = context.node.command(&context.start.program);
-    context.start.places(&mut command);
-    command.arg("--standalone").arg("--rulesets").arg(&context.start.rulesets);
+    let mut command = context.start.program(&context.node);
+    context.start.standalone(&mut command);
     refused(command.args(["--containerd", "/run/no-such.sock"]), &["/run/no-such.sock"])
 }
 
@@ -110,9 +109,8 @@ fn not_a_socket(context: &mut Context) -> Result<()> {
     alone(context)?;
     let file = context.node.directory().join("file.sock");
     fs::write(&file, "")?;
-    let mut command = context.node.command(&context.start.program);
-    context.start.places(&mut command);
-    command.arg("--standalone").arg("--rulesets").arg(&context.start.rulesets);
+    let mut command = context.start.program(&context.node);
+    context.start.standalone(&mut command);
     refused(command.arg("--containerd").arg(&file), &["file.sock"])
 }
 

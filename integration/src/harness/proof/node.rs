@@ -192,8 +192,9 @@ pub fn nothing_is_left() -> Result<()> {
     let node = node_with_image()?;
     let name = node.namespace().to_owned();
     let plain = node.run(&sleeper().network(node.bridge()))?;
-    let fork = Spec::new(IMAGE, ["sh", "-c", "sleep 600 & sleep 600 & trap '' TERM INT; wait; sleep 600"]);
+    let fork = Spec::new(IMAGE, ["sh", "-c", "sleep 600 & sleep 600 & echo ready; wait"]);
     let forking = node.run(&fork.network(node.ptp()))?;
+    forking.wait_for_output("ready")?;
     let pids = [super::pids(&plain)?, super::pids(&forking)?].concat();
     let during = Machine::look(&name)?;
     ensure!(
