@@ -76,7 +76,6 @@ type Alone = (&'static str, &'static [&'static str], &'static [&'static [Way]]);
 
 /// Datapaths, the option that leaves only this one, and what it must stop by itself. A packet socket's frames pass no
 /// socket hook of IP, and a container on the node's own network has no veth.
-#[expect(clippy::type_complexity, reason = "a table, read in place")]
 const ALONE: [Alone; 4] = [
     ("cgroup", &["--datapath", "cgroup"], &[&ORDINARY, &HOST]),
     ("tcx", &["--datapath", "tcx"], &[&ORDINARY, &PACKET, &POINT_TO_POINT]),
