@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -122,6 +123,8 @@ fn spawn(directory: &Path) -> Result<Child> {
     let mut command = Command::new("containerd");
     command.arg("--config").arg(directory.join("containerd.toml"));
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    // The terminal's interrupt key ends whoever uses the node, which then still needs containerd for cleaning up.
+    command.process_group(0);
     command.spawn().context("containerd: is it installed?")
 }
 
