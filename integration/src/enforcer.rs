@@ -1,6 +1,6 @@
 //! The real enforcer, as a child.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -18,6 +18,9 @@ use crate::journal::Journal;
 
 /// A guard against hanging.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// What the enforcer says, with `--check`, when an answer of the kernel is not what the rules' declarations say.
+const DISAGREEMENT: &str = "the kernel and the reference disagree";
 
 /// How an enforcer is started on a node.
 #[derive(Clone)]
@@ -106,13 +109,16 @@ impl Enforcer {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         journal.follow(child.stdout.take().context("no output")?);
         let messages = Arc::new(Mutex::new(String::new()));
-        let mut errors = child.stderr.take().context("no error output")?;
-        let collected = messages.clone();
+        let errors = child.stderr.take().context("no error output")?;
+        let (collected, journal) = (messages.clone(), journal.clone());
         thread::spawn(move || {
-            let mut part = [0; 4096];
-            while let Ok(size @ 1..) = errors.read(&mut part) {
-                let text = String::from_utf8_lossy(&part[..size]);
-                collected.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
+            for line in BufReader::new(errors).split(b'\n') {
+                let Ok(line) = line else { break };
+                let line = String::from_utf8_lossy(&line).into_owned() + "\n";
+                if line.contains(DISAGREEMENT) {
+                    journal.complain(&line);
+                }
+                collected.lock().unwrap_or_else(PoisonError::into_inner).push_str(&line);
             }
         });
         let mut enforcer = Self { child, control: control.into(), messages };

@@ -16,6 +16,7 @@ struct Pages {
     violations: Vec<Arc<Violation>>,
     /// Lines that are no violation.
     strange: Vec<String>,
+    complaints: Vec<String>,
 }
 
 /// All violations so far, of all enforcers of this run.
@@ -76,6 +77,16 @@ impl Journal {
             }
             pages = changed.wait_timeout(pages, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Notes a complaint of the enforcer that the suite must not overlook.
+    pub fn complain(&self, line: &str) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).complaints.push(line.to_owned());
+    }
+
+    /// Answers of the kernel that are not what the rules' declarations say.
+    pub fn complaints(&self) -> Vec<String> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).complaints.clone()
     }
 
     /// Lines of the output that were no violation.

@@ -66,6 +66,10 @@ pub fn run(programs: &Programs, filter: &str) -> Result<ExitCode> {
     if !strange.is_empty() {
         report.fail("output", &format!("{} lines are no violation, such as {}", strange.len(), strange[0]));
     }
+    let complaints = context.journal.complaints();
+    if let Some(first) = complaints.first() {
+        report.fail("kernel-agrees-with-reference", &format!("{} times not, such as {first}", complaints.len()));
+    }
     if let Err(error) = context.stop() {
         report.fail("clean-up", &format!("{error:#}"));
     }

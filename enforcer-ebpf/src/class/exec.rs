@@ -23,10 +23,13 @@ const EPERM: i32 = 1;
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let binprm: u64 = ctx.arg(2);
-    if still_the_runtime() {
-        return 0;
-    }
-    started::<Tracepoint>(binprm, Stage::Started);
+    let stage = match whose_life() {
+        Life::Runtime => return 0,
+        // Nobody has judged it when it was asked for: then it was the runtime's.
+        Life::First => Stage::First,
+        Life::Inside => Stage::Started,
+    };
+    started::<Tracepoint>(binprm, stage);
     invoked(binprm);
     0
 }
@@ -42,18 +45,26 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
     if started::<LsmHook>(binprm, Stage::Asked) == Verdict::Stop { -EPERM } else { 0 }
 }
 
-/// The runtime's own init starts itself anew on its way in (runc: from a sealed memfd). With the first program in
-/// another mount namespace than its mover's the container's own life begins.
+/// Whose program a process begins with an execution.
+enum Life {
+    /// The runtime's own init, on its way in: runc starts itself anew, from a sealed memfd.
+    Runtime,
+    /// The first in another mount namespace than the mover's: the container's own life begins.
+    First,
+    /// Any later one.
+    Inside,
+}
+
 #[inline(always)]
-fn still_the_runtime() -> bool {
+fn whose_life() -> Life {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     // SAFETY: copied at once.
-    let Some(from) = (unsafe { ENTERING.get(&tgid) }).copied() else { return false };
+    let Some(from) = (unsafe { ENTERING.get(&tgid) }).copied() else { return Life::Inside };
     if identity::mount_namespace(kernel::current()) == from {
-        return true;
+        return Life::Runtime;
     }
     let _ = ENTERING.remove(&tgid);
-    false
+    Life::First
 }
 
 /// Where in an execution the hook sits.
@@ -63,6 +74,8 @@ enum Stage {
     Asked,
     /// Everything is known. What was decided when asked is left out.
     Started,
+    /// Everything is known, and nothing was asked.
+    First,
 }
 
 #[inline(always)]
@@ -72,7 +85,7 @@ fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
     match stage {
         Stage::Asked => facets::drop_caring(s, CLASS, Facet::Arg),
         Stage::Started if kernel::exec_judged_early() => facets::keep_caring(s, CLASS, Facet::Arg),
-        Stage::Started => {}
+        Stage::Started | Stage::First => {}
     }
     object::set(s, read(binprm, offset!(binprm_file)));
     circumstances(s);
@@ -82,7 +95,7 @@ fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
     }
     let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
     let looked_up = facets::look_up_file(s, CLASS, Role::Object, dentry, mnt, sb);
-    if stage == Stage::Started {
+    if stage != Stage::Asked {
         let task = kernel::current();
         if looked_up {
             // The name it was started by: the kernel has made it the task's (first 15 bytes).

@@ -53,6 +53,10 @@ impl Agent {
         if let Some(pid) = pid {
             return self.running(&key, pid).await;
         }
+        if !self.in_force {
+            // At the start no process is told of a cgroup that was named by hand, and it exists already.
+            self.bind(&key, slot)?;
+        }
         if let Some(path) = netns {
             self.arm(slot, Netns::at(&path)).await;
         } else if self.known[&key].owner.container.host_network {
