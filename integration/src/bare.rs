@@ -1,22 +1,27 @@
 //! Containers without a runtime, for a VM: a cgroup, an overlay, namespaces by unshare.
 
+use std::convert::Infallible;
+use std::env;
 use std::fs::{self, Permissions};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::pivot_root;
 
-use crate::enforcer::finish;
+use crate::enforcer::finish_between;
 use crate::image::{Entry, entries};
 
 /// The cgroup v2 hierarchy.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// What the shell does inside of the new namespaces before the program: `$0` is the root, `$@` the program.
-const INSIDE: &str = r#"mount -t proc proc "$0/proc" && mount -t tmpfs -o mode=1777 shm "$0/dev/shm" &&
-mount -o bind /dev/null "$0/dev/null" && exec chroot "$0" "$@""#;
+/// What a container's first program, its own shell, does before it becomes the program that is asked for.
+const FIRST: &str = r#"ip addr add 169.254.0.1/16 dev lo && ip link set lo up && exec "$0" "$@""#;
 
 /// A root file system below an overlay, and a cgroup.
 pub struct Bare {
@@ -90,12 +95,35 @@ impl Bare {
     /// Runs a program in new namespaces, in the cgroup and on the overlay, to its end.
     pub fn run(&self, command: &[String]) -> Result<Output> {
         ensure!(!command.is_empty(), "nothing to run");
-        let mut shell = Command::new("sh");
-        let enter = format!(
-            "echo $$ >{}/cgroup.procs && exec unshare -m -p -f -n -i -u sh -c \"$0\" \"$@\"",
-            self.cgroup.display()
-        );
-        shell.arg("-c").arg(enter).arg(INSIDE).arg(&self.root).args(command).stdin(Stdio::null());
-        finish(&mut shell)
+        let mut entry = Command::new(env::current_exe()?);
+        entry.arg("enter").arg(&self.root).args(["sh", "-c", FIRST]).args(command);
+        // Moved in by somebody outside, as a runtime does it: who moves itself is inside at once, and is judged.
+        let first = |child: &mut Child| {
+            fs::write(self.cgroup.join("cgroup.procs"), child.id().to_string()).context("move it into its cgroup")?;
+            Ok(child.stdin.take().context("no input")?.write_all(b"go")?)
+        };
+        // As the end of a container's first process ends all others (5.14).
+        let last = || fs::write(self.cgroup.join("cgroup.kill"), "1").context("end what is left in its cgroup");
+        finish_between(&mut entry, first, last)
     }
+}
+
+/// The runtime's part inside: waits until it was moved into the cgroup, makes `root` the root of new namespaces and
+/// becomes the container's first program. Returns only with an error.
+pub fn enter(root: &Path, command: &[String]) -> Result<Infallible> {
+    io::stdin().read_to_end(&mut Vec::new()).context("wait for the start")?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    mount(Some("proc"), &root.join("proc"), Some("proc"), MsFlags::empty(), none).context("mount proc")?;
+    mount(Some("shm"), &root.join("dev/shm"), Some("tmpfs"), MsFlags::empty(), Some("mode=1777"))
+        .context("mount shm")?;
+    mount(Some("/dev/null"), &root.join("dev/null"), none, MsFlags::MS_BIND, none).context("mount /dev/null")?;
+    env::set_current_dir(root)?;
+    pivot_root(".", ".").context("make it the root")?;
+    umount2(".", MntFlags::MNT_DETACH).context("leave the old root")?;
+    env::set_current_dir("/")?;
+    let (program, arguments) = command.split_first().context("nothing to run")?;
+    let mut first = Command::new(program);
+    Err(first.args(arguments).stdin(Stdio::null()).env("PATH", "/usr/bin:/bin").exec()).context(program.clone())
 }

@@ -83,16 +83,38 @@ impl Start {
 
 /// Runs a command to its end, or ends it when it takes too long.
 pub fn finish(command: &mut Command) -> Result<Output> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    end(command, child, || Ok(()))
+}
+
+/// The same for a command that waits for its input: `first` is done with it before. `last` ends what it has left
+/// behind, which may hold its output open.
+pub fn finish_between(
+    command: &mut Command,
+    first: impl FnOnce(&mut Child) -> Result<()>,
+    last: impl FnOnce() -> Result<()>,
+) -> Result<Output> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    if let Err(error) = first(&mut child) {
+        child.kill()?;
+        child.wait()?;
+        return Err(error);
+    }
+    end(command, child, last)
+}
+
+fn end(command: &Command, mut child: Child, last: impl FnOnce() -> Result<()>) -> Result<Output> {
     let until = Instant::now() + LIMIT;
     while child.try_wait()?.is_none() {
         if Instant::now() > until {
             child.kill()?;
+            last()?;
             let output = child.wait_with_output()?;
             bail!("{command:?} did not end within 30 s; it said: {}", String::from_utf8_lossy(&output.stderr));
         }
         thread::sleep(Duration::from_millis(10));
     }
+    last()?;
     Ok(child.wait_with_output()?)
 }
 

@@ -1,6 +1,7 @@
 //! `ringfence-integration`: the proof. Real containers break each rule, and what the enforcer did is judged.
 
 mod bare;
+mod bench;
 mod bpffs;
 mod cases;
 mod demo;
@@ -63,6 +64,22 @@ enum Command {
         #[arg(long)]
         actor: Option<PathBuf>,
     },
+    /// Measures the enforcer's price per operation and its latencies on this kernel; prints Markdown. Needs root.
+    Bench {
+        /// The enforcer; the one beside this program by default.
+        #[arg(long)]
+        enforcer: Option<PathBuf>,
+    },
+    /// What is measured.
+    #[command(hide = true)]
+    BenchWorker,
+    /// Becomes the first program of a bare container, as a container runtime's own init would.
+    #[command(hide = true)]
+    Enter {
+        root: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
     /// Runs the tests of a VM: no container runtime, bare containers, the tiers that this machine's kernel refuses.
     VmSuite {
         /// Only tests whose name holds this text.
@@ -102,6 +119,12 @@ fn run(command: Command) -> Result<ExitCode> {
             suite::behaviours(&Programs::find(Some(PathBuf::new()), actor)?, &filter)
         }
         Command::Demo { enforcer, actor } => demo::run(&Programs::find(enforcer, actor)?),
+        Command::Bench { enforcer } => {
+            bench::run(&Programs::find(enforcer, Some(PathBuf::new()))?.enforcer)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::BenchWorker => bench::serve().map(|()| ExitCode::SUCCESS),
+        Command::Enter { root, command } => match bare::enter(&root, &command)? {},
         Command::VmSuite { filter } => vm::run(&Programs::find(None, None)?, &filter),
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     judge::{self, EntryPoint, LsmHook, Report, Tracepoint, Verdict},
     kernel::{self, offset, read},
     object, path, process,
-    scratch::{Lane, Scratch},
+    scratch::{self, Lane},
     socket,
 };
 use aya_ebpf::{
@@ -23,11 +23,11 @@ const EPERM: i32 = 1;
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let binprm: u64 = ctx.arg(2);
-    let stage = match whose_life() {
-        Life::Runtime => return 0,
+    let stage = match rf_whose_life() {
+        life::RUNTIME => return 0,
         // Nobody has judged it when it was asked for: then it was the runtime's.
-        Life::First => Stage::First,
-        Life::Inside => Stage::Started,
+        life::FIRST => Stage::First,
+        _ => Stage::Started,
     };
     started::<Tracepoint>(binprm, stage);
     invoked(binprm);
@@ -45,26 +45,29 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
     if started::<LsmHook>(binprm, Stage::Asked) == Verdict::Stop { -EPERM } else { 0 }
 }
 
-/// Whose program a process begins with an execution.
-enum Life {
-    /// The runtime's own init, on its way in: runc starts itself anew, from a sealed memfd.
-    Runtime,
-    /// The first in another mount namespace than the mover's: the container's own life begins.
-    First,
-    /// Any later one.
-    Inside,
-}
-
-#[inline(always)]
-fn whose_life() -> Life {
+/// Whose program a process begins with an execution: one of the `life` numbers. Verified by itself, so that its
+/// branches are not multiplied with those that follow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_whose_life() -> u32 {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     // SAFETY: copied at once.
-    let Some(from) = (unsafe { ENTERING.get(&tgid) }).copied() else { return Life::Inside };
+    let Some(from) = (unsafe { ENTERING.get(&tgid) }).copied() else { return life::INSIDE };
     if identity::mount_namespace(kernel::current()) == from {
-        return Life::Runtime;
+        return life::RUNTIME;
     }
     let _ = ENTERING.remove(&tgid);
-    Life::First
+    life::FIRST
+}
+
+/// What [`rf_whose_life`] tells.
+mod life {
+    /// The runtime's own init, on its way in: runc starts itself anew, from a sealed memfd.
+    pub const RUNTIME: u32 = 0;
+    /// The first in another mount namespace than the mover's: the container's own life begins.
+    pub const FIRST: u32 = 1;
+    /// Any later one.
+    pub const INSIDE: u32 = 2;
 }
 
 /// Where in an execution the hook sits.
@@ -84,11 +87,13 @@ fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
     let s = &mut *held;
     match stage {
         Stage::Asked => facets::drop_caring(s, CLASS, Facet::Arg),
-        Stage::Started if kernel::exec_judged_early() => facets::keep_caring(s, CLASS, Facet::Arg),
+        Stage::Started if kernel::exec_judged_early() => {
+            rf_keep_arguments(s.index);
+        }
         Stage::Started | Stage::First => {}
     }
     object::set(s, read(binprm, offset!(binprm_file)));
-    circumstances(s);
+    rf_circumstances(s.index);
     facets::flags(s, CLASS);
     if !any(&s.hit) {
         return Verdict::Pass;
@@ -129,6 +134,16 @@ fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
     judge::settle::<E>(s, CLASS, Report::File)
 }
 
+/// What was judged when it was asked for is left out: only lines that look at arguments stay. Verified by itself, as
+/// [`rf_whose_life`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_keep_arguments(index: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 1 };
+    facets::keep_caring(s, CLASS, Facet::Arg);
+    0
+}
+
 /// For a script: the name that the caller gave, as a path of the caller's making.
 #[inline(always)]
 fn invoked(binprm: u64) {
@@ -140,14 +155,13 @@ fn invoked(binprm: u64) {
     let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Exec, Op::Script) else { return };
     let s = &mut *held;
     // SAFETY: the buffer has twice PATH bytes.
-    let len = unsafe {
-        bpf_probe_read_kernel_str(s.string.as_mut_ptr().cast(), crate::scratch::PATH as u32, filename as *const _)
-    };
+    let len =
+        unsafe { bpf_probe_read_kernel_str(s.string.as_mut_ptr().cast(), scratch::PATH as u32, filename as *const _) };
     if len <= 0 {
         return;
     }
     s.event.header.flags |= flag::STRING_PATH;
-    circumstances(s);
+    rf_circumstances(s.index);
     facets::flags(s, CLASS);
     if !any(&s.hit) {
         return;
@@ -166,9 +180,12 @@ fn invoked(binprm: u64) {
     judge::settle::<Tracepoint>(s, CLASS, Report::Path);
 }
 
-/// Flags of the object (none for a mere name) and of the process.
-#[inline(always)]
-fn circumstances(s: &mut Scratch) {
+/// Flags of the object (none for a mere name) and of the process. Verified by itself: its many branches would each be
+/// followed to the end of the program (6.1 gives up at a million instructions).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_circumstances(index: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 1 };
     let task = kernel::current();
     let slot = s.event.header.slot;
     let mut flags = process::terminal_flag(task) | process::entry_flag(slot, task);
@@ -182,6 +199,7 @@ fn circumstances(s: &mut Scratch) {
         flags |= flag::STDIO_SOCKET;
     }
     s.event.header.flags |= flags;
+    0
 }
 
 /// Programs that are many: their first argument is a name like `argv[0]`.
