@@ -218,6 +218,10 @@ impl Bench {
         {
             if let Some(runs) = all.get(&(task, program.to_owned())) {
                 targets.at_most(&format!("`{program}`, all rules"), limit, runs.each(), "ns");
+                if let Some(alone) = one.get(&(task, program.to_owned())) {
+                    let more = (runs.each() / alone.each() - 1.0) * 100.0;
+                    targets.at_most(&format!("`{program}`, all rules against 1 rule"), 10.0, more, "%");
+                }
             }
         }
         for (task, _) in Task::MEASURED {
