@@ -15,9 +15,9 @@ fn main() {
     names.sort();
     let mut list = format!("const FILES: [(&str, &str); {}] = [\n", names.len());
     for name in names {
-        let path = folder.join(&name);
-        let path = path.to_str().expect("cargo's paths are UTF-8");
-        writeln!(list, "    ({name:?}, include_str!({path:?})),").expect("writing to a string does not fail");
+        // Not the path of this build: a target directory may serve several checkouts.
+        let path = format!(r#"concat!(env!("CARGO_MANIFEST_DIR"), "/catalogue/{name}")"#);
+        writeln!(list, "    ({name:?}, include_str!({path})),").expect("writing to a string does not fail");
     }
     list.push_str("];\n");
     let out = Path::new(&env::var("OUT_DIR").expect("cargo sets it")).join("catalogue.rs");

@@ -27,6 +27,11 @@ pub enum Role {
     Arg = 5,
 }
 
+impl Role {
+    /// All roles, in the order of their numbers.
+    pub const ALL: [Self; ROLES] = [Self::Object, Self::Exe, Self::Parent, Self::Ancestor, Self::NoAncestor, Self::Arg];
+}
+
 /// Ancestors that [`Role::Ancestor`] looks at, the parent included.
 pub const ANCESTORS: usize = 4;
 
@@ -77,6 +82,21 @@ impl Facet {
         Self::Number,
     ];
 }
+
+/// Which names a table lists at all, told by their first two bytes: bit `first + 256 * second`. (A name of one byte has
+/// a zero behind it.) Most names and arguments are in no table; this spares their look-ups.
+pub type NameStarts = [u64; 65_536 / 64];
+
+/// Roles that have tables of names.
+pub const ROLES: usize = 6;
+
+/// Index into the map of [`NameStarts`].
+pub const fn name_starts_index(generation: u32, class: u8, role: u8) -> u32 {
+    ((generation % BANKS as u32) * CLASSES as u32 + class as u32) * ROLES as u32 + role as u32
+}
+
+/// Entries of the map of [`NameStarts`].
+pub const NAME_STARTS_ENTRIES: u32 = (BANKS * CLASSES * ROLES) as u32;
 
 /// Number of keyed facets.
 pub const FACETS: usize = 12;

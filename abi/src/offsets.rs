@@ -36,6 +36,8 @@ macro_rules! offsets {
             pub io_opcode: u32,
             /// `io_kiocb.cqe.res` (since 5.19): its result.
             pub io_result: u32,
+            /// The first four arguments of a system call in `pt_regs`.
+            pub arguments: [u32; 4],
         }
 
         impl Offsets {
@@ -53,6 +55,7 @@ macro_rules! offsets {
                 ovl_entry_numlower: ABSENT,
                 io_opcode: ABSENT,
                 io_result: ABSENT,
+                arguments: [ABSENT; 4],
             };
 
             /// Offsets of [`Self::MEMBERS`] in the order of that list.
@@ -155,4 +158,10 @@ pub struct Node {
     pub overlay_proven: u32,
     /// 1: LSM programs judge connections before they are begun.
     pub connect_judged_early: u32,
+    /// 1: [`RDONLY_CAST`] was replaced, and kernel memory is loaded instead of copied by a helper.
+    pub direct_reads: u32,
 }
+
+/// Stands in the object where the kernel function `bpf_rdonly_cast` is called: a helper that no kernel has. The loader
+/// puts the function's number in its place, if this kernel has it and lets it make plain memory of any address (6.17).
+pub const RDONLY_CAST: u32 = 0x5246_0001;

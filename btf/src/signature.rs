@@ -40,6 +40,12 @@ impl Btf {
         self.arguments(self.function(function)?).ok()
     }
 
+    /// The number by which a program calls a kernel function (a kfunc); `None` if it is not there.
+    pub fn function_number(&self, function: &str) -> Option<u32> {
+        let (id, _) = self.named(function).find(|(_, ty)| matches!(ty.shape, Shape::Function { .. }))?;
+        Some(id)
+    }
+
     fn function(&self, name: &str) -> Option<&[Field]> {
         self.named(name).find_map(|(_, ty)| match ty.shape {
             Shape::Function { prototype } => self.parameters(prototype),

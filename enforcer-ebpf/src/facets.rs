@@ -3,7 +3,7 @@
 //! Each function narrows `s.hit`. Look-ups that no remaining line cares about are spared.
 
 use crate::{
-    kernel::{self, get, put},
+    kernel::{self, copy_words, get, put, zero_words},
     path,
     scratch::{self, FileFacets, FileKey, Scratch},
 };
@@ -14,8 +14,8 @@ use aya_ebpf::{
 };
 use ringfence_abi::{
     BYTE_FACET_ENTRIES, ByteFacet, Class, DestinationKey, Entry, FACET_DEFAULT_ENTRIES, Facet, FacetDefault,
-    KEY_HEAD_BITS, KeyHead, NAME, NameKey, NumberKey, PATH_PREFIX, PathKey, PathPrefixKey, Role, Vector,
-    byte_facet_index, facet_default_index, flag,
+    KEY_HEAD_BITS, KeyHead, NAME, NAME_STARTS_ENTRIES, NameKey, NameStarts, NumberKey, PATH_PREFIX, PathKey,
+    PathPrefixKey, Role, Vector, byte_facet_index, facet_default_index, flag, name_starts_index,
 };
 
 #[map]
@@ -32,6 +32,8 @@ static NAMES: HashMap<NameKey, Entry> = HashMap::with_max_entries(32_768, BPF_F_
 static NAME_PREFIXES: LpmTrie<NameKey, Entry> = LpmTrie::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 #[map]
 static DESTINATIONS: LpmTrie<DestinationKey, Entry> = LpmTrie::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+static NAME_STARTS: Array<NameStarts> = Array::with_max_entries(NAME_STARTS_ENTRIES, 0);
 #[map]
 static NUMBERS: HashMap<NumberKey, Entry> = HashMap::with_max_entries(8_192, BPF_F_NO_PREALLOC);
 
@@ -83,10 +85,14 @@ fn defaults(s: &Scratch, class: Class, facet: Facet) -> Option<&'static FacetDef
     FACET_DEFAULTS.get(facet_default_index(s.event.header.generation, class, facet))
 }
 
-/// Lines that an unlisted value satisfies.
+/// Begins a facet: nothing is excluded, and satisfied are the lines that an unlisted value satisfies.
 #[inline(always)]
-fn default(s: &Scratch, class: Class, facet: Facet) -> Vector {
-    defaults(s, class, facet).map_or([0; 4], |d| d.default)
+fn begin(s: &mut Scratch, class: Class, facet: Facet) {
+    zero_words(&mut s.clear);
+    match defaults(s, class, facet) {
+        Some(d) => copy_words(&mut s.set, &d.default),
+        None => zero_words(&mut s.set),
+    }
 }
 
 /// Whether a line that is still possible looks at the facet.
@@ -122,8 +128,21 @@ pub fn byte(s: &mut Scratch, class: Class, facet: ByteFacet, value: u8) {
 /// Narrows by all flags.
 #[inline(always)]
 pub fn flags(s: &mut Scratch, class: Class) {
+    home_flags(s, class);
+    other_flags(s, class);
+}
+
+/// Narrows by the flags that tell where the object lives: the first eight.
+#[inline(always)]
+pub fn home_flags(s: &mut Scratch, class: Class) {
     let flags = s.event.header.flags;
     byte(s, class, ByteFacet::Flags0, flags as u8);
+}
+
+/// Narrows by the other flags.
+#[inline(always)]
+pub fn other_flags(s: &mut Scratch, class: Class) {
+    let flags = s.event.header.flags;
     byte(s, class, ByteFacet::Flags1, (flags >> 8) as u8);
     byte(s, class, ByteFacet::Flags2, (flags >> 16) as u8);
 }
@@ -131,9 +150,16 @@ pub fn flags(s: &mut Scratch, class: Class) {
 /// Narrows by the path and the name of a file, seen as `role`.
 #[inline(always)]
 pub fn file(s: &mut Scratch, class: Class, role: Role, dentry: u64, mnt: u64, sb: u64) {
-    if look_up_file(s, class, role, dentry, mnt, sb) {
-        found(s);
+    if !cares_for_file(s, class, role) {
+        return;
     }
+    if let Some(remembered) = remembered(s, class, role, dentry, mnt, sb) {
+        and(&mut s.hit, &remembered.path);
+        and(&mut s.hit, &remembered.name);
+        return;
+    }
+    find(s, class, role, dentry);
+    found(s);
 }
 
 #[inline(always)]
@@ -158,11 +184,39 @@ pub fn without_object(s: &mut Scratch, class: Class) {
 /// What a file satisfies, into `s.found`. False: no remaining line cares.
 #[inline(always)]
 pub fn look_up_file(s: &mut Scratch, class: Class, role: Role, dentry: u64, mnt: u64, sb: u64) -> bool {
-    let (path_facet, name_facet) = facets_of(role);
-    if !cares(s, class, path_facet) && !cares(s, class, name_facet) {
+    if !cares_for_file(s, class, role) {
         return false;
     }
+    match remembered(s, class, role, dentry, mnt, sb) {
+        Some(remembered) => {
+            copy_words(&mut s.found.path, &remembered.path);
+            copy_words(&mut s.found.name, &remembered.name);
+        }
+        None => find(s, class, role, dentry),
+    }
+    true
+}
+
+#[inline(always)]
+fn cares_for_file(s: &Scratch, class: Class, role: Role) -> bool {
+    let (path, name) = facets_of(role);
+    cares(s, class, path) || cares(s, class, name)
+}
+
+/// What is remembered of the file with this path; its key stays in `s.remembered`, its measured path in `s.walk`.
+#[inline(always)]
+fn remembered(
+    s: &mut Scratch,
+    class: Class,
+    role: Role,
+    dentry: u64,
+    mnt: u64,
+    sb: u64,
+) -> Option<&'static FileFacets> {
     path::measure(s, dentry, mnt, sb);
+    if s.walk.too_deep != 0 {
+        s.event.header.flags |= flag::PATH_TRUNCATED;
+    }
     s.remembered = FileKey {
         dentry,
         mnt: if s.walk.inside != 0 { 0 } else { mnt },
@@ -170,22 +224,22 @@ pub fn look_up_file(s: &mut Scratch, class: Class, role: Role, dentry: u64, mnt:
         head: head(s, class as u8, role as u8),
         zero: 0,
     };
-    // SAFETY: copied at once. An entry that is replaced meanwhile is replaced by one of the same path.
-    if let Some(found) = unsafe { REMEMBERED.get(&s.remembered) } {
-        s.found = *found;
-        return true;
-    }
+    // SAFETY: read at once. An entry that is replaced meanwhile is replaced by one of the same path.
+    unsafe { REMEMBERED.get(&s.remembered).map(|found| &*core::ptr::from_ref(found)) }
+}
+
+/// Looks up the path that was measured, and its name, into `s.found`, and remembers that.
+#[inline(always)]
+fn find(s: &mut Scratch, class: Class, role: Role, dentry: u64) {
     path::write(s);
     if s.walk.too_deep != 0 {
         // Only the end of the path is known: it satisfies no line that asks for a path.
         kernel::zero(&mut s.path);
-        s.event.header.flags |= flag::PATH_TRUNCATED;
     }
     path_vector(s, class, role);
     path::leaf(s, dentry);
     name_vector(s, class, role);
     let _ = REMEMBERED.insert(&s.remembered, &s.found, 0);
-    true
 }
 
 /// Narrows by the string path in `s.path` and its name in `s.name_key`.
@@ -205,7 +259,7 @@ pub fn string(s: &mut Scratch, class: Class) {
 #[inline(always)]
 fn path_vector(s: &mut Scratch, class: Class, role: Role) {
     let (facet, _) = facets_of(role);
-    s.set = default(s, class, facet);
+    begin(s, class, facet);
     s.path_key.head = head(s, class as u8, role as u8);
     rf_path(s.index);
 }
@@ -215,7 +269,6 @@ fn path_vector(s: &mut Scratch, class: Class, role: Role) {
 #[inline(never)]
 extern "C" fn rf_path(index: u32) -> u32 {
     let Some(s) = scratch::by_index(index) else { return 1 };
-    s.clear = [0; 4];
     kernel::copy_bytes(&mut s.path_key.path, s.path.as_ptr());
     // SAFETY: entries do not change while their generation is in force.
     if let Some(e) = unsafe { PATHS.get(&s.path_key) } {
@@ -229,7 +282,7 @@ extern "C" fn rf_path(index: u32) -> u32 {
         or(&mut s.set, &e.set);
         or(&mut s.clear, &e.clear);
     }
-    s.found.path = s.set;
+    copy_words(&mut s.found.path, &s.set);
     and_not(&mut s.found.path, &s.clear);
     0
 }
@@ -238,10 +291,9 @@ extern "C" fn rf_path(index: u32) -> u32 {
 #[inline(always)]
 fn name_vector(s: &mut Scratch, class: Class, role: Role) {
     let (_, facet) = facets_of(role);
-    s.clear = [0; 4];
-    s.set = default(s, class, facet);
+    begin(s, class, facet);
     add_name(s, class as u8, role as u8);
-    s.found.name = s.set;
+    copy_words(&mut s.found.name, &s.set);
     and_not(&mut s.found.name, &s.clear);
 }
 
@@ -257,6 +309,9 @@ fn add_name(s: &mut Scratch, class: u8, role: u8) {
 #[inline(never)]
 extern "C" fn rf_name(index: u32) -> u32 {
     let Some(s) = scratch::by_index(index) else { return 1 };
+    if !is_listed(s) {
+        return 0;
+    }
     // SAFETY: as in `path_vector`.
     if let Some(e) = unsafe { NAMES.get(&s.name_key) } {
         or(&mut s.set, &e.set);
@@ -272,12 +327,26 @@ extern "C" fn rf_name(index: u32) -> u32 {
     0
 }
 
+/// Whether the table in `s.name_key.head` has any name with the first two bytes of the one there.
+#[inline(always)]
+fn is_listed(s: &Scratch) -> bool {
+    let (head, name) = (s.name_key.head, &s.name_key.name);
+    let start = name[0] as usize | (name[1] as usize) << 8;
+    match NAME_STARTS.get(name_starts_index(s.event.header.generation, head.class, head.role)) {
+        Some(starts) => starts[(start >> 6) & (starts.len() - 1)] >> (start & 63) & 1 != 0,
+        None => true,
+    }
+}
+
 /// Adds the lines that ask for the name in `s.name_key` to `s.found.name`: another name of the same object. (What
 /// another name would exclude counts only for the file's own.)
 #[inline(always)]
 pub fn add_object_name(s: &mut Scratch, class: u8) {
     let head = head(s, class, Role::Object as u8);
     s.name_key.head = head;
+    if !is_listed(s) {
+        return;
+    }
     // SAFETY: as in `path_vector`.
     if let Some(e) = unsafe { NAMES.get(&s.name_key) } {
         or(&mut s.found.name, &e.set);
@@ -300,8 +369,7 @@ pub fn found(s: &mut Scratch) {
 /// Begins a facet over several values (arguments, ancestors): only its default yet.
 #[inline(always)]
 pub fn begin_list(s: &mut Scratch, class: Class, facet: Facet) {
-    s.clear = [0; 4];
-    s.set = default(s, class, facet);
+    begin(s, class, facet);
 }
 
 /// One value of the list: the name in `s.name_key`.

@@ -4,7 +4,8 @@ use crate::{
     datapath::ISOLATED,
     facets::{any, intersects},
     identity::{self, Governed},
-    kernel, process,
+    kernel::{self, copy_words, put},
+    process,
     scratch::{self, Held, Lane, Scratch},
 };
 use aya_ebpf::{
@@ -121,33 +122,34 @@ pub fn begin_as<E: EntryPoint>(who: Governed, class: Class, lane: Lane, op: Op) 
         return None;
     };
     s.event.header.generation = generation;
-    s.hit = vectors.enabled;
+    copy_words(&mut s.hit, &vectors.enabled);
     crate::facets::byte(&mut s, class, ringfence_abi::ByteFacet::Op, op as u8);
     if !any(&s.hit) {
         return None;
     }
     let h = &raw mut s.event.header;
+    // Volatile: together, the compiler would call a function that zeros bytes.
     // SAFETY: `h` points into the scratch.
     unsafe {
-        (*h).begun_at = bpf_ktime_get_ns();
-        (*h).mitigated_at = 0;
-        (*h).cgroup = who.cgroup;
-        (*h).slot = who.slot;
-        (*h).number = 0;
-        (*h).address = [0; 16];
-        (*h).flags = 0;
-        (*h).target_pid = 0;
-        (*h).port = 0;
-        (*h).protocol = 0;
-        (*h).path_len = 0;
-        (*h).exe_len = 0;
-        (*h).args_len = 0;
-        (*h).class = class as u8;
-        (*h).op = op as u8;
-        (*h).tier = E::TIER as u8;
-        (*h).done = 0;
-        (*h).family = 0;
-        (*h).socket_type = 0;
+        put(&raw mut (*h).begun_at, bpf_ktime_get_ns());
+        put(&raw mut (*h).mitigated_at, 0);
+        put(&raw mut (*h).cgroup, who.cgroup);
+        put(&raw mut (*h).slot, who.slot);
+        put(&raw mut (*h).number, 0);
+        put((&raw mut (*h).address).cast(), [0u64; 2]);
+        put(&raw mut (*h).flags, 0);
+        put(&raw mut (*h).target_pid, 0);
+        put(&raw mut (*h).port, 0);
+        put(&raw mut (*h).protocol, 0);
+        put(&raw mut (*h).path_len, 0);
+        put(&raw mut (*h).exe_len, 0);
+        put(&raw mut (*h).args_len, 0);
+        put(&raw mut (*h).class, class as u8);
+        put(&raw mut (*h).op, op as u8);
+        put(&raw mut (*h).tier, E::TIER as u8);
+        put(&raw mut (*h).done, 0);
+        put(&raw mut (*h).family, 0);
+        put(&raw mut (*h).socket_type, 0);
     }
     Some(s)
 }
@@ -186,7 +188,9 @@ pub fn settle<E: EntryPoint>(s: &mut Scratch, class: Class, report: Report) -> V
         s.event.header.mitigated_at = unsafe { bpf_ktime_get_ns() };
     }
     count(class, Counter::Violations);
-    s.event.header.lines = s.hit;
+    let hit = &raw const s.hit;
+    // SAFETY: both are in the scratch, and do not overlap.
+    copy_words(&mut s.event.header.lines, unsafe { &*hit });
     report.object(s);
     process::describe(s);
     if class != Class::Exec {

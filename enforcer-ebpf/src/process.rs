@@ -110,8 +110,18 @@ pub fn fetch_arguments(s: &mut Scratch, task: u64) {
     s.event.header.args_len = if failed == 0 { len as u16 } else { 0 };
 }
 
+/// Whether a name (its first eight bytes) begins as that of a program that is many: by such names busybox
+/// (`appletlib.c`) and toybox (`main.c`) take the next argument for the applet's.
+#[inline(always)]
+pub fn is_multi_call(name: u64) -> bool {
+    const BUSYBOX: u64 = u64::from_le_bytes(*b"busybox\0");
+    const TOYBOX: u64 = u64::from_le_bytes(*b"toybox\0\0");
+    name & (u64::MAX >> 8) == BUSYBOX || name & (u64::MAX >> 16) == TOYBOX
+}
+
 /// Looks up the argument tokens in the event, into `s.set`; [`facets::end_list`] then narrows by them. The first
-/// `names` tokens are also names of the object: `argv[0]` decides what busybox does, and so does `busybox NAME`.
+/// `names` tokens are also names of the object: `argv[0]` decides what busybox does, and if that says `busybox`, the
+/// next does.
 #[inline(always)]
 pub fn look_up_arguments(s: &mut Scratch, class: Class, names: u64) {
     facets::begin_list(s, class, Facet::Arg);
@@ -152,8 +162,10 @@ extern "C" fn rf_argument_bytes(index: u32, class: u32, names: u32, from: u32) -
         let byte = get(unsafe { s.event.args.as_ptr().add(at as usize & (EVENT_ARGS - 1)) });
         if is_separator(byte) {
             close_token(s, class, names);
+        } else if byte == b'-' && get(&raw const s.count) == 0 && get(&raw const s.len) == 0 {
+            // `argv[0]` counts without the dash of a login shell.
         } else if byte == b'/' && get(&raw const s.count) == 0 {
-            // `argv[0]` counts by its last component.
+            // It counts by its last component.
             kernel::zero(&mut s.name_key.name);
             put(&raw mut s.len, 0);
         } else {
@@ -168,7 +180,8 @@ const _: () = assert!(EVENT_ARGS.is_power_of_two() && (EVENT_ARGS as u32).is_mul
 /// Where arguments are split: at their ends, and inside at what shells and options join them with.
 #[inline(always)]
 fn is_separator(byte: u8) -> bool {
-    matches!(byte, 0 | b' ' | b'\t' | b'\n' | b'=' | b',' | b'"' | b'\'')
+    const SEPARATORS: u64 = 1 | 1 << b' ' | 1 << b'\t' | 1 << b'\n' | 1 << b'=' | 1 << b',' | 1 << b'"' | 1 << b'\'';
+    byte < 64 && SEPARATORS >> byte & 1 != 0
 }
 
 #[inline(always)]
@@ -178,8 +191,13 @@ fn close_token(s: &mut Scratch, class: u32, names: u32) {
     }
     facets::add_to_list(s, class as u8, Role::Arg as u8);
     let count = get(&raw const s.count);
-    if count < names as u64 {
+    let is_second_name = count == 1 && get(&raw const s.multi_call) != 0;
+    if names != 0 && (count == 0 || (names > 1 && is_second_name)) {
         facets::add_object_name(s, class as u8);
+    }
+    if count == 0 {
+        let start = u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| s.name_key.name[i]));
+        put(&raw mut s.multi_call, is_multi_call(start) as u64);
     }
     put(&raw mut s.count, count + 1);
     kernel::zero(&mut s.name_key.name);

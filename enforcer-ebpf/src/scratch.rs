@@ -46,6 +46,8 @@ pub struct Scratch {
     pub count: u64,
     pub len: u64,
     pub depth: u64,
+    /// 1: the first argument is the name of a program that is many.
+    pub multi_call: u64,
 }
 
 /// A walk from a file's dentry up to its root.

@@ -51,7 +51,8 @@ pub(crate) fn splits_arguments(byte: u8) -> bool {
     matches!(byte, 0 | b' ' | b'\t' | b'\n' | b'=' | b',' | b'\'' | b'"')
 }
 
-/// The tokens of arguments: what the kernel side compares with `arg`. The first counts by its last path component.
+/// The tokens of arguments: what the kernel side compares with `arg`. The first counts by its last path component, and
+/// without the dash that makes a login shell.
 ///
 /// ```
 /// let tokens: Vec<_> = ringfence_policy::tokens(b"/bin/sh\0-c\0xmrig -o 'stratum+tcp://a:1' --algo=rx\0").collect();
@@ -61,10 +62,14 @@ pub(crate) fn splits_arguments(byte: u8) -> bool {
 pub fn tokens(args: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut first = true;
     args.split(|&byte| splits_arguments(byte)).filter_map(move |token| {
-        let token = if first { name_of(token) } else { token };
+        let token = if first { without_dashes(name_of(token)) } else { token };
         first &= token.is_empty();
         (!token.is_empty()).then_some(token)
     })
+}
+
+fn without_dashes(name: &[u8]) -> &[u8] {
+    &name[name.iter().take_while(|&&byte| byte == b'-').count()..]
 }
 
 /// Last component of a path.
@@ -163,11 +168,19 @@ impl Observed {
 }
 
 /// Names of a program besides its file's: the kernel's for the new task, and what it was called by. Programs that are
-/// many take their first argument for one.
+/// many take their first argument for one, if they were called by a name of their own.
 fn other_names(path: &[u8], comm: &[u8; 16], args: &[u8]) -> Vec<Vec<u8>> {
-    let called = if matches!(name_of(path), b"busybox" | b"toybox") { 2 } else { 1 };
     let comm = comm.split(|&byte| byte == 0).next().unwrap_or_default();
-    std::iter::once(comm).chain(tokens(args).take(called)).map(<[u8]>::to_vec).collect()
+    let mut called = tokens(args);
+    let first = called.next();
+    let many = is_multi_call(name_of(path)) && first.is_some_and(is_multi_call);
+    let second = if many { called.next() } else { None };
+    std::iter::once(comm).chain(first).chain(second).map(<[u8]>::to_vec).collect()
+}
+
+/// By such names busybox (`appletlib.c`) and toybox (`main.c`) take the next argument for the applet's.
+fn is_multi_call(name: &[u8]) -> bool {
+    name.starts_with(b"busybox") || name.starts_with(b"toybox")
 }
 
 fn used(buffer: &[u8], length: u16) -> &[u8] {

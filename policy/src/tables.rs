@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringfence_abi::{
-    BYTE_FACETS, ByteFacet, CLASSES, Class, DestinationKey, Entry, FACETS, FacetDefault, KeyHead, NameKey, NumberKey,
-    Op, PathKey, PathPrefixKey, RulesetVectors, Vector,
+    BYTE_FACETS, ByteFacet, CLASSES, Class, DestinationKey, Entry, FACETS, FacetDefault, KEY_HEAD_BITS, KeyHead,
+    NameKey, NameStarts, NumberKey, Op, PathKey, PathPrefixKey, Role, RulesetVectors, Vector,
 };
 
 use crate::mitigation::Mitigation;
@@ -95,6 +95,27 @@ impl Tables {
             .into_iter()
             .flat_map(|class| BYTE_FACET_ALL.map(|facet| (class, facet)))
             .map(|(class, facet)| (class, facet, self.byte_facet(class, facet)))
+    }
+
+    /// Which names the tables of a role list at all.
+    pub fn name_starts(&self, class: Class, role: Role) -> NameStarts {
+        let mut starts = [0; _];
+        let mut insert = |first: u8, second: u8| {
+            let start = usize::from(first) + 256 * usize::from(second);
+            starts[start / 64] |= 1 << (start % 64);
+        };
+        let of_role = |head: KeyHead| head.class == class as u8 && head.role == role as u8;
+        for key in self.names.keys().filter(|key| of_role(key.head)) {
+            insert(key.name[0], key.name[1]);
+        }
+        for key in self.name_prefixes.keys().filter(|key| of_role(key.data.head)) {
+            match (key.bits - KEY_HEAD_BITS) / 8 {
+                0 => (0..=u8::MAX).for_each(|first| (0..=u8::MAX).for_each(|second| insert(first, second))),
+                1 => (0..=u8::MAX).for_each(|second| insert(key.data.name[0], second)),
+                _ => insert(key.data.name[0], key.data.name[1]),
+            }
+        }
+        starts
     }
 
     /// The lines of a class; the position is the line's bit.

@@ -109,6 +109,8 @@ fn a_started_program_has_every_name_it_was_called_by() {
         |path: &str, args: &[u8]| Observed::from_event(&record(Op::Exec, 0, path, path, args)).unwrap().other_names;
     assert_eq!(names("/usr/bin/bash", b"/bin/sh\0-c\0x\0"), [b"bash".to_vec(), b"sh".to_vec()]);
     assert_eq!(names("/bin/busybox", b"busybox\0nc\0-e\0")[1..], [b"busybox".to_vec(), b"nc".to_vec()]);
+    assert_eq!(names("/bin/busybox", b"cat\0nc\0-e\0")[1..], [b"cat".to_vec()], "an argument of an applet");
+    assert_eq!(names("/bin/busybox", b"-nc\0-e\0")[1..], [b"nc".to_vec()], "as a login shell");
 
     let observed =
         Observed::from_event(&record(Op::Exec, 0, "/bin/busybox", "/bin/busybox", b"busybox\0nc\0-e\0sh\0")).unwrap();

@@ -4,7 +4,7 @@
 //! directory or to the directory descriptor, and normalised. Calls on a descriptor have the kernel's own path.
 //! Judged is what has succeeded.
 
-use super::{argument, pending, result};
+use super::{argument, argument_at_exit, pending, result};
 use crate::{
     facets::{self, any},
     judge::{self, Report, Tracepoint},
@@ -54,15 +54,15 @@ fn named(change: Change) {
     pending::keep_judged(change.which, s);
 }
 
-/// Matches the file at a descriptor, and keeps it for the exit if lines are left.
+/// Judges a call on a descriptor that has succeeded.
 #[inline(always)]
 fn described(op: Op, fd: i32, flags: u32, number: u64) {
+    let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Change, op) else { return };
+    let s = &mut *held;
     let file = process::file(fd);
     if file == 0 {
         return;
     }
-    let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Change, op) else { return };
-    let s = &mut *held;
     object::set(s, file);
     // The mode asked for counts here, not the one that is there.
     let there = object::flags(&s.object) & !(flag::EXECUTABLE | flag::SETUID);
@@ -79,17 +79,10 @@ fn described(op: Op, fd: i32, flags: u32, number: u64) {
     }
     facets::number(s, CLASS, ringfence_abi::Facet::Number, number);
     process::match_actor(s, CLASS);
-    if !any(&s.hit) {
-        return;
-    }
-    path::measure(s, dentry, mnt, sb);
-    let len = path::write(s);
-    kernel::copy_bytes(&mut s.event.path, s.path.as_ptr());
-    s.event.header.path_len = len as u16;
-    pending::keep_judged(0, s);
+    judge::settle::<Tracepoint>(s, CLASS, Report::File);
 }
 
-/// Exit of every call of this class: what was kept has happened, or not.
+/// Exit of every call with a path: what was kept has happened, or not.
 #[tracepoint]
 pub fn exit_change(ctx: TracePointContext) -> u32 {
     let succeeded = result(&ctx) >= 0;
@@ -183,17 +176,21 @@ entries! {
     enter_mkdirat(ctx) { plain(Op::Mkdir, at(&ctx, 0), argument(&ctx, 1), 0) }
 }
 
-/// fchmod(fd, mode)
+/// Exit of fchmod(fd, mode).
 #[tracepoint]
-pub fn enter_fchmod(ctx: TracePointContext) -> u32 {
-    let mode = argument(&ctx, 1);
-    described(Op::Chmod, at(&ctx, 0), object::mode_flags(mode as u16), mode);
+pub fn exit_fchmod(ctx: TracePointContext) -> u32 {
+    if result(&ctx) == 0 {
+        let mode = argument_at_exit(1);
+        described(Op::Chmod, argument_at_exit(0) as i32, object::mode_flags(mode as u16), mode);
+    }
     0
 }
 
-/// ftruncate(fd, length)
+/// Exit of ftruncate(fd, length).
 #[tracepoint]
-pub fn enter_ftruncate(ctx: TracePointContext) -> u32 {
-    described(Op::Truncate, at(&ctx, 0), 0, argument(&ctx, 1));
+pub fn exit_ftruncate(ctx: TracePointContext) -> u32 {
+    if result(&ctx) == 0 {
+        described(Op::Truncate, argument_at_exit(0) as i32, 0, argument_at_exit(1));
+    }
     0
 }

@@ -93,8 +93,8 @@ fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
         Stage::Started | Stage::First => {}
     }
     object::set(s, read(binprm, offset!(binprm_file)));
-    rf_circumstances(s.index);
-    facets::flags(s, CLASS);
+    s.event.header.flags = object::flags(&s.object);
+    facets::home_flags(s, CLASS);
     if !any(&s.hit) {
         return Verdict::Pass;
     }
@@ -124,6 +124,11 @@ fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
     }
     if looked_up {
         facets::found(s);
+    }
+    // Few programs come here: what takes long to find out is asked last.
+    if any(&s.hit) {
+        rf_circumstances(s.index);
+        facets::other_flags(s, CLASS);
     }
     if any(&s.hit) {
         process::match_ancestry(s, CLASS, kernel::current());
@@ -180,8 +185,8 @@ fn invoked(binprm: u64) {
     judge::settle::<Tracepoint>(s, CLASS, Report::Path);
 }
 
-/// Flags of the object (none for a mere name) and of the process. Verified by itself: its many branches would each be
-/// followed to the end of the program (6.1 gives up at a million instructions).
+/// Flags of the process. Verified by itself: its many branches would each be followed to the end of the program (6.1
+/// gives up at a million instructions).
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rf_circumstances(index: u32) -> u32 {
@@ -189,9 +194,6 @@ extern "C" fn rf_circumstances(index: u32) -> u32 {
     let task = kernel::current();
     let slot = s.event.header.slot;
     let mut flags = process::terminal_flag(task) | process::entry_flag(slot, task);
-    if s.event.header.flags & flag::STRING_PATH == 0 {
-        flags |= object::flags(&s.object);
-    }
     if socket::leads_out(socket::of_descriptor(0))
         || socket::leads_out(socket::of_descriptor(1))
         || socket::leads_out(socket::of_descriptor(2))
@@ -202,10 +204,9 @@ extern "C" fn rf_circumstances(index: u32) -> u32 {
     0
 }
 
-/// Programs that are many: their first argument is a name like `argv[0]`.
+/// Whether the file is a program that is many.
 #[inline(always)]
 fn is_multi_call(dentry: u64) -> bool {
     let name: u64 = read(dentry, offset!(dentry_name) + 8);
-    let start: [u8; 8] = read(name, 0);
-    &start == b"busybox\0" || &start[..7] == b"toybox\0"
+    process::is_multi_call(read(name, 0))
 }

@@ -2,9 +2,10 @@
 //!
 //! Addresses are the kernel's own: of the socket, after the call, or of the copy that the LSM hook gets.
 
-use super::{argument, pending, result};
+use super::{argument_at_exit, result};
 use crate::{
     facets::{self, any},
+    identity,
     judge::{self, EntryPoint, LsmHook, Report, Tracepoint, Verdict},
     kernel::{self, offset, read},
     process,
@@ -25,11 +26,6 @@ const TCP_LISTEN: i32 = 10;
 const SOCK_STREAM: u16 = 1;
 const EINPROGRESS: i64 = 115;
 
-/// Keys of [`pending`].
-const CONNECT: u64 = 10;
-const BIND: u64 = 11;
-const FCNTL: u64 = 12;
-
 /// TCP: before the first SYN leaves, and when a socket begins to listen. Runs in the calling process.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
@@ -43,24 +39,14 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// connect(fd, address, length): which descriptor; everything else is asked of the socket at the exit.
-#[tracepoint]
-pub fn enter_connect(ctx: TracePointContext) -> u32 {
-    let fd = argument(&ctx, 0);
-    if crate::identity::current().is_some() {
-        pending::keep(CONNECT, fd, 0);
-    }
-    0
-}
-
+/// Exit of connect(fd, address, length): everything is asked of the socket.
 #[tracepoint]
 pub fn exit_connect(ctx: TracePointContext) -> u32 {
-    let Some(call) = pending::take(CONNECT) else { return 0 };
     let result = result(&ctx);
-    if result < 0 && result != -EINPROGRESS {
+    if (result < 0 && result != -EINPROGRESS) || identity::current().is_none() {
         return 0;
     }
-    let fd = call.first as i32;
+    let fd = argument_at_exit(0) as i32;
     let sk = socket::of_descriptor(fd);
     if sk == 0 {
         return 0;
@@ -70,27 +56,20 @@ pub fn exit_connect(ctx: TracePointContext) -> u32 {
     if !kernel::connect_judged_early() && (family == AF_UNIX || kind != SOCK_STREAM) {
         happened::<Tracepoint>(Op::Connect, sk, End::Remote);
     }
-    if fd <= 2 && socket::leads_out(sk) {
+    if (0..=2).contains(&fd) && socket::leads_out(sk) {
         happened::<Tracepoint>(Op::Stdio, sk, End::Remote);
     }
     0
 }
 
-/// bind(fd, address, length)
-#[tracepoint]
-pub fn enter_bind(ctx: TracePointContext) -> u32 {
-    if crate::identity::current().is_some() {
-        pending::keep(BIND, argument(&ctx, 0), 0);
-    }
-    0
-}
-
+/// Exit of bind(fd, address, length).
 #[tracepoint]
 pub fn exit_bind(ctx: TracePointContext) -> u32 {
-    let Some(call) = pending::take(BIND) else { return 0 };
-    let sk = socket::of_descriptor(call.first as i32);
-    if result(&ctx) == 0 && sk != 0 {
-        happened::<Tracepoint>(Op::Bind, sk, End::Local);
+    if result(&ctx) == 0 && identity::current().is_some() {
+        let sk = socket::of_descriptor(argument_at_exit(0) as i32);
+        if sk != 0 {
+            happened::<Tracepoint>(Op::Bind, sk, End::Local);
+        }
     }
     0
 }
@@ -99,7 +78,7 @@ pub fn exit_bind(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 pub fn exit_socket(ctx: TracePointContext) -> u32 {
     let fd = result(&ctx);
-    if fd >= 0 {
+    if fd >= 0 && identity::current().is_some() {
         let sk = socket::of_descriptor(fd as i32);
         if sk != 0 {
             happened::<Tracepoint>(Op::Socket, sk, End::Remote);
@@ -115,32 +94,21 @@ pub fn exit_dup(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// fcntl(fd, command, argument): only duplication matters, and only onto the standard descriptors.
-#[tracepoint]
-pub fn enter_fcntl(ctx: TracePointContext) -> u32 {
-    const F_DUPFD: u64 = 0;
-    const F_DUPFD_CLOEXEC: u64 = 1030;
-    let command = argument(&ctx, 1);
-    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
-        && argument(&ctx, 2) <= 2
-        && crate::identity::current().is_some()
-    {
-        pending::keep(FCNTL, 0, 0);
-    }
-    0
-}
-
+/// Exit of fcntl(fd, command, argument): only duplication matters, and only onto the standard descriptors.
 #[tracepoint]
 pub fn exit_fcntl(ctx: TracePointContext) -> u32 {
-    if pending::take(FCNTL).is_some() {
-        on_stdio(result(&ctx));
+    const F_DUPFD: u64 = 0;
+    const F_DUPFD_CLOEXEC: u64 = 1030;
+    let fd = result(&ctx);
+    if (0..=2).contains(&fd) && matches!(argument_at_exit(1), F_DUPFD | F_DUPFD_CLOEXEC) {
+        on_stdio(fd);
     }
     0
 }
 
 #[inline(always)]
 fn on_stdio(fd: i64) {
-    if !(0..=2).contains(&fd) {
+    if !(0..=2).contains(&fd) || identity::current().is_none() {
         return;
     }
     let sk = socket::of_descriptor(fd as i32);

@@ -21,10 +21,7 @@ const EPERM: i32 = 1;
 pub fn exit_open(ctx: TracePointContext) -> u32 {
     let fd = super::result(&ctx);
     if fd >= 0 {
-        let file = process::file(fd as i32);
-        if file != 0 {
-            opened::<Tracepoint>(file);
-        }
+        opened::<Tracepoint>(|| process::file(fd as i32));
     }
     0
 }
@@ -42,10 +39,7 @@ pub fn io_uring_complete(ctx: BtfTracePointContext) -> i32 {
     }
     let fd: i32 = kernel::read(request, offset!(io_result));
     if fd >= 0 {
-        let file = process::file(fd);
-        if file != 0 {
-            opened::<Tracepoint>(file);
-        }
+        opened::<Tracepoint>(|| process::file(fd));
     }
     0
 }
@@ -58,13 +52,17 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     if before != 0 {
         return before;
     }
-    if opened::<LsmHook>(file) == Verdict::Stop { -EPERM } else { 0 }
+    if opened::<LsmHook>(|| file) == Verdict::Stop { -EPERM } else { 0 }
 }
 
 #[inline(always)]
-fn opened<E: EntryPoint>(file: u64) -> Verdict {
+fn opened<E: EntryPoint>(file: impl FnOnce() -> u64) -> Verdict {
     let Some(mut held) = judge::begin::<E>(CLASS, Lane::Open, Op::Open) else { return Verdict::Pass };
     let s = &mut *held;
+    let file = file();
+    if file == 0 {
+        return Verdict::Pass;
+    }
     object::set(s, file);
     let flags = object::flags(&s.object) | object::open_flags(file, s.object.inode);
     if flags & (flag::WRITE | flag::FROM_IMAGE | flag::REGULAR) == flag::WRITE | flag::FROM_IMAGE | flag::REGULAR {

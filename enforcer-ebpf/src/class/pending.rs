@@ -1,7 +1,5 @@
-//! What a system call's exit needs from its entry, by thread.
-//!
-//! Two forms: a [`Call`] is a few numbers, judged at the exit. A [`Judged`] has a path of the caller's string, which is
-//! read once, at the entry, and matched there; only if lines are left is it kept until the call has succeeded.
+//! What a system call's exit needs from its entry, by thread: a path of the caller's string, which is read once, at the
+//! entry, and matched there. Only if lines are left is it kept until the call has succeeded.
 
 use crate::{facets::any, kernel, scratch::Scratch};
 use aya_ebpf::{
@@ -10,15 +8,6 @@ use aya_ebpf::{
     maps::{LruHashMap, PerCpuArray},
 };
 use ringfence_abi::{EVENT_PATH, EventHeader, Vector};
-
-/// Numbers of a call under way.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Call {
-    /// A descriptor, a process or a request: the entry point knows.
-    pub first: u64,
-    pub second: u64,
-}
 
 /// A call under way whose path has lines left.
 #[repr(C)]
@@ -38,9 +27,6 @@ pub struct Thread {
 }
 
 #[map]
-static CALLS: LruHashMap<Thread, Call> = LruHashMap::with_max_entries(16_384, 0);
-
-#[map]
 static JUDGED: LruHashMap<Thread, Judged> = LruHashMap::with_max_entries(1_024, 0);
 
 #[map]
@@ -49,24 +35,6 @@ static JUDGED_WORK: PerCpuArray<Judged> = PerCpuArray::with_max_entries(1, 0);
 #[inline(always)]
 fn thread(which: u64) -> Thread {
     Thread { id: bpf_get_current_pid_tgid(), which }
-}
-
-/// Keeps numbers for the exit of `which` kind of call.
-#[inline(always)]
-pub fn keep(which: u64, first: u64, second: u64) {
-    let _ = CALLS.insert(&thread(which), &Call { first, second }, 0);
-}
-
-/// What was kept, once.
-#[inline(always)]
-pub fn take(which: u64) -> Option<Call> {
-    let key = thread(which);
-    // SAFETY: copied at once; the key is this thread's own.
-    let call = unsafe { CALLS.get(&key) }.copied();
-    if call.is_some() {
-        let _ = CALLS.remove(&key);
-    }
-    call
 }
 
 /// One helper call: see [`kernel::copy_bytes`].

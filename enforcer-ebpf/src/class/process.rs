@@ -1,7 +1,7 @@
 //! Class process: calls on other processes, namespaces, mounts, and the kernel itself. Judged at the exit, with
 //! [`flag::FAILED`] where the call failed: for most of them the attempt says enough.
 
-use super::{argument, pending, result};
+use super::{argument, argument_at_exit, pending, result};
 use crate::{
     facets::{self, any},
     judge::{self, Report, Tracepoint},
@@ -14,46 +14,36 @@ use ringfence_abi::{Class, Facet, Op, flag};
 const CLASS: Class = Class::Process;
 const CLONE_NEWUSER: u64 = 0x1000_0000;
 
-/// Key of [`pending`]; a thread is in one of these calls at a time.
-const CALL: u64 = 20;
 /// Keys of the two paths of a mount.
 const SOURCE: u64 = 2;
 const TARGET: u64 = 3;
 
-/// Keeps the call's numbers for the exit, for governed tasks.
+/// A call is over. What it was about, and on which process (0: none).
 #[inline(always)]
-fn keep(number: u64, target: u64) {
-    if crate::identity::current().is_some() {
-        pending::keep(CALL, number, target);
-    }
-}
-
-/// A call is over.
-#[inline(always)]
-fn over(op: Op, ctx: &TracePointContext, only_success: bool) {
-    let Some(call) = pending::take(CALL) else { return };
+fn over(op: Op, ctx: &TracePointContext, number: fn() -> u64, target: fn() -> u64, only_success: bool) {
     let failed = result(ctx) < 0;
     if failed && only_success {
         return;
     }
     let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Process, op) else { return };
     let s = &mut *held;
-    s.event.header.number = call.first;
-    s.event.header.target_pid = call.second as u32;
+    let (number, target) = (number(), target() as u32);
+    s.event.header.number = number;
+    s.event.header.target_pid = target;
     let own = (bpf_get_current_pid_tgid() >> 32) as u32;
     let mut flags = 0;
     if failed {
         flags |= flag::FAILED;
     }
-    if call.second != 0 && call.second as u32 != own {
+    if target != 0 && target != own {
         flags |= flag::OTHER_PROCESS;
     }
-    if op as u8 == Op::Unshare as u8 && call.first & CLONE_NEWUSER != 0 {
+    if op as u8 == Op::Unshare as u8 && number & CLONE_NEWUSER != 0 {
         flags |= flag::NEW_USER_NAMESPACE;
     }
     s.event.header.flags = flags;
     facets::flags(s, CLASS);
-    facets::number(s, CLASS, Facet::Number, call.first);
+    facets::number(s, CLASS, Facet::Number, number);
     facets::without_object(s, CLASS);
     if !any(&s.hit) {
         return;
@@ -62,20 +52,13 @@ fn over(op: Op, ctx: &TracePointContext, only_success: bool) {
     judge::settle::<Tracepoint>(s, CLASS, Report::None);
 }
 
-/// Pairs of entry and exit: what is kept, and whether only success counts.
+/// Exits: the operation's own number, its target, and whether only success counts.
 macro_rules! calls {
-    ($($(#[$doc:meta])* $enter:ident, $exit:ident: $op:ident($number:expr, $target:expr, $only_success:expr))*) => {
+    ($($(#[$doc:meta])* $exit:ident: $op:ident($number:expr, $target:expr, $only_success:expr))*) => {
         $($(#[$doc])*
         #[tracepoint]
-        pub fn $enter(ctx: TracePointContext) -> u32 {
-            let (number, target): (fn(&TracePointContext) -> u64, fn(&TracePointContext) -> u64) = ($number, $target);
-            keep(number(&ctx), target(&ctx));
-            0
-        }
-
-        #[tracepoint]
         pub fn $exit(ctx: TracePointContext) -> u32 {
-            over(Op::$op, &ctx, $only_success);
+            over(Op::$op, &ctx, $number, $target, $only_success);
             0
         })*
     };
@@ -83,21 +66,21 @@ macro_rules! calls {
 
 calls! {
     /// ptrace(request, pid, ..)
-    enter_ptrace, exit_ptrace: Ptrace(|c| argument(c, 0), |c| argument(c, 1), true)
+    exit_ptrace: Ptrace(|| argument_at_exit(0), || argument_at_exit(1), true)
     /// setns(fd, type)
-    enter_setns, exit_setns: Setns(|c| argument(c, 1), |_| 0, false)
+    exit_setns: Setns(|| argument_at_exit(1), || 0, false)
     /// unshare(flags)
-    enter_unshare, exit_unshare: Unshare(|c| argument(c, 0), |_| 0, false)
+    exit_unshare: Unshare(|| argument_at_exit(0), || 0, false)
     /// memfd_create(name, flags)
-    enter_memfd, exit_memfd: Memfd(|c| argument(c, 1), |_| 0, true)
+    exit_memfd: Memfd(|| argument_at_exit(1), || 0, true)
     /// bpf(command, ..)
-    enter_bpf, exit_bpf: Bpf(|c| argument(c, 0), |_| 0, false)
+    exit_bpf: Bpf(|| argument_at_exit(0), || 0, false)
     /// init_module, finit_module, delete_module
-    enter_module, exit_module: Module(|_| 0, |_| 0, false)
+    exit_module: Module(|| 0, || 0, false)
     /// kill(pid, signal)
-    enter_kill, exit_kill: Kill(|c| argument(c, 1), |c| argument(c, 0), true)
+    exit_kill: Kill(|| argument_at_exit(1), || argument_at_exit(0), true)
     /// tgkill(tgid, tid, signal)
-    enter_tgkill, exit_tgkill: Kill(|c| argument(c, 2), |c| argument(c, 0), true)
+    exit_tgkill: Kill(|| argument_at_exit(2), || argument_at_exit(0), true)
 }
 
 /// mount(source, target, type, flags, data): both are strings of the caller.

@@ -6,6 +6,7 @@
 //! - A program is loaded only when a rule needs it; the tier of a class is what loads, never what a version promises.
 
 mod error;
+mod object;
 mod offsets;
 mod overlay;
 mod pins;
@@ -22,19 +23,18 @@ pub use programs::{Attachment, Hook};
 pub use records::{Records, record};
 pub use verify::{Verified, verify};
 
+use object::Object;
+
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, MapData, PerCpuArray, lpm_trie::LpmTrie},
     programs::{BtfTracePoint, Lsm, Program, ProgramError, TracePoint, links::FdLink, trace_point::TracePointError},
 };
 use ringfence_abi::{
-    ABSENT, CGROUP_NAME, CLASSES, COUNTERS, CgroupKey, CgroupName, Class, Counter, Isolation, Node, Op, SLOTS, Slot,
-    Tier,
+    ABSENT, CGROUP_NAME, CLASSES, COUNTERS, CgroupKey, CgroupName, Class, Counter, Isolation, Node, Offsets, Op, SLOTS,
+    Slot, Tier,
 };
 use std::{collections::BTreeSet, hash::Hasher, path::PathBuf};
-
-/// The object, aligned for the ELF parser.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ringfence.bpf.o"));
 
 /// Maps that outlive the enforcer. The others are working memory.
 const PINNED: &[&str] = &[
@@ -55,6 +55,7 @@ const PINNED: &[&str] = &[
     "MITIGATIONS",
     "NAMES",
     "NAME_PREFIXES",
+    "NAME_STARTS",
     "NEIGHBOUR_AT",
     "NODE_ADDRESSES",
     "NUMBERS",
@@ -95,28 +96,31 @@ pub struct Kernel {
 impl Kernel {
     /// Finds offsets, loads the object over the pinned maps, and puts in place what identity needs.
     pub fn load(options: &Options) -> Result<Self, Error> {
-        let offsets = offsets::find()?;
+        let types = ringfence_btf::Btf::from_sys_fs().map_err(Error::NoBtf)?;
+        let offsets = offsets::find(&types)?;
         let pins = Pins::new(&options.bpffs);
         let lsm = options.strongest >= Tier::Lsm && preflight::lsm_is_active();
+        let btf = Btf::from_sys_fs().map_err(aya::EbpfError::BtfError)?;
         let mut node = Node {
             v1_controller: options.hierarchy.controller().unwrap_or(ABSENT),
             exec_judged_early: 0,
             overlay_proven: 0,
             connect_judged_early: 0,
+            direct_reads: 0,
         };
-        let btf = Btf::from_sys_fs().map_err(aya::EbpfError::BtfError)?;
-        let lsm = lsm && Self::lsm_loads(&offsets, &node, &btf);
-        let trial = Self::open(&offsets, &Node { overlay_proven: 1, ..node }, None)?;
+        let elf = Self::choose(&types, &offsets, &mut node)?;
+        let lsm = lsm && Self::lsm_loads(&elf, &offsets, &node, &btf);
+        let trial = Self::open(&elf, &offsets, &Node { overlay_proven: 1, ..node }, None)?;
         let drift_visible = offsets.ovl_upper != ABSENT && overlay::told_apart(trial);
         node.overlay_proven = u32::from(drift_visible);
         if lsm {
             (node.exec_judged_early, node.connect_judged_early) = (1, 1);
         }
-        let object = fingerprint(&[OBJECT, &bytes_of(&offsets), &bytes_of(&node)]);
+        let object = fingerprint(&[elf.bytes(), &bytes_of(&offsets), &bytes_of(&node)]);
         pins.create(&object)?;
         let adopted = pins.links(&object).read_dir().is_ok_and(|mut dir| dir.next().is_some())
             || !pins.foreign_links(&object).is_empty();
-        let ebpf = Self::open(&offsets, &node, Some(&pins))?;
+        let ebpf = Self::open(&elf, &offsets, &node, Some(&pins))?;
         let mut kernel = Self {
             ebpf,
             pins,
@@ -134,7 +138,28 @@ impl Kernel {
         Ok(kernel)
     }
 
-    fn open(offsets: &ringfence_abi::Offsets, node: &Node, pins: Option<&Pins>) -> Result<Ebpf, Error> {
+    /// The object with direct reads, if a program that makes them loads; else the one without.
+    fn choose(types: &ringfence_btf::Btf, offsets: &Offsets, node: &mut Node) -> Result<Object, Error> {
+        let Some(object) = Object::with_direct_reads(types) else { return Ok(Object::built()) };
+        let direct = Node { direct_reads: 1, ..*node };
+        let mut trial = Self::open(&object, offsets, &direct, None)?;
+        let loaded = match trial.program_mut(overlay::TRIAL) {
+            Some(Program::TracePoint(program)) => program.load(),
+            _ => unreachable!("the trial is a program of the object"),
+        };
+        match loaded {
+            Ok(()) => {
+                *node = direct;
+                Ok(object)
+            }
+            Err(error) => {
+                tracing::info!(%error, "this kernel takes no direct reads: a helper call for each");
+                Ok(Object::built())
+            }
+        }
+    }
+
+    fn open(object: &Object, offsets: &Offsets, node: &Node, pins: Option<&Pins>) -> Result<Ebpf, Error> {
         let mut loader = EbpfLoader::new();
         loader.override_global("OFFSETS", offsets, true).override_global("NODE", node, true);
         // Without a level the kernel only says why it refused, and takes a fraction of the time to say it.
@@ -144,12 +169,12 @@ impl Kernel {
                 loader.map_pin_path(map, pins.maps().join(map));
             }
         }
-        Ok(loader.load(OBJECT)?)
+        Ok(loader.load(object.bytes())?)
     }
 
     /// Whether this kernel takes LSM programs: by loading one, without a trace.
-    fn lsm_loads(offsets: &ringfence_abi::Offsets, node: &Node, btf: &Btf) -> bool {
-        let Ok(mut trial) = Self::open(offsets, node, None) else { return false };
+    fn lsm_loads(object: &Object, offsets: &Offsets, node: &Node, btf: &Btf) -> bool {
+        let Ok(mut trial) = Self::open(object, offsets, node, None) else { return false };
         programs::LSM.iter().all(|attachment| {
             let Hook::Lsm(hook) = attachment.hook else { return false };
             let loaded = match trial.program_mut(attachment.program) {

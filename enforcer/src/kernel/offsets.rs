@@ -6,19 +6,32 @@ use ringfence_btf::Btf;
 
 /// All offsets of the running kernel. A member that has to be there and is missing, or ambiguous, is an error that
 /// names it; overlayfs's own are left [`ABSENT`] where the kernel does not tell, and drift is blind then.
-pub fn find() -> Result<Offsets, Error> {
-    let kernel = Btf::from_sys_fs().map_err(Error::NoBtf)?;
+pub fn find(kernel: &Btf) -> Result<Offsets, Error> {
     let mut values = Vec::with_capacity(Offsets::MEMBERS.len());
     for member in Offsets::MEMBERS {
-        values.push(any_of(&kernel, member.of, member.path)?);
+        values.push(any_of(kernel, member.of, member.path)?);
     }
     let mut offsets = Offsets::from_members(&values);
-    overlay(&kernel, &mut offsets);
+    overlay(kernel, &mut offsets);
+    offsets.arguments = arguments(kernel)?;
     // Both or nothing: without them what a ring opens is not seen.
     if let (Ok(opcode), Ok(result)) = (kernel.offset("io_kiocb", "opcode"), kernel.offset("io_kiocb", "cqe.res")) {
         (offsets.io_opcode, offsets.io_result) = (opcode, result);
     }
     Ok(offsets)
+}
+
+/// Where the kernel keeps the arguments of a system call until its end: the registers of the architecture's convention
+/// (`syscall(2)`). Of arm64's the first is also the result's, so that the kernel keeps another copy.
+fn arguments(kernel: &Btf) -> Result<[u32; 4], Error> {
+    let register = |name: &str| any_of(kernel, "pt_regs", name);
+    match register("orig_x0") {
+        Ok(first) => {
+            let x = register("regs")?;
+            Ok([first, x + 8, x + 16, x + 24])
+        }
+        Err(_) => Ok([register("di")?, register("si")?, register("dx")?, register("r10")?]),
+    }
 }
 
 /// The first of the alternative paths that the struct has.

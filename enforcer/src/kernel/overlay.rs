@@ -15,6 +15,9 @@ use nix::{
 use ringfence_abi::flag;
 use std::{fs, io, path::Path};
 
+/// The program that looks.
+pub const TRIAL: &str = "trial_open";
+
 /// Runs the trial on a throw-away instance of the object. False: drift can't be seen on this node.
 pub fn told_apart(mut trial: Ebpf) -> bool {
     let answers = std::thread::scope(|scope| {
@@ -74,7 +77,7 @@ fn answers(trial: &mut Ebpf) -> Result<[u32; 3], TrialError> {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions("/tmp/merged/touched", mode)?;
 
-    let program = trial.program_mut("trial_open").expect("a program of the object");
+    let program = trial.program_mut(TRIAL).expect("a program of the object");
     attach(program).map_err(|error| TrialError::Program(Box::new(error)))?;
     let mut results = Array::<_, u32>::try_from(trial.map_mut("TRIAL").expect("a map of the object"))?;
     let thread = u32::try_from(gettid().as_raw()).map_err(io::Error::other)?;

@@ -3,7 +3,8 @@
 use super::{Error, Kernel};
 use aya::maps::{MapError, lpm_trie};
 use ringfence_abi::{
-    Class, Entry, Facet, RULESETS, RulesetVectors, Vector, byte_facet_index, facet_default_index, ruleset_index,
+    Class, Entry, Facet, NameStarts, RULESETS, Role, RulesetVectors, Vector, byte_facet_index, facet_default_index,
+    name_starts_index, ruleset_index,
 };
 use ringfence_policy::{Generational, Prefix, Tables};
 use std::collections::BTreeMap;
@@ -29,6 +30,13 @@ impl Kernel {
                 let value = tables.defaults[class as usize][facet as usize];
                 let index = facet_default_index(generation, class, facet);
                 defaults.set(index, value, 0).map_err(failed("FACET_DEFAULTS"))?;
+            }
+        }
+        let mut starts = self.array::<NameStarts>("NAME_STARTS")?;
+        for class in Class::ALL {
+            for role in Role::ALL {
+                let index = name_starts_index(generation, class as u8, role as u8);
+                starts.set(index, tables.name_starts(class, role), 0).map_err(failed("NAME_STARTS"))?;
             }
         }
         let stamp = stamp(generation);

@@ -15,14 +15,17 @@ pub struct Verified {
 
 /// Loads the programs of the object on this kernel whose name contains `filter`, and reports each as it comes.
 pub fn verify(v1_controller: Option<u32>, filter: &str, mut report: impl FnMut(Verified)) -> Result<(), Error> {
-    let offsets = offsets::find()?;
-    let node = Node {
+    let types = ringfence_btf::Btf::from_sys_fs().map_err(Error::NoBtf)?;
+    let offsets = offsets::find(&types)?;
+    let mut node = Node {
         v1_controller: v1_controller.unwrap_or(ABSENT),
         exec_judged_early: 0,
         overlay_proven: 1,
         connect_judged_early: 0,
+        direct_reads: 0,
     };
-    let mut ebpf = Kernel::open(&offsets, &node, None)?;
+    let object = Kernel::choose(&types, &offsets, &mut node)?;
+    let mut ebpf = Kernel::open(&object, &offsets, &node, None)?;
     let btf = Btf::from_sys_fs().map_err(aya::EbpfError::BtfError)?;
     let all = [programs::IDENTITY, programs::LSM, programs::TRACEPOINT].concat();
     for (name, program) in ebpf.programs_mut().filter(|(name, _)| name.contains(filter)) {
