@@ -203,8 +203,6 @@ pub mod flag {
     pub const ENTRY: u32 = 1 << 15;
     /// Standard input, output or error is a connected internet socket whose peer is not on the loopback.
     pub const STDIO_SOCKET: u32 = 1 << 16;
-    /// The environment sets `LD_PRELOAD` or `LD_AUDIT`.
-    pub const PRELOAD: u32 = 1 << 17;
     /// A new user namespace is asked for.
     pub const NEW_USER_NAMESPACE: u32 = 1 << 18;
     /// The other process is not the caller itself.
@@ -219,7 +217,7 @@ pub mod flag {
     pub const FAILED: u32 = 1 << 23;
 
     /// Every flag with the name that lines use.
-    pub const NAMES: [(&str, u32); 24] = [
+    pub const NAMES: [(&str, u32); 23] = [
         ("drifted", DRIFTED),
         ("upper", UPPER),
         ("from_image", FROM_IMAGE),
@@ -237,7 +235,6 @@ pub mod flag {
         ("tty", TTY),
         ("entry", ENTRY),
         ("stdio_socket", STDIO_SOCKET),
-        ("preload", PRELOAD),
         ("new_user_namespace", NEW_USER_NAMESPACE),
         ("other_process", OTHER_PROCESS),
         ("string_path", STRING_PATH),

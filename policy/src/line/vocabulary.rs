@@ -157,9 +157,7 @@ pub fn has_facet(op: Op, facet: Facet) -> bool {
 /// Whether events of an operation can have a flag. A script is named by a string: its file's flags are not known.
 pub fn has_flag(op: Op, flag: u32) -> bool {
     match flag {
-        flag::TTY | flag::ENTRY | flag::STDIO_SOCKET | flag::PRELOAD | flag::ARGS_TRUNCATED => {
-            op.class() == Class::Exec
-        }
+        flag::TTY | flag::ENTRY | flag::STDIO_SOCKET | flag::ARGS_TRUNCATED => op.class() == Class::Exec,
         flag::READ | flag::WRITE | flag::CREATED | flag::EMPTIED => op == Op::Open,
         flag::NEW_USER_NAMESPACE => op == Op::Unshare,
         flag::OTHER_PROCESS => matches!(op, Op::Ptrace | Op::Kill),
