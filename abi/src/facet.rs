@@ -21,7 +21,8 @@ pub enum Role {
     Parent = 2,
     /// The executable of any of the nearest [`ANCESTORS`] ancestors (satisfied if one of them is).
     Ancestor = 3,
-    /// The same ancestors, for exceptions (satisfied if none of them is named).
+    /// The same ancestors, for exceptions (satisfied if none of them is named). Only programs of the image count: a
+    /// container can give its own any name.
     NoAncestor = 4,
     /// An argument token of a started program (satisfied if one of them is).
     Arg = 5,

@@ -108,6 +108,14 @@ pub fn mode_flags(mode: u16) -> u32 {
     flags
 }
 
+/// Whether a program is as the image has it. (Where the overlay's layers can't be told apart: whether it is on one.)
+#[inline(always)]
+pub fn is_of_image(file: u64) -> bool {
+    let inode: u64 = read(file, offset!(file_inode));
+    let object = Object { dentry: 0, mnt: 0, inode, sb: read(inode, offset!(inode_sb)) };
+    flags(&object) & (flag::UPPER | flag::TMPFS | flag::NAMELESS | flag::VOLUME) == 0
+}
+
 /// How a file is open: `fs.h`'s modes, and what the open did.
 #[inline(always)]
 pub fn open_flags(file: u64, inode: u64) -> u32 {

@@ -71,7 +71,8 @@ extern "C" fn rf_ancestors(index: u32, class: u32, role: u32) -> u32 {
         let above = parent(get(&raw const s.ancestor));
         put(&raw mut s.ancestor, above);
         let file = executable(above);
-        if file != 0 {
+        // An exception is for the image's own programs, not for what a container gives the same name.
+        if file != 0 && (role != Role::NoAncestor as u32 || object::is_of_image(file)) {
             path::leaf(s, read(file, offset!(file_dentry)));
             facets::add_to_list(s, class as u8, role as u8);
         }

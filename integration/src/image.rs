@@ -31,11 +31,12 @@ pub enum Entry {
     Directory(&'static str),
 }
 
-const ACTORS: [&str; 9] = [
+const ACTORS: [&str; 10] = [
     "/usr/bin/actor",
     "/usr/bin/xmrig",
     "/usr/bin/not-xmrig",
     "/opt/dev/shm/program",
+    "/usr/bin/dpkg",
     "/usr/bin/tool-actor",
     "/usr/bin/tool-chmod",
     "/usr/bin/tool-touch",

@@ -17,6 +17,10 @@ pub const CASES: &[Case] = &[
             act("script", "sh -c 'printf \"#!/bin/sh\\n\" >/opt/drop-h; chmod 755 /opt/drop-h; /opt/drop-h'"),
             act("tmpfs", "actor drop create /usr/bin/actor /dev/shm/drop-i --run"),
             act(
+                "package-manager-name",
+                "sh -c 'ln /usr/bin/actor /tmp/dpkg && /tmp/dpkg drop create /usr/bin/actor /tmp/drop-j --run'",
+            ),
+            act(
                 "runc-name",
                 "sh -c 'cp /usr/bin/actor /tmp/drop-f; exec actor exec plain --arg0 runc /tmp/drop-f nothing'",
             ),
@@ -26,6 +30,7 @@ pub const CASES: &[Case] = &[
             act("of-image-chmod", "sh -c 'actor mode chmod 711 /usr/bin/tool-chmod && /usr/bin/tool-chmod nothing'"),
             act("of-image-touch", "sh -c 'actor mode touch 0 /usr/bin/tool-touch && /usr/bin/tool-touch nothing'"),
             act("not-run", "actor drop create /usr/bin/actor /tmp/drop-g"),
+            act("package-manager", "/usr/bin/dpkg drop create /usr/bin/actor /tmp/drop-k --run"),
         ],
         ..Case::new("RF-901")
     },
