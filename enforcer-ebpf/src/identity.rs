@@ -5,7 +5,7 @@
 
 use crate::kernel::{self, offset, read};
 use aya_ebpf::{
-    helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid},
+    helpers::bpf_get_current_cgroup_id,
     macros::map,
     maps::{Array, HashMap},
 };
@@ -74,24 +74,35 @@ fn v1_cgroup(task: u64) -> u64 {
 /// The pod of the current task.
 #[inline(always)]
 pub fn current() -> Option<Governed> {
-    let v2 = unsafe { bpf_get_current_cgroup_id() };
+    current_task(kernel::current())
+}
+
+/// The same, where the task's address is at hand.
+#[inline(always)]
+pub fn current_task(task: u64) -> Option<Governed> {
+    let v2 = if kernel::direct_reads() {
+        id(read(read(task, offset!(task_cgroups)), offset!(css_set_default)))
+    } else {
+        unsafe { bpf_get_current_cgroup_id() }
+    };
     if let Some(slot) = slot_of(v2) {
         return Some(Governed { slot, cgroup: v2 });
     }
     if kernel::v1_controller() != ABSENT {
-        let v1 = id(v1_cgroup(kernel::current())) | V1_CGROUP;
+        let v1 = id(v1_cgroup(task)) | V1_CGROUP;
         if let Some(slot) = slot_of(v1) {
             return Some(Governed { slot, cgroup: v1 });
         }
     }
-    escaped((bpf_get_current_pid_tgid() >> 32) as u32)
+    escaped(task)
 }
 
 #[inline(always)]
-fn escaped(tgid: u32) -> Option<Governed> {
+fn escaped(task: u64) -> Option<Governed> {
     if ESCAPES.get(0).copied().unwrap_or(0) == 0 {
         return None;
     }
+    let tgid: u32 = read(task, offset!(task_tgid));
     // SAFETY: copied at once.
     unsafe { ESCAPED.get(&tgid) }.map(|slot| Governed { slot: *slot, cgroup: 0 })
 }
@@ -116,8 +127,7 @@ pub fn slot_of_task(task: u64) -> u32 {
     {
         return slot;
     }
-    let tgid: u32 = read(task, offset!(task_tgid));
-    escaped(tgid).map_or(0, |g| g.slot)
+    escaped(task).map_or(0, |g| g.slot)
 }
 
 /// Inode number of a task's mount namespace.

@@ -10,7 +10,7 @@ use crate::{
 };
 use aya_ebpf::{
     helpers::{
-        bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+        bpf_ktime_get_ns,
         generated::{bpf_ringbuf_output, bpf_send_signal},
     },
     macros::map,
@@ -101,9 +101,9 @@ impl EntryPoint for Packet {
 /// look at this operation.
 #[inline(always)]
 pub fn begin<E: EntryPoint>(class: Class, lane: Lane, op: Op) -> Option<Held> {
-    let who = identity::current()?;
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    if identity::is_entering(tgid) {
+    let task = kernel::current();
+    let who = identity::current_task(task)?;
+    if identity::is_entering(kernel::process(task)) {
         return None;
     }
     begin_as::<E>(who, class, lane, op)

@@ -1,6 +1,9 @@
 //! Reading kernel memory at offsets that user space found in the running kernel's BTF.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid,
+    generated::{bpf_get_current_task, bpf_probe_read_kernel},
+};
 use core::{
     ffi::c_void,
     mem::{MaybeUninit, align_of, size_of, transmute},
@@ -135,6 +138,12 @@ pub fn zero_words<const N: usize>(words: &mut [u64; N]) {
 #[inline(always)]
 pub fn current() -> u64 {
     unsafe { bpf_get_current_task() as u64 }
+}
+
+/// The process of the current task: its thread group's id in the initial pid namespace.
+#[inline(always)]
+pub fn process(task: u64) -> u32 {
+    if direct_reads() { read(task, offset!(task_tgid)) } else { (bpf_get_current_pid_tgid() >> 32) as u32 }
 }
 
 /// A value kept in a map, past the compiler's knowledge. See the note on style in `main.rs`.

@@ -39,8 +39,7 @@ pub struct Scratch {
     pub remembered: FileKey,
     pub walk: Walk,
     pub object: Object,
-    /// The current task, and the ancestor in work.
-    pub task: u64,
+    /// The ancestor in work.
     pub ancestor: u64,
     /// Loop counters and lengths.
     pub count: u64,

@@ -14,6 +14,7 @@ mod task;
 
 use crate::kernel::{self, OFFSETS};
 use aya_ebpf::{
+    EbpfContext,
     helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
     programs::TracePointContext,
 };
@@ -22,18 +23,23 @@ use aya_ebpf::{
 /// `/sys/kernel/tracing/events/syscalls/*/format`.
 const VALUES: usize = 16;
 
+/// A word of a system call's record.
+#[inline(always)]
+fn word(ctx: &TracePointContext, n: usize) -> u64 {
+    // SAFETY: the record of a `sys_exit_*` has one word, that of a `sys_enter_*` one per argument.
+    unsafe { ctx.as_ptr().cast::<u8>().add(VALUES + n * 8).cast::<u64>().read_volatile() }
+}
+
 /// The result of a system call, at its exit.
 #[inline(always)]
 fn result(ctx: &TracePointContext) -> i64 {
-    // SAFETY: within the record of every `sys_exit_*`.
-    unsafe { ctx.read_at(VALUES) }.unwrap_or(-1)
+    word(ctx, 0) as i64
 }
 
 /// An argument of a system call, at its entry.
 #[inline(always)]
 fn argument(ctx: &TracePointContext, n: usize) -> u64 {
-    // SAFETY: within the record of a `sys_enter_*` with more than `n` arguments.
-    unsafe { ctx.read_at(VALUES + n * 8) }.unwrap_or(0)
+    word(ctx, n)
 }
 
 /// The same at its exit: the kernel keeps the registers with which the call was made (helpers of 5.11 and 5.15).
