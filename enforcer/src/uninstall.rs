@@ -3,9 +3,11 @@
 use crate::kernel::{Error, Pins};
 use std::{fs, io, path::Path};
 
-/// Removes pins, links and filters. Returns what was removed, one line each; an error lists what is left.
+/// Removes pins, links and filters, unless an enforcer is at work over them. Returns what was removed, one line each; an error lists what is left.
 pub async fn uninstall(bpffs: &Path, state: &Path) -> anyhow::Result<Vec<String>> {
     let pins = Pins::new(bpffs);
+    // A running enforcer would go on without its programs, and not know it.
+    let _claim = if pins.root().is_dir() { Some(pins.claim()?) } else { None };
     let mut removed = ringfence_netiso::uninstall(&pins.net()).await?;
     removed.extend(pins.list().iter().map(|path| format!("pin {}", path.display())));
     remove(pins.root())?;

@@ -62,6 +62,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// Another enforcer has the pins.
+    #[error("an enforcer is already at work over {path}: stop it first", path = .0.display())]
+    InUse(PathBuf),
     /// A link that can't be kept over a restart.
     #[error("link {0} can't be pinned: {1}")]
     Pin(String, String),

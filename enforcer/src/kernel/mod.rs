@@ -34,7 +34,7 @@ use ringfence_abi::{
     ABSENT, CGROUP_NAME, CLASSES, COUNTERS, CgroupKey, CgroupName, Class, Counter, Isolation, Node, Offsets, Op, SLOTS,
     Slot, Tier,
 };
-use std::{collections::BTreeSet, hash::Hasher, path::PathBuf};
+use std::{collections::BTreeSet, fs::File, hash::Hasher, path::PathBuf};
 
 /// Maps that outlive the enforcer. The others are working memory.
 const PINNED: &[&str] = &[
@@ -84,6 +84,8 @@ pub struct Options {
 pub struct Kernel {
     ebpf: Ebpf,
     pins: Pins,
+    /// As long as it is open, nobody else works over the pins.
+    _claim: File,
     object: String,
     btf: Btf,
     lsm: bool,
@@ -99,6 +101,7 @@ impl Kernel {
         let types = ringfence_btf::Btf::from_sys_fs().map_err(Error::NoBtf)?;
         let offsets = offsets::find(&types)?;
         let pins = Pins::new(&options.bpffs);
+        let claim = pins.claim()?;
         let lsm = options.strongest >= Tier::Lsm && preflight::lsm_is_active();
         let btf = Btf::from_sys_fs().map_err(aya::EbpfError::BtfError)?;
         let mut node = Node {
@@ -124,6 +127,7 @@ impl Kernel {
         let mut kernel = Self {
             ebpf,
             pins,
+            _claim: claim,
             object,
             btf,
             lsm,

@@ -8,12 +8,13 @@
 
 use super::Error;
 use std::{
-    fs, io,
+    fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
 };
 
 /// Layout of the maps. To be raised with every change of a map's key, value or meaning.
-pub const LAYOUT: &str = "1";
+pub const LAYOUT: &str = "2";
 
 /// The folder of pins.
 #[derive(Clone, Debug)]
@@ -45,6 +46,19 @@ impl Pins {
     /// Folder that netiso keeps.
     pub fn net(&self) -> PathBuf {
         self.root.join("net")
+    }
+
+    /// Claims the folder, which is made if need be: two enforcers over the same maps would undo each other's doings. The
+    /// claim ends with the file, or with the process.
+    pub fn claim(&self) -> Result<File, Error> {
+        let failed = |source| Error::Path { path: self.root.clone(), source };
+        fs::create_dir_all(&self.root).map_err(failed)?;
+        let folder = File::open(&self.root).map_err(failed)?;
+        match folder.try_lock() {
+            Ok(()) => Ok(folder),
+            Err(TryLockError::WouldBlock) => Err(Error::InUse(self.root.clone())),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
     }
 
     /// Makes the folders.
