@@ -69,6 +69,9 @@ enum Command {
         /// The enforcer; the one beside this program by default.
         #[arg(long)]
         enforcer: Option<PathBuf>,
+        /// Only this part; may be repeated.
+        #[arg(long, value_enum, value_name = "PART")]
+        only: Vec<bench::Part>,
     },
     /// What is measured.
     #[command(hide = true)]
@@ -119,8 +122,8 @@ fn run(command: Command) -> Result<ExitCode> {
             suite::behaviours(&Programs::find(Some(PathBuf::new()), actor)?, &filter)
         }
         Command::Demo { enforcer, actor } => demo::run(&Programs::find(enforcer, actor)?),
-        Command::Bench { enforcer } => {
-            bench::run(&Programs::find(enforcer, Some(PathBuf::new()))?.enforcer)?;
+        Command::Bench { enforcer, only } => {
+            bench::run(&Programs::find(enforcer, Some(PathBuf::new()))?.enforcer, &only)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::BenchWorker => bench::serve().map(|()| ExitCode::SUCCESS),
