@@ -75,7 +75,7 @@ enum Command {
     },
     /// What is measured.
     #[command(hide = true)]
-    BenchWorker,
+    BenchWorker { cgroup: PathBuf },
     /// Becomes the first program of a bare container, as a container runtime's own init would.
     #[command(hide = true)]
     Enter {
@@ -126,7 +126,7 @@ fn run(command: Command) -> Result<ExitCode> {
             bench::run(&Programs::find(enforcer, Some(PathBuf::new()))?.enforcer, &only)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::BenchWorker => bench::serve().map(|()| ExitCode::SUCCESS),
+        Command::BenchWorker { cgroup } => bench::serve(&cgroup).map(|()| ExitCode::SUCCESS),
         Command::Enter { root, command } => match bare::enter(&root, &command)? {},
         Command::VmSuite { filter } => vm::run(&Programs::find(None, None)?, &filter),
     }

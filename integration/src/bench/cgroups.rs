@@ -60,6 +60,14 @@ impl Cgroups {
         self.parent().join(self.unique(GOVERNED))
     }
 
+    /// Nanoseconds of processor time that the processes of the governed one have used so far.
+    pub fn used(&self) -> Result<f64> {
+        let path = self.governed().join("cpu.stat");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let microseconds = text.lines().find_map(|line| line.strip_prefix("usage_usec ")).context("usage_usec")?;
+        Ok(super::as_f64(microseconds.parse()?) * 1e3)
+    }
+
     /// Directory of the one that none selects.
     pub fn other(&self) -> PathBuf {
         self.parent().join(self.unique(OTHER))

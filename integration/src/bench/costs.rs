@@ -7,6 +7,7 @@ use ringfence_control::Tier;
 use ringfence_policy::Mitigation;
 
 use super::floor::Floor;
+use super::statistics::{self, Counting};
 use super::targets::Targets;
 use super::worker::{Task, Worker};
 use super::{Bench, Rules, Workers, median, seen};
@@ -52,6 +53,7 @@ impl Samples {
 impl Bench {
     /// The price per operation.
     pub(super) fn costs(&self, workers: &mut Workers, targets: &mut Targets) -> Result<String> {
+        self.prove_floor(workers)?;
         let mut samples = Samples::default();
         for round in 0..ROUNDS {
             eprintln!("price per operation: round {} of {ROUNDS}", round + 1);
@@ -73,6 +75,20 @@ impl Bench {
             }
         }
         Ok(table(&samples) + &self.notes())
+    }
+
+    /// That empty programs run when the measured operations are done: else the floor would be none.
+    fn prove_floor(&self, workers: &mut Workers) -> Result<()> {
+        let _counting = Counting::start()?;
+        let _floor = Floor::attach(&self.hooks, &self.cgroups.parent())?;
+        for (task, repetitions) in Task::MEASURED {
+            let before = statistics::programs()?;
+            workers.inside.run(task, repetitions)?;
+            let ran = statistics::between(&before, &statistics::programs()?);
+            let called = ran.values().any(|runs| runs.count >= u64::from(repetitions));
+            ensure!(called, "no empty program ran at each of {repetitions} times: {}", task.title());
+        }
+        Ok(())
     }
 
     fn sample(&self, workers: &mut Workers, samples: &mut Samples, setting: Setting) -> Result<()> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::IntoRawFd as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
@@ -86,21 +87,25 @@ pub struct Worker {
 
 impl Worker {
     /// Starts one in the cgroup whose directory is given. To be called while no enforcer runs: it is an ordinary process
-    /// of its cgroup when one comes.
+    /// of its cgroup when one comes. The terminal's interrupt key does not reach it: it ends when this process does, and
+    /// takes with it what it has started.
     pub fn start(cgroup: &Path) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("bench-worker")
+            .arg(cgroup)
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("start a worker")?;
         let (questions, answers) = (child.stdin.take(), child.stdout.take());
-        let worker = Self {
+        let mut worker = Self {
             questions: questions.context("no input")?,
             answers: BufReader::new(answers.context("no output")?),
             child,
         };
-        fs::write(cgroup.join("cgroup.procs"), worker.child.id().to_string()).context("move the worker")?;
+        // From its first answer on it is where it belongs.
+        worker.run(Task::Open, 1)?;
         Ok(worker)
     }
 
@@ -140,8 +145,17 @@ impl Drop for Worker {
     }
 }
 
-/// The worker's own life: lines `TASK REPETITIONS [PER_SECOND [COMMAND | PORT]]` in, nanoseconds out.
-pub fn serve() -> Result<()> {
+/// The worker's own life, in its cgroup.
+pub fn serve(cgroup: &Path) -> Result<()> {
+    fs::write(cgroup.join("cgroup.procs"), "0").with_context(|| cgroup.display().to_string())?;
+    let served = answer();
+    // Nobody asks any more. Servers that were started for a workload are of this cgroup, and so are we.
+    let killed = fs::write(cgroup.join("cgroup.kill"), "1").with_context(|| cgroup.display().to_string());
+    served.and(killed)
+}
+
+/// Lines `TASK REPETITIONS [PER_SECOND [COMMAND | PORT]]` in, nanoseconds out.
+fn answer() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let to = listener.local_addr()?;

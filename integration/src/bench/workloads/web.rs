@@ -80,7 +80,7 @@ impl Workload for Server {
     }
 
     fn sample(&self, workers: &mut Workers) -> Result<f64> {
-        workers.outside.requests(self.port, REQUESTS)
+        Ok(workers.outside.requests(self.port, REQUESTS)? * f64::from(REQUESTS))
     }
 }
 
