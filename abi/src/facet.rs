@@ -1,6 +1,6 @@
 //! Facet tables: keys and values of the maps that turn an observed value into a vector of lines.
 
-use crate::{CLASSES, Class, Vector};
+use crate::{CLASSES, Class, Vector, layout::shared};
 
 /// Longest path that an exact path entry can hold, in bytes.
 pub const PATH_KEY: usize = 252;
@@ -143,93 +143,101 @@ pub const fn facet_default_index(generation: u32, class: Class, facet: Facet) ->
 /// Entries of the map of [`FacetDefault`]s.
 pub const FACET_DEFAULT_ENTRIES: u32 = (BANKS * CLASSES * FACETS) as u32;
 
-/// What a facet says when its tables hold nothing for a value.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FacetDefault {
-    /// Lines that are satisfied by an unlisted value: those that do not care, and those that only exclude values.
-    pub default: Vector,
-    /// Lines that care about this facet. If none of them is still possible the look-up can be spared.
-    pub care: Vector,
+shared! {
+    /// What a facet says when its tables hold nothing for a value.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct FacetDefault {
+        /// Lines that are satisfied by an unlisted value: those that do not care, and those that only exclude values.
+        pub default: Vector,
+        /// Lines that care about this facet. If none of them is still possible the look-up can be spared.
+        pub care: Vector,
+    }
 }
 
-/// What one listed value (or prefix) of a facet means.
-///
-/// The facet's vector is `(default | set of all entries that apply) & !(clear of all entries that apply)`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Entry {
-    /// Lines that ask for this value.
-    pub set: Vector,
-    /// Lines that exclude this value.
-    pub clear: Vector,
+shared! {
+    /// What one listed value (or prefix) of a facet means.
+    ///
+    /// The facet's vector is `(default | set of all entries that apply) & !(clear of all entries that apply)`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Entry {
+        /// Lines that ask for this value.
+        pub set: Vector,
+        /// Lines that exclude this value.
+        pub clear: Vector,
+    }
 }
 
-/// First four bytes of every facet key.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyHead {
-    /// Generation of the tables, modulo 256.
-    pub generation: u8,
-    /// [`Class`].
-    pub class: u8,
-    /// [`Role`] for paths and names, [`Facet`] for numbers and destinations.
-    pub role: u8,
-    /// Always 0.
-    pub zero: u8,
+shared! {
+    /// First four bytes of every facet key.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct KeyHead {
+        /// Generation of the tables, modulo 256.
+        pub generation: u8,
+        /// [`Class`].
+        pub class: u8,
+        /// [`Role`] for paths and names, [`Facet`] for numbers and destinations.
+        pub role: u8,
+        /// Always 0.
+        pub zero: u8,
+    }
 }
 
 /// Bits of [`KeyHead`]: what every prefix key starts with.
 pub const KEY_HEAD_BITS: u32 = 32;
 
-/// An exact path, padded with zeros.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PathKey {
-    /// Which table.
-    pub head: KeyHead,
-    /// The path, absolute as seen in the container.
-    pub path: [u8; PATH_KEY],
+shared! {
+    /// An exact path, padded with zeros.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct PathKey {
+        /// Which table.
+        pub head: KeyHead,
+        /// The path, absolute as seen in the container.
+        pub path: [u8; PATH_KEY],
+    }
 }
 
-/// Data of an LPM key for a path prefix.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PathPrefixKey {
-    /// Which table.
-    pub head: KeyHead,
-    /// The beginning of the path.
-    pub path: [u8; PATH_PREFIX],
+shared! {
+    /// Data of an LPM key for a path prefix.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct PathPrefixKey {
+        /// Which table.
+        pub head: KeyHead,
+        /// The beginning of the path.
+        pub path: [u8; PATH_PREFIX],
+    }
 }
 
-/// An exact name or argument token, padded with zeros. Also the data of an LPM key for its prefixes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NameKey {
-    /// Which table.
-    pub head: KeyHead,
-    /// The name.
-    pub name: [u8; NAME],
+shared! {
+    /// An exact name or argument token, padded with zeros. Also the data of an LPM key for its prefixes.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct NameKey {
+        /// Which table.
+        pub head: KeyHead,
+        /// The name.
+        pub name: [u8; NAME],
+    }
 }
 
-/// Data of an LPM key for a destination.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DestinationKey {
-    /// Which table; `role` is [`Facet::Destination`].
-    pub head: KeyHead,
-    /// Address in network byte order; IPv4 as `::ffff:a.b.c.d`.
-    pub address: [u8; 16],
+shared! {
+    /// Data of an LPM key for a destination.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct DestinationKey {
+        /// Which table; `role` is [`Facet::Destination`].
+        pub head: KeyHead,
+        /// Address in network byte order; IPv4 as `::ffff:a.b.c.d`.
+        pub address: [u8; 16],
+    }
 }
 
-/// A number or a port.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NumberKey {
-    /// Which table; `role` is [`Facet::Number`] or [`Facet::Port`].
-    pub head: KeyHead,
-    /// Always 0.
-    pub zero: u32,
-    /// The number.
-    pub number: u64,
+shared! {
+    /// A number or a port.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct NumberKey {
+        /// Which table; `role` is [`Facet::Number`] or [`Facet::Port`].
+        pub head: KeyHead,
+        /// Always 0.
+        pub zero: u32,
+        /// The number.
+        pub number: u64,
+    }
 }

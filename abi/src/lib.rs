@@ -1,13 +1,14 @@
 //! What the eBPF programs and user space have in common: events, map keys and values, limits.
 //!
-//! Invariants, tested in `tests/layout.rs` and against the built object's BTF:
-//! every struct is `repr(C)`, has no padding, and is laid out alike on both targets.
+//! Invariants, see [`layout`]: every struct is `repr(C)`, has no padding, and is laid out alike on both targets.
 //!
 //! How matching works, in one paragraph. Each event belongs to a [`Class`]. Per class there are up to
 //! [`LINES`] lines; a line is one bit of a [`Vector`]. Each facet look-up yields the vector of the lines
 //! that the observed value satisfies (a line that does not care about the facet is always set). The AND of
 //! all facets and of the pod's enabled lines is the set of violated lines.
 #![no_std]
+
+pub mod layout;
 
 mod event;
 mod facet;
@@ -18,9 +19,6 @@ pub use event::*;
 pub use facet::*;
 pub use offsets::*;
 pub use slot::*;
-
-#[cfg(feature = "user")]
-mod pod;
 
 /// Lines of one class: one bit each.
 pub const LINES: usize = 256;

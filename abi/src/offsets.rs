@@ -1,5 +1,7 @@
 //! Where the running kernel keeps what the programs read: byte offsets, found in its BTF before load.
 
+use crate::layout::shared;
+
 /// An offset that the running kernel does not have. Whatever needs it is left out, never read at 0.
 pub const ABSENT: u32 = u32::MAX;
 
@@ -16,28 +18,29 @@ pub struct Member {
 
 macro_rules! offsets {
     ($($field:ident: $of:literal $path:literal,)*) => {
-        /// Byte offsets of kernel members.
-        ///
-        /// Sources: `include/linux/{sched,fs,dcache,mount,cgroup-defs,kernfs,binfmts}.h`, `fs/mount.h`,
-        /// `include/net/{sock,af_unix}.h`; 5.10 to 7.2.
-        #[repr(C)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct Offsets {
-            $(#[doc = concat!("`", $of, ".", $path, "`")] pub $field: u32,)*
-            /// `ovl_inode.__upperdentry`, counted from its embedded `vfs_inode`.
-            pub ovl_upper: u32,
-            /// A pointer in `ovl_inode` that is set when there is a lower inode (before 6.5), counted from `vfs_inode`.
-            pub ovl_lower: u32,
-            /// `ovl_inode.oe` (since 6.5), counted from `vfs_inode`.
-            pub ovl_entry: u32,
-            /// `ovl_entry.__numlower` (since 6.5).
-            pub ovl_entry_numlower: u32,
-            /// `io_kiocb.opcode`: the operation of a ring's request.
-            pub io_opcode: u32,
-            /// `io_kiocb.cqe.res` (since 5.19): its result.
-            pub io_result: u32,
-            /// The first four arguments of a system call in `pt_regs`.
-            pub arguments: [u32; 4],
+        shared! {
+            /// Byte offsets of kernel members.
+            ///
+            /// Sources: `include/linux/{sched,fs,dcache,mount,cgroup-defs,kernfs,binfmts}.h`, `fs/mount.h`,
+            /// `include/net/{sock,af_unix}.h`; 5.10 to 7.2.
+            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            pub struct Offsets {
+                $(#[doc = concat!("`", $of, ".", $path, "`")] pub $field: u32,)*
+                /// `ovl_inode.__upperdentry`, counted from its embedded `vfs_inode`.
+                pub ovl_upper: u32,
+                /// A pointer in `ovl_inode` that is set when there is a lower inode (before 6.5), counted from `vfs_inode`.
+                pub ovl_lower: u32,
+                /// `ovl_inode.oe` (since 6.5), counted from `vfs_inode`.
+                pub ovl_entry: u32,
+                /// `ovl_entry.__numlower` (since 6.5).
+                pub ovl_entry_numlower: u32,
+                /// `io_kiocb.opcode`: the operation of a ring's request.
+                pub io_opcode: u32,
+                /// `io_kiocb.cqe.res` (since 5.19): its result.
+                pub io_result: u32,
+                /// The first four arguments of a system call in `pt_regs`.
+                pub arguments: [u32; 4],
+            }
         }
 
         impl Offsets {
@@ -146,20 +149,21 @@ offsets! {
     vfsmount_root: "vfsmount" "mnt_root",
 }
 
-/// What else the programs know of the node, fixed at load.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Index of the v1 controller by which tasks are known, in `css_set.subsys`; [`ABSENT`] on a pure v2 node.
-    pub v1_controller: u32,
-    /// 1: an LSM program judges executions before they happen; the tracepoint only adds what needs arguments.
-    pub exec_judged_early: u32,
-    /// 1: an overlay's upper layer was told from its lower one by a trial at start; else drift is blind.
-    pub overlay_proven: u32,
-    /// 1: LSM programs judge connections before they are begun.
-    pub connect_judged_early: u32,
-    /// 1: [`RDONLY_CAST`] was replaced, and kernel memory is loaded instead of copied by a helper.
-    pub direct_reads: u32,
+shared! {
+    /// What else the programs know of the node, fixed at load.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Node {
+        /// Index of the v1 controller by which tasks are known, in `css_set.subsys`; [`ABSENT`] on a pure v2 node.
+        pub v1_controller: u32,
+        /// 1: an LSM program judges executions before they happen; the tracepoint only adds what needs arguments.
+        pub exec_judged_early: u32,
+        /// 1: an overlay's upper layer was told from its lower one by a trial at start; else drift is blind.
+        pub overlay_proven: u32,
+        /// 1: LSM programs judge connections before they are begun.
+        pub connect_judged_early: u32,
+        /// 1: [`RDONLY_CAST`] was replaced, and kernel memory is loaded instead of copied by a helper.
+        pub direct_reads: u32,
+    }
 }
 
 /// Stands in the object where the kernel function `bpf_rdonly_cast` is called: a helper that no kernel has. The loader

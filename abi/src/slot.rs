@@ -1,6 +1,6 @@
 //! Slots: governed pods (standalone: containers), their resolved rulesets, and the ways to find them.
 
-use crate::{BANKS, CLASSES, Class, Vector};
+use crate::{BANKS, CLASSES, Class, Vector, layout::shared};
 
 /// Governed pods (standalone: containers) per node. Slot 0 means "not governed" and is never given away.
 pub const SLOTS: u32 = 4096;
@@ -8,20 +8,21 @@ pub const SLOTS: u32 = 4096;
 /// Distinct resolved rulesets per node.
 pub const RULESETS: u32 = 512;
 
-/// What each line of one class asks for, in one resolved ruleset.
-///
-/// A line is set in `enabled` and in at most one of the others; in none of them it means `log`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RulesetVectors {
-    /// Lines of enabled rules.
-    pub enabled: Vector,
-    /// Lines whose violation stops the operation or the process alone.
-    pub block: Vector,
-    /// Lines whose violation isolates the pod's network.
-    pub isolate: Vector,
-    /// Lines whose violation terminates the pod.
-    pub terminate: Vector,
+shared! {
+    /// What each line of one class asks for, in one resolved ruleset.
+    ///
+    /// A line is set in `enabled` and in at most one of the others; in none of them it means `log`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct RulesetVectors {
+        /// Lines of enabled rules.
+        pub enabled: Vector,
+        /// Lines whose violation stops the operation or the process alone.
+        pub block: Vector,
+        /// Lines whose violation isolates the pod's network.
+        pub isolate: Vector,
+        /// Lines whose violation terminates the pod.
+        pub terminate: Vector,
+    }
 }
 
 /// Index into the map of [`RulesetVectors`].
@@ -32,16 +33,17 @@ pub const fn ruleset_index(generation: u32, ruleset: u32, class: Class) -> u32 {
 /// Entries of the map of [`RulesetVectors`].
 pub const RULESET_ENTRIES: u32 = BANKS as u32 * RULESETS * CLASSES as u32;
 
-/// A governed pod.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Slot {
-    /// Resolved ruleset for either bank of the tables.
-    pub ruleset: [u32; BANKS],
-    /// Bits of [`slot_flag`].
-    pub flags: u32,
-    /// Always 0.
-    pub zero: u32,
+shared! {
+    /// A governed pod.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Slot {
+        /// Resolved ruleset for either bank of the tables.
+        pub ruleset: [u32; BANKS],
+        /// Bits of [`slot_flag`].
+        pub flags: u32,
+        /// Always 0.
+        pub zero: u32,
+    }
 }
 
 /// Bits of [`Slot::flags`].
@@ -52,14 +54,15 @@ pub mod slot_flag {
     pub const STRICT: u32 = 1 << 1;
 }
 
-/// Whether and since when a slot is isolated.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Isolation {
-    /// `CLOCK_MONOTONIC` in ns when the bit was set; 0: not isolated.
-    pub since: u64,
-    /// Packets dropped since then, both directions (a lower bound: added to without a lock).
-    pub dropped: u64,
+shared! {
+    /// Whether and since when a slot is isolated.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Isolation {
+        /// `CLOCK_MONOTONIC` in ns when the bit was set; 0: not isolated.
+        pub since: u64,
+        /// Packets dropped since then, both directions (a lower bound: added to without a lock).
+        pub dropped: u64,
+    }
 }
 
 /// A cgroup: the kernfs id, with [`V1_CGROUP`] set for the chosen v1 controller's hierarchy.
@@ -72,35 +75,38 @@ pub const V1_CGROUP: u64 = 1 << 63;
 /// Longest last part of a cgroup's path by which a coming container is recognised, in bytes.
 pub const CGROUP_NAME: usize = 160;
 
-/// The end of a cgroup's path, without a leading slash, padded with zeros: its last component, or its last two
-/// joined by a slash. User space announces a container under it before its cgroup exists.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CgroupName {
-    /// The name.
-    pub name: [u8; CGROUP_NAME],
+shared! {
+    /// The end of a cgroup's path, without a leading slash, padded with zeros: its last component, or its last two
+    /// joined by a slash. User space announces a container under it before its cgroup exists.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct CgroupName {
+        /// The name.
+        pub name: [u8; CGROUP_NAME],
+    }
 }
 
-/// A flow that the node itself opened to an isolated pod (a probe): its replies pass.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FlowKey {
-    /// The node's address; IPv4 as IPv4-mapped IPv6.
-    pub peer: [u8; 16],
-    /// The pod's slot.
-    pub slot: u32,
-    /// Port on the node, host byte order.
-    pub peer_port: u16,
-    /// Port in the pod, host byte order.
-    pub local_port: u16,
+shared! {
+    /// A flow that the node itself opened to an isolated pod (a probe): its replies pass.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct FlowKey {
+        /// The node's address; IPv4 as IPv4-mapped IPv6.
+        pub peer: [u8; 16],
+        /// The pod's slot.
+        pub slot: u32,
+        /// Port on the node, host byte order.
+        pub peer_port: u16,
+        /// Port in the pod, host byte order.
+        pub local_port: u16,
+    }
 }
 
-/// An address range that an isolated pod may still exchange packets with, as LPM data.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ExceptionKey {
-    /// Address in network byte order; IPv4 as IPv4-mapped IPv6.
-    pub address: [u8; 16],
+shared! {
+    /// An address range that an isolated pod may still exchange packets with, as LPM data.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct ExceptionKey {
+        /// Address in network byte order; IPv4 as IPv4-mapped IPv6.
+        pub address: [u8; 16],
+    }
 }
 
 /// Counters per event class and kind of record; the map is a per-CPU array indexed by

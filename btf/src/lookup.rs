@@ -1,5 +1,7 @@
 //! Where members lie and how large structs are.
 
+use std::borrow::Cow;
+
 use crate::{
     Btf, Error,
     types::{Field, Id, Shape, Type},
@@ -84,6 +86,13 @@ impl Btf {
             Shape::Struct { size, .. } | Shape::Union { size, .. } => Ok(size),
             _ => Err(Error::MissingStruct(structure.to_owned())),
         })
+    }
+
+    /// Names of all structs and unions, in order; one that several have comes as often. Anonymous ones have none.
+    pub fn struct_names(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        let types = self.by_name.iter().map(|id| &self.types.all[*id as usize]);
+        let structs = types.filter(|ty| matches!(ty.shape, Shape::Struct { .. } | Shape::Union { .. }));
+        structs.map(|ty| self.types.text(ty.name))
     }
 
     /// Whether at least one struct or union of this name is defined here.
@@ -295,6 +304,16 @@ mod tests {
         assert_eq!(member("f_path.mnt"), (MemberKind::Pointer, 8));
         assert_eq!(member("f_mode"), (MemberKind::Int, 4));
         assert_eq!(member("f_name"), (MemberKind::Array, 12));
+    }
+
+    #[test]
+    fn structs_are_listed_by_name() {
+        let names: Vec<_> = btf().struct_names().map(Cow::into_owned).collect();
+        assert!(names.is_sorted(), "{names:?}");
+        assert_eq!(names.iter().filter(|name| *name == "adapter").count(), 2, "both of them");
+        for absent in ["path_t", "ovl_inode", ""] {
+            assert!(!names.iter().any(|name| name == absent), "{absent:?} is no struct");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use ringfence_abi::{Class, Event, SLOTS};
 use ringfence_containers::{ContainerEvent, ContainerKey, Runtime, cgroups::Hierarchies};
 use ringfence_control::{Done, Explanation, Feed, Status, Violation};
 use ringfence_netiso::{Datapaths, Switch, Watch};
-use ringfence_policy::{Catalogue, Mitigation, ResolvedRuleset, RuleId, Tables, compare};
+use ringfence_policy::{Mitigation, ResolvedRuleset, RuleId, Tables, compare};
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
@@ -125,7 +125,7 @@ impl Agent {
         let inherited = parts.kernel.slots_in_use()?;
         let before = parts.kernel.generation()?;
         let mut tables = BTreeMap::new();
-        if let Some(restored) = crate::state::restore(&parts.state, before) {
+        if let Some(restored) = crate::state::restore(&parts.state, before, parts.rulesets.catalogue()) {
             tables.insert(before, restored);
         }
         let generation = before.wrapping_add(1);
@@ -384,7 +384,12 @@ impl Agent {
     fn explain(&self, name: &str) -> Result<Explanation, String> {
         let key = self.find(name)?;
         let container = &self.known[key].owner.container;
-        Ok(Explanation::new(Some(&key.id), container.selector_labels(), &self.parts.rulesets.all, Catalogue::builtin()))
+        Ok(Explanation::new(
+            Some(&key.id),
+            container.selector_labels(),
+            &self.parts.rulesets.all,
+            self.parts.rulesets.catalogue(),
+        ))
     }
 }
 
