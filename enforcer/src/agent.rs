@@ -8,6 +8,7 @@ mod status;
 use crate::{
     kernel::{Kernel, Records},
     output::Output,
+    processes::Processes,
     report::{self, Owner},
     rulesets::Rulesets,
     slots::Slots,
@@ -59,6 +60,8 @@ pub struct Parts {
     pub output: Output,
     /// Where clients get them.
     pub feed: Arc<Feed>,
+    /// What records leave out of processes.
+    pub processes: Processes,
     /// Name of this node.
     pub node: String,
     /// Folder for what outlives the enforcer.
@@ -237,13 +240,16 @@ impl Agent {
         let lost_now = self.parts.kernel.counters().map_or(self.lost, |counters| Kernel::lost(&counters));
         let lost = lost_now.saturating_sub(self.lost);
         self.lost = lost_now;
-        let violations: Vec<Violation> = tables
+        let mut violations: Vec<Violation> = tables
             .rules_of(class, &header.lines)
             .filter_map(|rule| {
                 let decision = owner.resolved.rules.get(&rule.id)?;
                 Some(report::violation(event, rule, &owner, decision, &self.parts.node, lost))
             })
             .collect();
+        for violation in &mut violations {
+            self.parts.processes.complete(header, violation);
+        }
         self.act(&owner.container.key, header.slot, violations);
     }
 

@@ -16,6 +16,7 @@ pub mod args;
 pub mod control;
 pub mod kernel;
 pub mod output;
+pub mod processes;
 pub mod report;
 pub mod rulesets;
 pub mod slots;

@@ -6,6 +6,7 @@ use crate::{
     control::Control,
     kernel::{self, Kernel},
     output::Output,
+    processes::Processes,
     rulesets::{self, Rulesets},
 };
 use anyhow::{Context, bail};
@@ -84,6 +85,7 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
         hierarchies,
         output,
         feed: Arc::clone(&feed),
+        processes: Processes::new()?,
         node: args.node.clone().map_or_else(host_name, Ok)?,
         state: args.state.clone(),
         strict: args.strict,
