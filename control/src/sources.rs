@@ -1,4 +1,4 @@
-//! The files that rulesets are read from.
+//! The files that rulesets are read from, or rules.
 
 use std::{
     fs, io,
@@ -11,11 +11,11 @@ use thiserror::Error;
 /// Longest file that is read, in bytes; thousands of rulesets fit.
 pub const MAX_FILE: u64 = 16 * 1024 * 1024;
 
-/// Why rulesets could not be read from the file system.
+/// Why files could not be read.
 #[derive(Debug, Error)]
 pub enum SourcesError {
     /// The file or folder is not there, or may not be read.
-    #[error("cannot read rulesets from {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -23,10 +23,10 @@ pub enum SourcesError {
         source: io::Error,
     },
     /// Not text.
-    #[error("cannot read rulesets from {}: it is not UTF-8 text", .0.display())]
+    #[error("cannot read {}: it is not UTF-8 text", .0.display())]
     NotText(PathBuf),
     /// Larger than [`MAX_FILE`].
-    #[error("cannot read rulesets from {}: it is longer than {MAX_FILE} bytes", .0.display())]
+    #[error("cannot read {}: it is longer than {MAX_FILE} bytes", .0.display())]
     TooLong(PathBuf),
 }
 

@@ -17,7 +17,7 @@ use ringfence_abi::{Class, Event, SLOTS};
 use ringfence_containers::{ContainerEvent, ContainerKey, Runtime, cgroups::Hierarchies};
 use ringfence_control::{Done, Explanation, Feed, Status, Violation};
 use ringfence_netiso::{Datapaths, Switch, Watch};
-use ringfence_policy::{Catalogue, Mitigation, ResolvedRuleset, RuleId, Tables, compare};
+use ringfence_policy::{Mitigation, ResolvedRuleset, RuleId, Tables, compare};
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
@@ -114,6 +114,8 @@ pub struct Agent {
     /// Slots that an earlier enforcer had given to containers that are yet to be heard of.
     inherited: std::collections::BTreeSet<u32>,
     lost: u64,
+    /// Those that no violation has told yet.
+    lost_before: u64,
     disagreements: u64,
     started_at: Timestamp,
     terminations: (mpsc::UnboundedSender<Terminated>, mpsc::UnboundedReceiver<Terminated>),
@@ -125,7 +127,7 @@ impl Agent {
         let inherited = parts.kernel.slots_in_use()?;
         let before = parts.kernel.generation()?;
         let mut tables = BTreeMap::new();
-        if let Some(restored) = crate::state::restore(&parts.state, before) {
+        if let Some(restored) = crate::state::restore(&parts.state, before, parts.rulesets.catalogue()) {
             tables.insert(before, restored);
         }
         let generation = before.wrapping_add(1);
@@ -140,6 +142,7 @@ impl Agent {
             tables,
             inherited,
             lost,
+            lost_before: 0,
             disagreements: 0,
             started_at: Timestamp::now(),
             terminations: mpsc::unbounded_channel(),
@@ -199,11 +202,24 @@ impl Agent {
 
     /// Reports up to `limit` records. True: there may be more.
     fn drain(&mut self, records: &mut Records, limit: usize) -> bool {
-        for _ in 0..limit {
-            let Some(event) = records.take() else { return false };
+        let mut taken = 0;
+        while taken < limit {
+            let Some(event) = records.take() else { break };
+            if taken == 0 {
+                self.count_lost();
+            }
             self.event(&event);
+            taken += 1;
         }
-        true
+        self.parts.output.flush();
+        taken == limit
+    }
+
+    /// Looks for losses: once a portion, because the counters are dozens of system calls.
+    fn count_lost(&mut self) {
+        let lost = self.parts.kernel.counters().map_or(self.lost, |counters| Kernel::lost(&counters));
+        self.lost_before += lost.saturating_sub(self.lost);
+        self.lost = lost;
     }
 
     async fn look(&mut self) {
@@ -234,9 +250,7 @@ impl Agent {
         if self.parts.check {
             self.check(&tables, event, &owner);
         }
-        let lost_now = self.parts.kernel.counters().map_or(self.lost, |counters| Kernel::lost(&counters));
-        let lost = lost_now.saturating_sub(self.lost);
-        self.lost = lost_now;
+        let lost = std::mem::take(&mut self.lost_before);
         let violations: Vec<Violation> = tables
             .rules_of(class, &header.lines)
             .filter_map(|rule| {
@@ -313,6 +327,7 @@ impl Agent {
             known.terminating = false;
         }
         self.publish(violations);
+        self.parts.output.flush();
     }
 
     fn publish(&mut self, violations: Vec<Violation>) {
@@ -384,7 +399,12 @@ impl Agent {
     fn explain(&self, name: &str) -> Result<Explanation, String> {
         let key = self.find(name)?;
         let container = &self.known[key].owner.container;
-        Ok(Explanation::new(Some(&key.id), container.selector_labels(), &self.parts.rulesets.all, Catalogue::builtin()))
+        Ok(Explanation::new(
+            Some(&key.id),
+            container.selector_labels(),
+            &self.parts.rulesets.all,
+            self.parts.rulesets.catalogue(),
+        ))
     }
 }
 

@@ -51,6 +51,9 @@ pub struct Run {
     /// File or folder of rulesets (YAML); changes are loaded as they appear.
     #[arg(long, value_name = "PATH")]
     pub rulesets: Option<PathBuf>,
+    /// Folder of rules (RF-nnn.yaml) to use instead of the built-in catalogue, to try out rules of one's own.
+    #[arg(long, value_name = "DIR")]
+    pub catalogue: Option<PathBuf>,
     /// containerd's socket.
     #[arg(long, value_name = "SOCKET", default_value = ringfence_containers::CONTAINERD_SOCKET)]
     pub containerd: PathBuf,

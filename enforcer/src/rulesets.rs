@@ -13,6 +13,7 @@ use std::{
 /// Rulesets from a file or folder, and their compiled rules.
 pub struct Rulesets {
     path: PathBuf,
+    catalogue: Catalogue,
     texts: Vec<(String, String)>,
     /// In force.
     pub all: Vec<Ruleset>,
@@ -24,14 +25,15 @@ pub struct Rulesets {
 
 impl Rulesets {
     /// Reads and compiles. Any problem is an error: there is nothing to fall back to yet.
-    pub fn load(path: &Path) -> Result<Self, String> {
+    pub fn load(path: &Path, catalogue: Catalogue) -> Result<Self, String> {
         let sources = sources::read(path).map_err(|error| error.to_string())?;
-        let (all, tables) = compiled(&sources)?;
+        let (all, tables) = compiled(&sources, &catalogue)?;
         if all.is_empty() {
             return Err(format!("{}: no ruleset in it (*.yaml, *.yml): nothing would be enforced", path.display()));
         }
         Ok(Self {
             path: path.to_owned(),
+            catalogue,
             texts: texts(&sources),
             all,
             tables: Arc::new(tables),
@@ -54,7 +56,7 @@ impl Rulesets {
             self.rejected = None;
             return false;
         }
-        match compiled(&sources) {
+        match compiled(&sources, &self.catalogue) {
             Ok((all, tables)) => {
                 tracing::info!(rulesets = all.len(), "rulesets changed");
                 (self.all, self.tables, self.texts) = (all, Arc::new(tables), texts);
@@ -78,6 +80,17 @@ impl Rulesets {
     /// Rules that some ruleset names.
     pub fn rules(&self) -> BTreeSet<RuleId> {
         self.all.iter().flat_map(|ruleset| ruleset.rules.keys().copied()).collect()
+    }
+
+    /// The same, with all that is known of them.
+    pub fn named(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        let ids = self.rules();
+        self.catalogue.rules().filter(move |rule| ids.contains(&rule.id))
+    }
+
+    /// What rulesets choose from.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
     }
 
     /// For status.
@@ -104,17 +117,24 @@ fn texts(sources: &[Source]) -> Vec<(String, String)> {
     sources.iter().map(|source| (source.name.clone(), source.text.clone())).collect()
 }
 
-fn compiled(sources: &[Source]) -> Result<(Vec<Ruleset>, Tables), String> {
-    let catalogue = Catalogue::builtin();
+fn compiled(sources: &[Source], catalogue: &Catalogue) -> Result<(Vec<Ruleset>, Tables), String> {
     let all = read(sources, catalogue).map_err(|problems| problems.to_string())?;
     let ids: BTreeSet<RuleId> = all.iter().flat_map(|ruleset| ruleset.rules.keys().copied()).collect();
-    let tables = compile(rules(&ids)).map_err(|problem| problem.to_string())?;
+    let rules = catalogue.rules().filter(|rule| ids.contains(&rule.id));
+    let tables = compile(rules).map_err(|problem| problem.to_string())?;
     Ok((all, tables))
 }
 
-/// The catalogue's rules of these ids.
-pub fn rules(ids: &BTreeSet<RuleId>) -> impl Iterator<Item = &'static Arc<Rule>> {
-    Catalogue::builtin().rules().filter(|rule| ids.contains(&rule.id))
+/// The rules of a folder; of none: the managed ones.
+pub fn catalogue(folder: Option<&Path>) -> Result<Catalogue, String> {
+    let Some(folder) = folder else { return Ok(Catalogue::builtin().clone()) };
+    let files = sources::read(folder).map_err(|error| error.to_string())?;
+    let files = files.iter().map(|file| (file.name.as_str(), file.text.as_str()));
+    let catalogue = Catalogue::read(files).map_err(|error| error.to_string())?;
+    if catalogue.rules().len() == 0 {
+        return Err(format!("{}: no rule in it (RF-nnn.yaml): rulesets could name none", folder.display()));
+    }
+    Ok(catalogue)
 }
 
 /// Operations that have to be observed for these tables.
@@ -128,4 +148,40 @@ pub fn ops(tables: &Tables) -> BTreeSet<Op> {
         ops.insert(Op::Open);
     }
     ops
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn rules_of_a_folder_replace_the_managed_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = catalogue(Some(folder.path())).unwrap_err();
+        assert!(error.contains("no rule in it"), "{error}");
+
+        let (_, text) = Catalogue::builtin_files().iter().find(|(name, _)| *name == "RF-501.yaml").unwrap();
+        let file = folder.path().join("RF-599.yaml");
+        fs::write(&file, text.replace("id: RF-501", "id: RF-599")).unwrap();
+        let own = catalogue(Some(folder.path())).unwrap();
+        assert_eq!(own.rules().map(|rule| rule.id.to_string()).collect::<Vec<_>>(), ["RF-599"]);
+
+        let header =
+            "apiVersion: ringfence.dev/v1alpha1\nkind: RuntimeRuleset\nmetadata: {name: own}\nspec:\n  rules:\n";
+        let rulesets = folder.path().join("rulesets");
+        fs::create_dir(&rulesets).unwrap();
+        fs::write(rulesets.join("own.yaml"), format!("{header}    - {{rule: RF-599, mitigation: log}}\n")).unwrap();
+        let named = Rulesets::load(&rulesets, own.clone()).unwrap();
+        assert_eq!(named.named().count(), 1);
+        fs::write(rulesets.join("own.yaml"), format!("{header}    - {{rule: RF-501, mitigation: log}}\n")).unwrap();
+        let error = Rulesets::load(&rulesets, own).err().unwrap();
+        assert!(error.contains("own.yaml:6:") && error.contains("did you mean 'RF-599'"), "{error}");
+
+        fs::write(&file, text.replace("severity: high", "severity: heigh")).unwrap();
+        let error = catalogue(Some(folder.path())).unwrap_err();
+        assert!(error.starts_with(&format!("{}:9:11: ", file.display())), "{error}");
+        let error = catalogue(Some(&folder.path().join("missing"))).unwrap_err();
+        assert!(error.starts_with("cannot read ") && error.contains("missing"), "{error}");
+    }
 }

@@ -6,7 +6,7 @@ use crate::{
     control::Control,
     kernel::{self, Kernel},
     output::Output,
-    rulesets::Rulesets,
+    rulesets::{self, Rulesets},
 };
 use anyhow::{Context, bail};
 use ringfence_abi::Tier;
@@ -32,7 +32,8 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
     let path = args.rulesets.clone().context(
         "--rulesets is missing: name a file or folder of rulesets, such as --rulesets /etc/ringfence/rulesets",
     )?;
-    let rulesets = Rulesets::load(&path).map_err(anyhow::Error::msg)?;
+    let catalogue = rulesets::catalogue(args.catalogue.as_deref()).map_err(anyhow::Error::msg)?;
+    let rulesets = Rulesets::load(&path, catalogue).map_err(anyhow::Error::msg)?;
     let exceptions: Vec<Network> = args
         .exception
         .iter()

@@ -2,34 +2,55 @@
 //!
 //! Everything else is found again where it is: slots in the kernel's maps, containers at the runtime.
 
+use ringfence_abi::Class;
 use ringfence_policy::{Catalogue, RuleId, Tables, compile};
-use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    path::Path,
+    sync::Arc,
+};
 
 const FILE: &str = "generation.json";
 
 /// Notes a generation before it comes into force. Replaces the file whole.
 pub fn save(dir: &Path, generation: u32, tables: &Tables) -> io::Result<()> {
-    let rules: BTreeSet<String> = ringfence_abi::Class::ALL
+    let rules: BTreeSet<String> = Class::ALL
         .into_iter()
         .flat_map(|class| tables.lines(class).iter().map(|line| line.rule.id.to_string()))
         .collect();
-    let text = serde_json::json!({ "generation": generation, "rules": rules }).to_string();
+    let text = serde_json::json!({ "generation": generation, "rules": rules, "lines": lines(tables) }).to_string();
     let next = dir.join(format!("{FILE}.next"));
     fs::write(&next, text)?;
     fs::rename(next, dir.join(FILE))
 }
 
 /// The tables of the generation that an earlier enforcer left in force, if it can be told.
-pub fn restore(dir: &Path, generation: u32) -> Option<Arc<Tables>> {
+///
+/// It can't if the catalogue has changed meanwhile: the lines' numbers would be taken for others'.
+pub fn restore(dir: &Path, generation: u32, catalogue: &Catalogue) -> Option<Arc<Tables>> {
     let text = fs::read_to_string(dir.join(FILE)).ok()?;
     let value: serde_json::Value = serde_json::from_str(&text).ok()?;
     if value["generation"].as_u64() != Some(u64::from(generation)) {
         return None;
     }
     let names = value["rules"].as_array()?.iter().map(|rule| rule.as_str()).collect::<Option<Vec<_>>>()?;
-    let catalogue = Catalogue::builtin();
-    let ids: BTreeSet<RuleId> = names.into_iter().map(|name| Some(catalogue.find(name)?.id)).collect::<Option<_>>()?;
-    compile(crate::rulesets::rules(&ids)).ok().map(Arc::new)
+    let ids: BTreeSet<RuleId> = names.into_iter().map(|name| name.parse().ok()).collect::<Option<_>>()?;
+    let tables = compile(catalogue.rules().filter(|rule| ids.contains(&rule.id))).ok()?;
+    (value["lines"] == lines(&tables)).then(|| Arc::new(tables))
+}
+
+/// Stands for what the lines are and how they are numbered.
+fn lines(tables: &Tables) -> String {
+    let mut hasher = DefaultHasher::new();
+    for class in Class::ALL {
+        for line in tables.lines(class) {
+            format!("{class:?} {} {:?}", line.rule.id, line.rule.lines[line.index]).hash(&mut hasher);
+        }
+    }
+    format!("{:016x}", hasher.finish())
 }
 
 #[cfg(test)]
@@ -41,10 +62,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tables = compile(Catalogue::builtin().rules().take(3)).unwrap();
         save(dir.path(), 7, &tables).unwrap();
-        assert!(restore(dir.path(), 8).is_none());
-        let restored = restore(dir.path(), 7).unwrap();
-        for class in ringfence_abi::Class::ALL {
+        assert!(restore(dir.path(), 8, Catalogue::builtin()).is_none());
+        let restored = restore(dir.path(), 7, Catalogue::builtin()).unwrap();
+        for class in Class::ALL {
             assert_eq!(restored.lines(class).len(), tables.lines(class).len());
         }
+    }
+    #[test]
+    fn another_catalogue_restores_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let tables = compile(Catalogue::builtin().rules().take(3)).unwrap();
+        save(dir.path(), 7, &tables).unwrap();
+        let changed: Vec<_> = Catalogue::builtin_files()
+            .iter()
+            .map(|(name, text)| (*name, text.replacen("lines:\n", "lines:\n  - {on: memfd}\n", 1)))
+            .collect();
+        let changed = Catalogue::read(changed.iter().map(|(name, text)| (*name, text.as_str()))).unwrap();
+        assert!(restore(dir.path(), 7, &changed).is_none());
     }
 }

@@ -1,12 +1,14 @@
-//! The managed rule catalogue: one file per rule, compiled into the program.
+//! The managed rule catalogue: one file per rule, compiled into the program. Others can be read from files as well.
 
 mod markdown;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use crate::nearest::nearest;
 use crate::rule::{Rule, RuleId};
+use crate::yaml::{self, Place};
 
 pub use markdown::markdown;
 
@@ -15,10 +17,14 @@ include!(concat!(env!("OUT_DIR"), "/catalogue.rs"));
 
 /// A file that is not a rule, or one that contradicts another.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: {message}")]
+#[error("{file}:{line}:{column}: {message}")]
 pub struct CatalogueError {
     /// Name of the file.
     pub file: String,
+    /// Line, from 1.
+    pub line: u64,
+    /// Column in characters, from 1.
+    pub column: u64,
     /// What is wrong.
     pub message: String,
 }
@@ -40,28 +46,40 @@ impl Catalogue {
         &BUILTIN
     }
 
-    /// Reads rules from files: name and content of each. A file is named after its rule, `RF-nnn.yaml`.
+    /// Name and text of the managed catalogue's files: what a catalogue of one's own may begin with.
+    pub fn builtin_files() -> &'static [(&'static str, &'static str)] {
+        &FILES
+    }
+
+    /// Reads rules from files: path and content of each. A file is named after its rule, `RF-nnn.yaml`.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, CatalogueError> {
         let mut catalogue = Self::default();
         for (file, text) in files {
-            let wrong = |message| CatalogueError { file: file.into(), message };
-            let rule: Rule = serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
-            if file.strip_suffix(".yaml") != Some(rule.id.to_string().as_str()) {
-                return Err(wrong(format!("the file of {0} is named {0}.yaml", rule.id)));
+            let wrong = |place: Place, message| {
+                let Place { line, column } = place;
+                CatalogueError { file: file.into(), line, column, message }
+            };
+            let rule: Rule = serde_saphyr::from_str(text).map_err(|error| {
+                let refusal = yaml::refusal(&error);
+                wrong(refusal.place, refusal.message)
+            })?;
+            let id = rule.id.to_string();
+            if Path::new(file).file_name().is_none_or(|name| name != format!("{id}.yaml").as_str()) {
+                return Err(wrong(place_of(text, &id), format!("the file of {id} is named {id}.yaml")));
             }
-            catalogue.add(rule).map_err(wrong)?;
+            catalogue.add(rule).map_err(|(what, message)| wrong(place_of(text, &what), message))?;
         }
         Ok(catalogue)
     }
 
-    /// Adds a rule; the error says what it contradicts.
-    fn add(&mut self, rule: Rule) -> Result<(), String> {
+    /// Adds a rule; the error says which of its words contradicts another rule, and how.
+    fn add(&mut self, rule: Rule) -> Result<(), (String, String)> {
         if self.rules.contains_key(&rule.id) {
-            return Err(format!("{} is there twice", rule.id));
+            return Err((rule.id.to_string(), format!("{} is there twice", rule.id)));
         }
         for alias in rule.aliases.iter() {
             if let Some(other) = self.aliases.insert(alias.into(), rule.id) {
-                return Err(format!("alias '{alias}' belongs to {other} already"));
+                return Err((alias.into(), format!("alias '{alias}' belongs to {other} already")));
             }
         }
         self.rules.insert(rule.id, Arc::new(rule));
@@ -101,5 +119,58 @@ impl Catalogue {
         let ids: Vec<_> = self.rules.keys().map(RuleId::to_string).collect();
         let names = ids.iter().map(String::as_str).chain(self.aliases.keys().map(String::as_str));
         nearest(id_or_alias, names).map(Into::into)
+    }
+}
+
+/// Where a word of a file stands first.
+fn place_of(text: &str, word: &str) -> Place {
+    let found = text.lines().zip(1..).find_map(|(line, number)| {
+        let before = &line[..line.find(word)?];
+        Some(Place { line: number, column: before.chars().count() as u64 + 1 })
+    });
+    found.unwrap_or(Place { line: 1, column: 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(files: &[(&str, &str)]) -> String {
+        Catalogue::read(files.iter().copied()).expect_err("refused").to_string()
+    }
+
+    fn rule(id: &str) -> &'static str {
+        let name = format!("{id}.yaml");
+        FILES.iter().find(|(file, _)| *file == name).expect("a rule of the catalogue").1
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let text = rule("RF-901");
+        let severity = text.lines().position(|line| line.starts_with("severity:")).expect("a severity") + 1;
+        let misspelt = text.replace("severity: ", "severity: very-");
+        let error = refused(&[("/etc/rules/RF-901.yaml", &misspelt)]);
+        assert!(error.starts_with(&format!("/etc/rules/RF-901.yaml:{severity}:11: ")), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+
+        let error = refused(&[("/etc/rules/RF-999.yaml", text)]);
+        assert_eq!(error, "/etc/rules/RF-999.yaml:1:5: the file of RF-901 is named RF-901.yaml");
+        let error = refused(&[("a/RF-901.yaml", text), ("b/RF-901.yaml", text)]);
+        assert_eq!(error, "b/RF-901.yaml:1:5: RF-901 is there twice");
+        let alias =
+            Catalogue::builtin().get("RF-501".parse().expect("an id")).expect("a rule").aliases.falco[0].clone();
+        let thief = rule("RF-501").replace("id: RF-501", "id: RF-599");
+        let error = refused(&[("RF-501.yaml", rule("RF-501")), ("RF-599.yaml", &thief)]);
+        let line = thief.lines().position(|line| line.contains(&alias)).expect("the alias") + 1;
+        assert!(error.starts_with(&format!("RF-599.yaml:{line}:")), "{error}");
+        assert!(error.ends_with(&format!("alias '{alias}' belongs to RF-501 already")), "{error}");
+    }
+
+    #[test]
+    fn a_line_that_cannot_work_is_named_with_its_place() {
+        let text = rule("RF-501").replace("flags: [read, regular]", "flags: [raed, regular]");
+        let error = refused(&[("RF-501.yaml", &text)]);
+        let line = text.lines().position(|line| line == "  - on: open").expect("its line") + 1;
+        assert_eq!(error, format!("RF-501.yaml:{line}:5: 'raed' is not a flag, did you mean 'read'?"));
     }
 }

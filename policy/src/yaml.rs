@@ -61,13 +61,16 @@ impl Node {
 pub(crate) fn documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
     // Duplicate keys are a finding among others, not the end of reading.
     let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
-    let nodes: Vec<Node> = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-        let place = error.location().map_or(Place { line: 1, column: 1 }, place);
-        let message = error.without_snippet().to_string();
-        let suffix = format!(" at line {}, column {}", place.line, place.column);
-        SyntaxError { place, message: message.strip_suffix(&suffix).unwrap_or(&message).into() }
-    })?;
+    let nodes: Vec<Node> = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| refusal(&error))?;
     Ok(nodes.into_iter().filter(|node| !matches!(node.value, Value::Null)).collect())
+}
+
+/// Why the parser refused a text, in one sentence that does not repeat the place.
+pub(crate) fn refusal(error: &serde_saphyr::Error) -> SyntaxError {
+    let place = error.location().map_or(Place { line: 1, column: 1 }, place);
+    let message = error.without_snippet().to_string();
+    let suffix = format!(" at line {}, column {}", place.line, place.column);
+    SyntaxError { place, message: message.strip_suffix(&suffix).unwrap_or(&message).into() }
 }
 
 fn place(location: serde_saphyr::Location) -> Place {

@@ -1,7 +1,6 @@
 //! What the agent says of itself.
 
 use super::Agent;
-use crate::rulesets;
 use jiff::{SignedDuration, Timestamp};
 use ringfence_abi::{Class, Counter, Op, Tier};
 use ringfence_control::{ClassStatus, ContainerStatus, DatapathStatus, Escaped, Isolation, RuleStatus, Status};
@@ -23,7 +22,7 @@ impl Agent {
             kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
             started_at: self.started_at,
             classes: self.classes()?,
-            rules: rulesets::rules(&self.parts.rulesets.rules()).map(|rule| self.rule(rule)).collect(),
+            rules: self.parts.rulesets.named().map(|rule| self.rule(rule)).collect(),
             containers,
             datapaths: self.parts.covered_cgroup.iter().map(|path| cgroup_skb(&path.to_string_lossy())).collect(),
             rulesets: self.parts.rulesets.status(),
