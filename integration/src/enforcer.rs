@@ -173,6 +173,11 @@ impl Enforcer {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())

@@ -69,10 +69,13 @@ enum Command {
         /// The enforcer; the one beside this program by default.
         #[arg(long)]
         enforcer: Option<PathBuf>,
+        /// Only this part; may be repeated.
+        #[arg(long, value_enum, value_name = "PART")]
+        only: Vec<bench::Part>,
     },
     /// What is measured.
     #[command(hide = true)]
-    BenchWorker,
+    BenchWorker { cgroup: PathBuf },
     /// Becomes the first program of a bare container, as a container runtime's own init would.
     #[command(hide = true)]
     Enter {
@@ -119,11 +122,11 @@ fn run(command: Command) -> Result<ExitCode> {
             suite::behaviours(&Programs::find(Some(PathBuf::new()), actor)?, &filter)
         }
         Command::Demo { enforcer, actor } => demo::run(&Programs::find(enforcer, actor)?),
-        Command::Bench { enforcer } => {
-            bench::run(&Programs::find(enforcer, Some(PathBuf::new()))?.enforcer)?;
+        Command::Bench { enforcer, only } => {
+            bench::run(&Programs::find(enforcer, Some(PathBuf::new()))?.enforcer, &only)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::BenchWorker => bench::serve().map(|()| ExitCode::SUCCESS),
+        Command::BenchWorker { cgroup } => bench::serve(&cgroup).map(|()| ExitCode::SUCCESS),
         Command::Enter { root, command } => match bare::enter(&root, &command)? {},
         Command::VmSuite { filter } => vm::run(&Programs::find(None, None)?, &filter),
     }

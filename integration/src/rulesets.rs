@@ -13,9 +13,9 @@ pub const RULE: &str = "suite-rule";
 pub const MITIGATION: &str = "suite-mitigation";
 
 /// Writes one ruleset per rule and mitigation, and one with all rules per mitigation.
-pub fn write(directory: &Path) -> Result<()> {
+pub fn write(directory: &Path, catalogue: &Catalogue) -> Result<()> {
     fs::create_dir_all(directory)?;
-    let rules: Vec<RuleId> = Catalogue::builtin().rules().map(|rule| rule.id).collect();
+    let rules: Vec<RuleId> = catalogue.rules().map(|rule| rule.id).collect();
     for mitigation in [Mitigation::Log, Mitigation::Block, Mitigation::Isolate, Mitigation::Terminate] {
         let mut text = ruleset("all", &rules, mitigation);
         for rule in &rules {
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn the_rulesets_are_valid() {
         let directory = tempfile::tempdir().unwrap();
-        write(directory.path()).unwrap();
+        write(directory.path(), Catalogue::builtin()).unwrap();
         let sources = sources::read(directory.path()).unwrap();
         let rulesets = ringfence_policy::read(&sources, Catalogue::builtin()).unwrap();
         assert_eq!(rulesets.len(), 4 * (1 + Catalogue::builtin().rules().count()));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use ringfence_actor::now;
 use ringfence_control::{Done, Tier, Violation};
-use ringfence_policy::Mitigation;
+use ringfence_policy::{Catalogue, Mitigation};
 
 use crate::bare::{Bare, Layer};
 use crate::cases::{self, Act, Case, Needs, Places};
@@ -100,7 +100,7 @@ impl Machine {
         fs::create_dir_all(directory)?;
         let layer = Layer::write(directory.join("layer"), Path::new("/bin/busybox"), &programs.actor)?;
         let rulesets = directory.join("rulesets");
-        rulesets::write(&rulesets)?;
+        rulesets::write(&rulesets, Catalogue::builtin())?;
         let mut command = Command::new(&programs.enforcer);
         command.arg("--standalone").arg("--rulesets").arg(&rulesets).arg("--check").arg("--tier").arg(tier);
         let mut govern = |name: &str, rule: &str, mitigation: Mitigation| -> Result<Bare> {

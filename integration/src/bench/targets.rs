@@ -9,9 +9,22 @@ pub struct Targets(String);
 impl Targets {
     /// One number that is to be at most `limit`.
     pub fn at_most(&mut self, what: &str, limit: f64, measured: f64, unit: &str) {
-        let verdict = if measured <= limit { "met" } else { "**missed**" };
-        writeln!(self.0, "| {what} | <= {limit} {unit} | {measured:.1} {unit} | {verdict} |")
-            .expect("a string takes all");
+        self.row(what, &format!("<= {limit} {unit}"), &format!("{measured:.1} {unit}"), measured <= limit);
+    }
+
+    /// One number that is to be at least `limit`.
+    pub fn at_least(&mut self, what: &str, limit: f64, measured: f64, unit: &str) {
+        self.row(what, &format!(">= {limit} {unit}"), &format!("{measured:.0} {unit}"), measured >= limit);
+    }
+
+    /// What could not be measured, and why. That is no success.
+    pub fn not_measured(&mut self, what: &str, why: &str) {
+        self.row(what, "", why, false);
+    }
+
+    fn row(&mut self, what: &str, target: &str, measured: &str, met: bool) {
+        let verdict = if met { "met" } else { "**missed**" };
+        writeln!(self.0, "| {what} | {target} | {measured} | {verdict} |").expect("a string takes all");
     }
 
     /// The table.

@@ -1,25 +1,35 @@
 //! The process that is measured: does one thing many times and says how long it took.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write as _};
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::IntoRawFd as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::close;
 
 /// A static program that ends at once.
-const PROGRAM: [&str; 2] = ["/bin/busybox", "true"];
+const PROGRAM: [&std::ffi::CStr; 2] = [c"/bin/busybox", c"true"];
 /// A small file that no rule minds.
-const FILE: &str = "/etc/hostname";
+const FILE: &std::ffi::CStr = c"/etc/hostname";
 /// A file that RF-501 minds.
-const SECRET: &str = "/etc/shadow";
+const SECRET: &std::ffi::CStr = c"/etc/shadow";
+/// Looks at the clock a second, when the pace is given.
+const LOOKS: u32 = 1_000;
 
 /// What is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Task {
     /// open(2) and close(2).
     Open,
@@ -57,6 +67,15 @@ impl Task {
             Self::Violate | Self::ViolateInChild => "open of /etc/shadow",
         }
     }
+
+    /// The class of the event that it is.
+    pub const fn class(self) -> &'static str {
+        match self {
+            Self::Open | Self::Violate | Self::ViolateInChild => "open",
+            Self::Exec => "exec",
+            Self::Connect => "network",
+        }
+    }
 }
 
 /// A worker, from outside. Dropped, it is ended.
@@ -67,34 +86,55 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts one in the cgroup of this process or in another, whose directory is given. To be called while no
-    /// enforcer runs: it is an ordinary process of its cgroup when one comes.
-    pub fn start(cgroup: Option<&Path>) -> Result<Self> {
+    /// Starts one in the cgroup whose directory is given. To be called while no enforcer runs: it is an ordinary process
+    /// of its cgroup when one comes. The terminal's interrupt key does not reach it: it ends when this process does, and
+    /// takes with it what it has started.
+    pub fn start(cgroup: &Path) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("bench-worker")
+            .arg(cgroup)
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("start a worker")?;
         let (questions, answers) = (child.stdin.take(), child.stdout.take());
-        let worker = Self {
+        let mut worker = Self {
             questions: questions.context("no input")?,
             answers: BufReader::new(answers.context("no output")?),
             child,
         };
-        if let Some(cgroup) = cgroup {
-            std::fs::write(cgroup.join("cgroup.procs"), worker.child.id().to_string()).context("move the worker")?;
-        }
+        // From its first answer on it is where it belongs.
+        worker.run(Task::Open, 1)?;
         Ok(worker)
     }
 
     /// Nanoseconds per repetition.
     pub fn run(&mut self, task: Task, repetitions: u32) -> Result<f64> {
-        writeln!(self.questions, "{} {repetitions}", task.word())?;
+        Ok(self.ask(&format!("{} {repetitions}", task.word()))? / f64::from(repetitions))
+    }
+
+    /// The same, but no faster than so many a second.
+    pub fn run_at(&mut self, task: Task, repetitions: u32, per_second: u32) -> Result<f64> {
+        Ok(self.ask(&format!("{} {repetitions} {per_second}", task.word()))? / f64::from(repetitions))
+    }
+
+    /// Nanoseconds that a command takes, from its start to its good end.
+    pub fn command(&mut self, command: &[impl AsRef<str>]) -> Result<f64> {
+        let quoted = shlex::try_join(command.iter().map(AsRef::as_ref)).context("a command without zero bytes")?;
+        self.ask(&format!("command 1 0 {quoted}"))
+    }
+
+    /// Nanoseconds of one request to a web server on the loopback interface, each on a connection of its own.
+    pub fn requests(&mut self, port: u16, repetitions: u32) -> Result<f64> {
+        Ok(self.ask(&format!("request {repetitions} 0 {port}"))? / f64::from(repetitions))
+    }
+
+    fn ask(&mut self, question: &str) -> Result<f64> {
+        writeln!(self.questions, "{question}")?;
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
-        let total: f64 = line.trim().parse().with_context(|| format!("the worker said {line:?}"))?;
-        Ok(total / f64::from(repetitions))
+        line.trim().parse().with_context(|| format!("the worker was asked {question:?} and said {line:?}"))
     }
 }
 
@@ -105,25 +145,43 @@ impl Drop for Worker {
     }
 }
 
-/// The worker's own life: lines `TASK REPETITIONS` in, nanoseconds out.
-pub fn serve() -> Result<()> {
+/// The worker's own life, in its cgroup.
+pub fn serve(cgroup: &Path) -> Result<()> {
+    fs::write(cgroup.join("cgroup.procs"), "0").with_context(|| cgroup.display().to_string())?;
+    let served = answer();
+    // Nobody asks any more. Servers that were started for a workload are of this cgroup, and so are we.
+    let killed = fs::write(cgroup.join("cgroup.kill"), "1").with_context(|| cgroup.display().to_string());
+    served.and(killed)
+}
+
+/// Lines `TASK REPETITIONS [PER_SECOND [COMMAND | PORT]]` in, nanoseconds out.
+fn answer() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let to = listener.local_addr()?;
     for line in io::stdin().lines() {
         let line = line?;
-        let (word, repetitions) = line.split_once(' ').context("TASK REPETITIONS")?;
-        let repetitions: u32 = repetitions.parse()?;
+        let mut parts = line.splitn(4, ' ');
+        let word = parts.next().context("a task")?;
+        let repetitions: u32 = parts.next().context("a number of repetitions")?.parse()?;
+        let per_second: u32 = parts.next().map_or(Ok(0), str::parse)?;
+        let command = shlex::split(parts.next().unwrap_or_default()).context("a command, quoted for a shell")?;
         let once: &dyn Fn() -> Result<()> = match word {
-            "open" => &|| Ok(File::open(FILE).map(drop)?),
-            "violate" => &|| Ok(File::open(SECRET).map(drop)?),
-            "exec" => &|| spawn(&PROGRAM),
-            "violate-in-child" => &|| spawn(&["/bin/busybox", "cat", SECRET]),
+            "open" => &|| open_and_close(FILE),
+            "violate" => &|| open_and_close(SECRET),
+            "exec" => &spawn,
+            "violate-in-child" => &violate_in_child,
             "connect" => &|| connect(&listener, to),
+            "command" => &|| succeed(&command),
+            "request" => &|| request(&command),
             _ => bail!("no task is called {word}"),
         };
         let from = Instant::now();
-        for _ in 0..repetitions {
+        for done in 0..repetitions {
+            if per_second != 0 && done % (per_second / LOOKS).max(1) == 0 {
+                let due = Duration::from_secs_f64(f64::from(done) / f64::from(per_second));
+                thread::sleep(due.saturating_sub(from.elapsed()));
+            }
             once()?;
         }
         println!("{}", from.elapsed().as_nanos());
@@ -131,9 +189,44 @@ pub fn serve() -> Result<()> {
     Ok(())
 }
 
-fn spawn(command: &[&str]) -> Result<()> {
-    // How it ends is not asked here: it may have been killed, which is the point.
-    Command::new(command[0]).args(&command[1..]).stdout(Stdio::null()).status()?;
+/// Two system calls. `File` would make three of them: musl's open(3) sets close-on-exec once more.
+fn open_and_close(path: &std::ffi::CStr) -> Result<()> {
+    let file = open(path, OFlag::O_RDONLY, Mode::empty())?;
+    Ok(close(file.into_raw_fd())?)
+}
+
+/// No more than has to be: `Command` would also make descriptors for the child.
+fn spawn() -> Result<()> {
+    let (actions, attributes) = (PosixSpawnFileActions::init()?, PosixSpawnAttr::init()?);
+    let none: [&std::ffi::CStr; 0] = [];
+    let child = posix_spawn(PROGRAM[0], &actions, &attributes, &PROGRAM, &none)?;
+    let status = waitpid(child, None)?;
+    ensure!(matches!(status, WaitStatus::Exited(_, 0)), "{PROGRAM:?}: {status:?}");
+    Ok(())
+}
+
+/// How it ends is not asked here: it may have been killed, which is the point.
+fn violate_in_child() -> Result<()> {
+    Command::new("/bin/busybox").arg("cat").arg(SECRET.to_str()?).stdout(Stdio::null()).status()?;
+    Ok(())
+}
+
+fn succeed(command: &[String]) -> Result<()> {
+    let (program, arguments) = command.split_first().context("a command")?;
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().context(program.clone())?;
+    ensure!(output.status.success(), "{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// GET of the file at the root, whole.
+fn request(port: &[String]) -> Result<()> {
+    let port: u16 = port.first().context("a port")?.parse()?;
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let status = answer.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    ensure!(status == b"200", "the web server answers {:?}", String::from_utf8_lossy(&answer));
     Ok(())
 }
 

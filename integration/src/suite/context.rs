@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_control::Violation;
-use ringfence_policy::Mitigation;
+use ringfence_policy::{Catalogue, Mitigation};
 
 use crate::bpffs::Bpffs;
 use crate::cases::{Act, Needs, Places};
@@ -49,7 +49,7 @@ impl Context {
         let node = Node::start().context("start the node")?;
         node.import(&image::image(&programs.actor)).context("import the image")?;
         let rulesets = node.directory().join("rulesets");
-        rulesets::write(&rulesets)?;
+        rulesets::write(&rulesets, Catalogue::builtin())?;
         let sink = Sink::start(&node)?;
         let network = node.bridge();
         let places = Places {

@@ -1,0 +1,166 @@
+//! What an operation costs beside the enforcer, against no enforcer and against empty programs.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use ringfence_control::Tier;
+use ringfence_policy::Mitigation;
+
+use super::floor::Floor;
+use super::statistics::{self, Counting};
+use super::targets::Targets;
+use super::worker::{Task, Worker};
+use super::{Bench, Rules, Workers, median, seen};
+
+/// Rounds; odd, so that a median is a measured value.
+const ROUNDS: usize = 15;
+
+/// What is in the kernel while a sample is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Setting {
+    Nothing,
+    Floor,
+    OneRule,
+    AllRules,
+}
+
+const SETTINGS: [Setting; 4] = [Setting::Nothing, Setting::Floor, Setting::OneRule, Setting::AllRules];
+
+/// Nanoseconds by operation, governed or not, and setting; one sample a round.
+#[derive(Default)]
+struct Samples(BTreeMap<(Task, bool, Setting), Vec<f64>>);
+
+impl Samples {
+    fn take(&mut self, worker: &mut Worker, governed: bool, setting: Setting) -> Result<()> {
+        for (task, repetitions) in Task::MEASURED {
+            self.0.entry((task, governed, setting)).or_default().push(worker.run(task, repetitions)?);
+        }
+        Ok(())
+    }
+
+    fn median(&self, task: Task, governed: bool, setting: Setting) -> f64 {
+        median(&self.0[&(task, governed, setting)])
+    }
+
+    /// By how many percent more than `base`: the median of the rounds, each of which is compared with itself.
+    fn more(&self, task: Task, governed: bool, setting: Setting, base: Setting) -> f64 {
+        let of = |setting| self.0[&(task, governed, setting)].iter();
+        let ratios: Vec<f64> = of(setting).zip(of(base)).map(|(value, base)| (value / base - 1.0) * 100.0).collect();
+        median(&ratios)
+    }
+}
+
+impl Bench {
+    /// The price per operation.
+    pub(super) fn costs(&self, workers: &mut Workers, targets: &mut Targets) -> Result<String> {
+        self.prove_floor(workers)?;
+        let mut samples = Samples::default();
+        for round in 0..ROUNDS {
+            eprintln!("price per operation: round {} of {ROUNDS}", round + 1);
+            // Begun with another setting each time: what drifts favours none.
+            for turn in 0..SETTINGS.len() {
+                self.sample(workers, &mut samples, SETTINGS[(round + turn) % SETTINGS.len()])?;
+            }
+        }
+        for (task, _) in Task::MEASURED {
+            for (governed, limit) in [(false, 3.0), (true, 20.0)] {
+                let judged_against = match self.tiers.get(task.class()) {
+                    Some(Tier::Tracepoint) => Setting::Floor,
+                    _ => Setting::Nothing,
+                };
+                let more = samples.more(task, governed, Setting::AllRules, judged_against);
+                let against = if judged_against == Setting::Floor { ", over empty programs" } else { "" };
+                let whose = if governed { "governed, all rules" } else { "not governed" };
+                targets.at_most(&format!("{}, {whose}{against}", task.title()), limit, more, "%");
+            }
+        }
+        Ok(table(&samples) + &self.notes())
+    }
+
+    /// That empty programs run when the measured operations are done: else the floor would be none.
+    fn prove_floor(&self, workers: &mut Workers) -> Result<()> {
+        let _counting = Counting::start()?;
+        let _floor = Floor::attach(&self.hooks, &self.cgroups.parent())?;
+        for (task, repetitions) in Task::MEASURED {
+            let before = statistics::programs()?;
+            workers.inside.run(task, repetitions)?;
+            let ran = statistics::between(&before, &statistics::programs()?);
+            let called = ran.values().any(|runs| runs.count >= u64::from(repetitions));
+            ensure!(called, "no empty program ran at each of {repetitions} times: {}", task.title());
+        }
+        Ok(())
+    }
+
+    fn sample(&self, workers: &mut Workers, samples: &mut Samples, setting: Setting) -> Result<()> {
+        let rules = match setting {
+            Setting::Nothing => return take(workers, samples, setting),
+            Setting::Floor => {
+                let _floor = Floor::attach(&self.hooks, &self.cgroups.parent())?;
+                return take(workers, samples, setting);
+            }
+            Setting::OneRule => Rules::One("RF-901"),
+            Setting::AllRules => Rules::All,
+        };
+        let enforcer = self.start(rules, Mitigation::Log)?;
+        let before = seen(&enforcer)?;
+        samples.take(&mut workers.outside, false, setting)?;
+        ensure!(seen(&enforcer)? == before, "the ungoverned process was seen: it is governed");
+        samples.take(&mut workers.inside, true, setting)?;
+        ensure!(seen(&enforcer)? > before, "the governed process was not seen");
+        self.remove(enforcer)
+    }
+
+    fn notes(&self) -> String {
+        format!(
+            "\nMedians of {ROUNDS} interleaved rounds; percentages are medians of the rounds' own ratios. Not governed: \
+             the same in a cgroup that no ruleset selects. Empty programs: two instructions each on the {} hooks that \
+             the enforcer has programs on with all rules; what they cost is the kernel's price of being called there, \
+             over which the targets of the `tracepoint` tier are set. All rules: the {} of the catalogue, with \
+             mitigation `log`.\n",
+            self.hooks.len(),
+            self.rules
+        )
+    }
+}
+
+fn take(workers: &mut Workers, samples: &mut Samples, setting: Setting) -> Result<()> {
+    samples.take(&mut workers.outside, false, setting)?;
+    samples.take(&mut workers.inside, true, setting)
+}
+
+fn table(samples: &Samples) -> String {
+    let mut text = String::from(
+        "\n## Price per operation\n\n\
+         | operation | | no enforcer | empty programs | 1 rule (RF-901) | all rules | all rules over empty programs |\n\
+         |---|---|---|---|---|---|---|\n",
+    );
+    for (task, _) in Task::MEASURED {
+        for governed in [false, true] {
+            let value = |setting| samples.median(task, governed, setting);
+            let more = |setting| samples.more(task, governed, setting, Setting::Nothing);
+            let whose = if governed { "governed" } else { "not governed" };
+            text += &format!("| {} | {whose} | {:.0} ns |", task.title(), value(Setting::Nothing));
+            for setting in &SETTINGS[1..] {
+                text += &format!(" {:.0} ns ({:+.1} %) |", value(*setting), more(*setting));
+            }
+            let over = samples.more(task, governed, Setting::AllRules, Setting::Floor);
+            text += &format!(" {over:+.1} % |\n");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_is_compared_with_itself() {
+        let mut samples = Samples::default();
+        let mut add = |setting, values: [f64; 3]| samples.0.insert((Task::Open, true, setting), values.to_vec());
+        add(Setting::Nothing, [100.0, 200.0, 400.0]);
+        add(Setting::AllRules, [110.0, 220.0, 600.0]);
+        let more = samples.more(Task::Open, true, Setting::AllRules, Setting::Nothing);
+        assert!((more - 10.0).abs() < 1e-9, "{more}");
+    }
+}
