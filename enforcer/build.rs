@@ -4,7 +4,7 @@
 //! `cargo build` has to do.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -56,15 +56,26 @@ fn build() -> Result<(), String> {
         return Err(format!("the eBPF programs do not build:\n{}", String::from_utf8_lossy(&output.stderr)));
     }
     let object = target_dir.join(TARGET).join("release/ringfence");
-    copy(&object, &out.join("ringfence.bpf.o"))
+    strip(&path, &object, &out.join("ringfence.bpf.o"))
 }
 
 fn variable(name: &str) -> Result<String, String> {
     env::var(name).map_err(|_| format!("{name} is not set: this is a cargo build script"))
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), String> {
-    fs::copy(from, to).map(drop).map_err(|e| format!("{} to {}: {e}", from.display(), to.display()))
+/// Leaves BTF, and takes away the debug information that it was made from: two thirds of the object, which would lie in
+/// the enforcer's memory.
+fn strip(path: &str, from: &Path, to: &Path) -> Result<(), String> {
+    let output = Command::new("llvm-objcopy")
+        .args(["--strip-debug".as_ref(), from, to])
+        .env("PATH", path)
+        .output()
+        .map_err(|e| format!("llvm-objcopy could not be run ({e}); run: cargo xtask setup"))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("llvm-objcopy: {}", String::from_utf8_lossy(&output.stderr)))
+    }
 }
 
 fn require_linker(path: &str) -> Result<(), String> {

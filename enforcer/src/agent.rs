@@ -117,6 +117,8 @@ pub struct Agent {
     /// Slots that an earlier enforcer had given to containers that are yet to be heard of.
     inherited: std::collections::BTreeSet<u32>,
     lost: u64,
+    /// Those that no violation has told yet.
+    lost_before: u64,
     disagreements: u64,
     started_at: Timestamp,
     terminations: (mpsc::UnboundedSender<Terminated>, mpsc::UnboundedReceiver<Terminated>),
@@ -143,6 +145,7 @@ impl Agent {
             tables,
             inherited,
             lost,
+            lost_before: 0,
             disagreements: 0,
             started_at: Timestamp::now(),
             terminations: mpsc::unbounded_channel(),
@@ -202,11 +205,24 @@ impl Agent {
 
     /// Reports up to `limit` records. True: there may be more.
     fn drain(&mut self, records: &mut Records, limit: usize) -> bool {
-        for _ in 0..limit {
-            let Some(event) = records.take() else { return false };
+        let mut taken = 0;
+        while taken < limit {
+            let Some(event) = records.take() else { break };
+            if taken == 0 {
+                self.count_lost();
+            }
             self.event(&event);
+            taken += 1;
         }
-        true
+        self.parts.output.flush();
+        taken == limit
+    }
+
+    /// Looks for losses: once a portion, because the counters are dozens of system calls.
+    fn count_lost(&mut self) {
+        let lost = self.parts.kernel.counters().map_or(self.lost, |counters| Kernel::lost(&counters));
+        self.lost_before += lost.saturating_sub(self.lost);
+        self.lost = lost;
     }
 
     async fn look(&mut self) {
@@ -237,9 +253,7 @@ impl Agent {
         if self.parts.check {
             self.check(&tables, event, &owner);
         }
-        let lost_now = self.parts.kernel.counters().map_or(self.lost, |counters| Kernel::lost(&counters));
-        let lost = lost_now.saturating_sub(self.lost);
-        self.lost = lost_now;
+        let lost = std::mem::take(&mut self.lost_before);
         let mut violations: Vec<Violation> = tables
             .rules_of(class, &header.lines)
             .filter_map(|rule| {
@@ -319,6 +333,7 @@ impl Agent {
             known.terminating = false;
         }
         self.publish(violations);
+        self.parts.output.flush();
     }
 
     fn publish(&mut self, violations: Vec<Violation>) {

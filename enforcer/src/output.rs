@@ -14,8 +14,13 @@ pub struct Output {
     form: args::Output,
     paint: render::Paint,
     place: PathBuf,
+    /// Lines that are to be written together.
+    pending: Vec<u8>,
     failing: bool,
 }
+
+/// Bytes that are not kept any longer.
+const PORTION: usize = 64 * 1024;
 
 impl Output {
     /// Standard output, or a file that is appended to.
@@ -34,20 +39,32 @@ impl Output {
                 (Box::new(file), paint)
             }
         };
-        Ok(Self { sink, form, paint, place, failing: false })
+        Ok(Self { sink, form, paint, place, pending: Vec::new(), failing: false })
     }
 
-    /// Writes one. What can't be written is lost here alone: it was mitigated, and goes to `ringfence events`.
+    /// Takes one, to be written by [`Self::flush`] at the latest.
     pub fn write(&mut self, violation: &Violation) {
-        let mut text = match self.form {
+        let text = match self.form {
             args::Output::Json => serde_json::to_string(violation).unwrap_or_else(|error| {
                 tracing::error!(%error, "a violation could not be put into JSON");
                 String::new()
             }),
             args::Output::Text => render::violation(violation, self.paint),
         };
-        text.push('\n');
-        let written = self.sink.write_all(text.as_bytes()).and_then(|()| self.sink.flush());
+        self.pending.extend_from_slice(text.as_bytes());
+        self.pending.push(b'\n');
+        if self.pending.len() >= PORTION {
+            self.flush();
+        }
+    }
+
+    /// Writes what was taken. What can't be written is lost here alone: it was mitigated, and goes to `ringfence events`.
+    pub fn flush(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let written = self.sink.write_all(&self.pending).and_then(|()| self.sink.flush());
+        self.pending.clear();
         match written {
             Ok(()) if self.failing => {
                 self.failing = false;

@@ -149,3 +149,39 @@ pub fn ops(tables: &Tables) -> BTreeSet<Op> {
     }
     ops
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn rules_of_a_folder_replace_the_managed_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = catalogue(Some(folder.path())).unwrap_err();
+        assert!(error.contains("no rule in it"), "{error}");
+
+        let (_, text) = Catalogue::builtin_files().iter().find(|(name, _)| *name == "RF-501.yaml").unwrap();
+        let file = folder.path().join("RF-599.yaml");
+        fs::write(&file, text.replace("id: RF-501", "id: RF-599")).unwrap();
+        let own = catalogue(Some(folder.path())).unwrap();
+        assert_eq!(own.rules().map(|rule| rule.id.to_string()).collect::<Vec<_>>(), ["RF-599"]);
+
+        let header =
+            "apiVersion: ringfence.dev/v1alpha1\nkind: RuntimeRuleset\nmetadata: {name: own}\nspec:\n  rules:\n";
+        let rulesets = folder.path().join("rulesets");
+        fs::create_dir(&rulesets).unwrap();
+        fs::write(rulesets.join("own.yaml"), format!("{header}    - {{rule: RF-599, mitigation: log}}\n")).unwrap();
+        let named = Rulesets::load(&rulesets, own.clone()).unwrap();
+        assert_eq!(named.named().count(), 1);
+        fs::write(rulesets.join("own.yaml"), format!("{header}    - {{rule: RF-501, mitigation: log}}\n")).unwrap();
+        let error = Rulesets::load(&rulesets, own).err().unwrap();
+        assert!(error.contains("own.yaml:6:") && error.contains("did you mean 'RF-599'"), "{error}");
+
+        fs::write(&file, text.replace("severity: high", "severity: heigh")).unwrap();
+        let error = catalogue(Some(folder.path())).unwrap_err();
+        assert!(error.starts_with(&format!("{}:9:11: ", file.display())), "{error}");
+        let error = catalogue(Some(&folder.path().join("missing"))).unwrap_err();
+        assert!(error.starts_with("cannot read ") && error.contains("missing"), "{error}");
+    }
+}

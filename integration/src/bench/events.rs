@@ -67,10 +67,12 @@ impl Bench {
             Some(rate) => targets.at_least("violations a second, none lost", 100_000.0, rate, "/s"),
             None => targets.not_measured("violations a second, none lost", "some were lost at any rate tried"),
         }
+        let full_speed =
+            if pace.is_none() { " Nothing was lost at full speed: what more would do is not known." } else { "" };
         text += &format!(
             "\nOne process opens /etc/shadow (RF-501, `log`) for {SECONDS} s: as fast as it can first, then at {:.0} % of \
              the rate before until nothing is lost. The JSON lines go to a file. Lost records are counted by the \
-             kernel; every violation is either written or counted.\n",
+             kernel; every violation is either written or counted.{full_speed}\n",
             SLOWER * 100.0
         );
         Ok(text)

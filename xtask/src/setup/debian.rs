@@ -27,6 +27,12 @@ const fn package(purpose: Purpose, name: &'static str, sign: &'static str, what:
 const PACKAGES: &[Package] = &[
     package(Purpose::Build, "musl-tools", "musl-gcc", "the compiler wrapper musl-gcc, for static programs"),
     package(Purpose::Build, "protobuf-compiler", "protoc", "protoc, for the containerd and CRI interfaces"),
+    package(
+        Purpose::Build,
+        "llvm-22",
+        "/usr/lib/llvm-22/bin/llvm-objcopy",
+        "llvm-objcopy of LLVM 22, for the eBPF object",
+    ),
     package(Purpose::Linker, "llvm-22-dev", "/usr/lib/llvm-22/bin/llvm-config", "LLVM 22 with headers, for bpf-linker"),
     package(Purpose::Linker, "libpolly-22-dev", "/usr/lib/llvm-22/lib/libPolly.a", "Polly of LLVM 22"),
     package(Purpose::Linker, "zlib1g-dev", "/usr/include/zlib.h", "zlib with headers"),
