@@ -54,6 +54,9 @@ impl Explain {
 fn from_files(folder: &Path, labels: Vec<(String, String)>) -> Result<Explanation, Failure> {
     let files = sources::read(folder).map_err(Failure::input)?;
     let rulesets = read(&files, Catalogue::builtin()).map_err(Failure::input)?;
+    if rulesets.is_empty() {
+        return Err(Failure::input(format_args!("{}: no ruleset in it (*.yaml, *.yml)", folder.display())));
+    }
     let mut unique = Labels::new();
     for (key, value) in labels {
         if let Some(other) = unique.insert(key.clone(), value.clone()) {

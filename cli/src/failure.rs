@@ -3,7 +3,7 @@
 use std::{fmt::Display, io, process::ExitCode};
 
 use anyhow::anyhow;
-use ringfence_control::{ClientError, printable};
+use ringfence_control::{ClientError, printable, sentence};
 
 /// Why a command did not do what it was told.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Failure {
             return ExitCode::SUCCESS;
         }
         // Several problems of one file are several lines; what is within a line may come from that file.
-        for line in format!("{error:#}").lines() {
+        for line in sentence(error.as_ref()).lines() {
             eprintln!("ringfence: {}", printable(line));
         }
         ExitCode::from(status)

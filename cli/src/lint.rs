@@ -33,6 +33,9 @@ impl Lint {
             files.extend(found);
         }
         match read(&files, Catalogue::builtin()) {
+            Ok(rulesets) if rulesets.is_empty() => {
+                Err(Failure::input(format_args!("no ruleset in {}", counted(files.len(), "file"))))
+            }
             Ok(rulesets) => Ok(writeln!(
                 io::stdout().lock(),
                 "{} and {}: no problem",

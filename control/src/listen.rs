@@ -13,6 +13,9 @@ use std::{
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 
+/// `sun_path` of unix(7), without the zero at its end.
+const MAX_PATH: usize = 107;
+
 /// A listening socket of mode 0600; removed from the file system when dropped.
 #[derive(Debug)]
 pub struct Listener {
@@ -32,8 +35,19 @@ pub enum ListenError {
     /// There is something else, which is not ours to remove.
     #[error("{0} exists and is not a socket; remove it, or choose another path with --socket")]
     NotASocket(PathBuf),
-    /// The path has no folder or does not fit into a socket address.
-    #[error("cannot listen on {path}: {source}")]
+    /// The kernel's limit.
+    #[error("cannot listen on {0}: a socket's path has at most {MAX_PATH} bytes; choose a shorter one with --socket")]
+    TooLong(PathBuf),
+    /// The socket's folder can't be made.
+    #[error("cannot listen on {path}: its folder can't be made: {source}; choose another path with --socket")]
+    Folder {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Whatever else went wrong.
+    #[error("cannot listen on {path}: {source}; choose another path with --socket")]
     Io {
         /// The socket.
         path: PathBuf,
@@ -47,9 +61,13 @@ impl Listener {
     /// Must be called within a Tokio runtime.
     pub fn bind(path: impl Into<PathBuf>) -> Result<Self, ListenError> {
         let path = path.into();
+        if path.as_os_str().len() > MAX_PATH {
+            return Err(ListenError::TooLong(path));
+        }
         let fail = |source| ListenError::Io { path: path.clone(), source };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(fail)?;
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
+        made.map_err(|source| ListenError::Folder { path: path.clone(), source })?;
         // Two enforcers that start at once must not both find the stale socket: the folder is locked meanwhile.
         let folder = File::open(folder).map_err(fail)?;
         match folder.try_lock() {

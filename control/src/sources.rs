@@ -25,13 +25,19 @@ pub enum SourcesError {
     /// Not text.
     #[error("cannot read {}: it is not UTF-8 text", .0.display())]
     NotText(PathBuf),
+    /// A folder of that name: what container runtimes make where a file to be mounted is missing.
+    #[error("cannot read rulesets from {}: it is a folder, and its name is that of a file", .0.display())]
+    Folder(PathBuf),
+    /// A link to nothing.
+    #[error("cannot read rulesets from {}: it is a symbolic link to what does not exist", .0.display())]
+    Dangling(PathBuf),
     /// Larger than [`MAX_FILE`].
     #[error("cannot read {}: it is longer than {MAX_FILE} bytes", .0.display())]
     TooLong(PathBuf),
 }
 
-/// Reads one file, or the `.yaml` and `.yml` files of a folder by name. Folders within and hidden files are
-/// passed over: a mounted `ConfigMap` keeps its older versions in those.
+/// Reads one file, or the `.yaml` and `.yml` files of a folder by name. Hidden ones are passed over: a mounted
+/// `ConfigMap` keeps its older versions in those.
 pub fn read(path: &Path) -> Result<Vec<Source>, SourcesError> {
     let fail = |source| SourcesError::Io { path: path.to_owned(), source };
     if !fs::metadata(path).map_err(fail)?.is_dir() {
@@ -40,7 +46,7 @@ pub fn read(path: &Path) -> Result<Vec<Source>, SourcesError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path).map_err(fail)? {
         let file = entry.map_err(fail)?.path();
-        if is_ruleset_file(&file) && !file.is_dir() {
+        if is_ruleset_file(&file) {
             files.push(file);
         }
     }
@@ -55,7 +61,13 @@ fn is_ruleset_file(file: &Path) -> bool {
 
 fn read_file(file: &Path) -> Result<Source, SourcesError> {
     let fail = |source| SourcesError::Io { path: file.to_owned(), source };
-    let metadata = fs::metadata(file).map_err(fail)?;
+    let metadata = match fs::metadata(file) {
+        Err(_) if file.is_symlink() && !file.exists() => return Err(SourcesError::Dangling(file.to_owned())),
+        metadata => metadata.map_err(fail)?,
+    };
+    if metadata.is_dir() {
+        return Err(SourcesError::Folder(file.to_owned()));
+    }
     if metadata.len() > MAX_FILE {
         return Err(SourcesError::TooLong(file.to_owned()));
     }
@@ -74,7 +86,7 @@ mod tests {
         for name in ["b.yml", "a.yaml", "notes.txt", ".hidden.yaml"] {
             fs::write(folder.path().join(name), name).unwrap();
         }
-        fs::create_dir(folder.path().join("sub.yaml")).unwrap();
+        fs::create_dir(folder.path().join("sub")).unwrap();
         let texts: Vec<_> = read(folder.path()).unwrap().into_iter().map(|source| source.text).collect();
         assert_eq!(texts, ["a.yaml", "b.yml"]);
     }
@@ -88,5 +100,11 @@ mod tests {
         let binary = folder.path().join("binary.yaml");
         fs::write(&binary, b"\xff\xfe").unwrap();
         assert!(matches!(read(folder.path()), Err(SourcesError::NotText(file)) if file == binary));
+        let link = folder.path().join("a.yaml");
+        std::os::unix::fs::symlink(missing, &link).unwrap();
+        assert!(matches!(read(folder.path()), Err(SourcesError::Dangling(file)) if file == link));
+        fs::remove_file(&link).unwrap();
+        fs::create_dir(&link).unwrap();
+        assert!(matches!(read(folder.path()), Err(SourcesError::Folder(file)) if file == link));
     }
 }

@@ -9,13 +9,14 @@
 //! | [`control`] | answers `ringfence` |
 //! | [`standalone`] | the mode without a cluster: wiring |
 //! | [`uninstall`] | leaves nothing behind |
-//! | [`args`] | the command line |
+//! | [`args`], [`plan`] | the command line, and whether it can be followed |
 
 pub mod agent;
 pub mod args;
 pub mod control;
 pub mod kernel;
 pub mod output;
+pub mod plan;
 pub mod processes;
 pub mod report;
 pub mod rulesets;

@@ -3,36 +3,48 @@
 use clap::Parser;
 use ringfence_enforcer::{
     args::{Arguments, Command},
-    kernel, standalone, uninstall,
+    kernel,
+    plan::Plan,
+    standalone, uninstall,
 };
-use std::process::ExitCode;
+use std::{
+    io::{IsTerminal, stderr},
+    process::ExitCode,
+};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal())
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("RINGFENCE_LOG").unwrap_or_else(|_| "info".into()))
         .with_target(false)
         .init();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("enforcer: {error:#}");
+            eprintln!("enforcer: {}", ringfence_control::sentence(error.as_ref()));
             ExitCode::from(2)
         }
     }
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    if arguments.command.is_none() {
-        kernel::mount_bpffs(&arguments.run.bpffs)?;
-    }
+    let plan = match &arguments.command {
+        None => {
+            // Whatever is wrong with the command line is said before anything is touched.
+            let plan = Plan::new(arguments.run)?;
+            kernel::mount_bpffs(&plan.args.bpffs)?;
+            Some(plan)
+        }
+        Some(_) => None,
+    };
     // Before there is a second thread: they would not share the mounts.
     kernel::private_mounts()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    match arguments.command {
-        None => runtime.block_on(standalone::run(arguments.run)),
-        Some(Command::Uninstall { bpffs, state }) => {
+    match (arguments.command, plan) {
+        (None, plan) => plan.map_or(Ok(()), |plan| runtime.block_on(standalone::run(plan))),
+        (Some(Command::Uninstall { bpffs, state }), _) => {
             let removed = runtime.block_on(uninstall::uninstall(&bpffs, &state))?;
             for line in &removed {
                 println!("removed {line}");
@@ -40,7 +52,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             println!("nothing of Ringfence is left in the kernel ({} removed)", removed.len());
             Ok(())
         }
-        Some(Command::Verify { filter }) => {
+        (Some(Command::Verify { filter }), _) => {
             let hierarchy = kernel::preflight()?;
             let mut refused = 0;
             kernel::verify(hierarchy.controller(), &filter, |verified| match verified.outcome {

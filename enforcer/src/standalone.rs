@@ -5,18 +5,17 @@ use crate::{
     args::{Datapath, Run, StrongestTier},
     control::Control,
     kernel::{self, Kernel},
-    output::Output,
+    plan::Plan,
     processes::Processes,
-    rulesets::{self, Rulesets},
 };
-use anyhow::{Context, bail};
+use anyhow::Context;
 use ringfence_abi::Tier;
 use ringfence_containers::{
-    Container, ContainerEvent, ContainerKey, Containerd, Cri, DEFAULT_NAMESPACES, Kind, Runtime, cgroups::Hierarchies,
+    Container, ContainerEvent, Containerd, Cri, DEFAULT_NAMESPACES, Runtime, cgroups::Hierarchies,
 };
 use ringfence_control::{Feed, Listener, serve};
-use ringfence_netiso::{Hook, Network};
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
+use ringfence_netiso::Hook;
+use std::{fs, path::PathBuf, sync::Arc};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -26,21 +25,8 @@ use tokio::{
 const HISTORY: usize = 4096;
 
 /// Enforces until SIGTERM or SIGINT. Errors before it enforces are the user's to mend.
-pub async fn run(args: Run) -> anyhow::Result<()> {
-    if !args.standalone {
-        bail!("--standalone is missing: this version has no other mode");
-    }
-    let path = args.rulesets.clone().context(
-        "--rulesets is missing: name a file or folder of rulesets, such as --rulesets /etc/ringfence/rulesets",
-    )?;
-    let catalogue = rulesets::catalogue(args.catalogue.as_deref()).map_err(anyhow::Error::msg)?;
-    let rulesets = Rulesets::load(&path, catalogue).map_err(anyhow::Error::msg)?;
-    let exceptions: Vec<Network> = args
-        .exception
-        .iter()
-        .map(|text| text.parse().map_err(|error| anyhow::anyhow!("--exception {text}: {error}")))
-        .collect::<Result<_, _>>()?;
-    let output = Output::open(args.output, args.log_file.as_deref()).map_err(anyhow::Error::msg)?;
+pub async fn run(plan: Plan) -> anyhow::Result<()> {
+    let Plan { args, rulesets, exceptions, output, cgroups } = plan;
     let hierarchy = kernel::preflight()?;
     fs::create_dir_all(&args.state).with_context(|| format!("--state {}", args.state.display()))?;
     let listener = Listener::bind(&args.socket)?;
@@ -74,7 +60,7 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
     let feed = Arc::new(Feed::new(HISTORY));
     let containers = match &runtime {
         Some(runtime) => runtime.watch(),
-        None => named_cgroups(&args.cgroup)?,
+        None => named_cgroups(cgroups)?,
     };
     let agent = Agent::new(Parts {
         kernel,
@@ -123,38 +109,8 @@ async fn runtime(args: &Run) -> anyhow::Result<Option<Arc<Runtime>>> {
     Ok(Some(Arc::new(runtime)))
 }
 
-/// Cgroups of the command line as containers that exist.
-fn named_cgroups(named: &[String]) -> anyhow::Result<mpsc::Receiver<ContainerEvent>> {
-    let mut containers = Vec::new();
-    for text in named {
-        let (path, labels) = text.split_once(':').unwrap_or((text, ""));
-        if !path.starts_with('/') || path.len() < 2 {
-            bail!(
-                "--cgroup {text}: the path below the hierarchy's root is to begin with '/', such as /system.slice/web.service"
-            );
-        }
-        let labels: BTreeMap<String, String> = labels
-            .split(',')
-            .filter(|label| !label.is_empty())
-            .map(|label| label.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())))
-            .collect::<Option<_>>()
-            .with_context(|| format!("--cgroup {text}: labels are KEY=VALUE, joined by ','"))?;
-        let id = path.rsplit('/').next().unwrap_or(path).to_owned();
-        containers.push(Container {
-            key: ContainerKey { namespace: "cgroup".to_owned(), id: id.clone() },
-            name: id,
-            kind: Kind::Plain,
-            pod: None,
-            labels,
-            image: String::new(),
-            image_digest: None,
-            snapshotter: String::new(),
-            cgroups_path: path.to_owned(),
-            host_network: true,
-            netns: None,
-            pid: None,
-        });
-    }
+/// The cgroups of the command line, which exist from the start.
+fn named_cgroups(containers: Vec<Container>) -> anyhow::Result<mpsc::Receiver<ContainerEvent>> {
     let (send, receive) = mpsc::channel(containers.len() + 1);
     for container in containers {
         send.try_send(ContainerEvent::Known(Box::new(container)))?;

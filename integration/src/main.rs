@@ -4,6 +4,7 @@ mod bare;
 mod bench;
 mod bpffs;
 mod cases;
+mod debian;
 mod demo;
 mod enforcer;
 mod harness;

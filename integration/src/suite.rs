@@ -6,11 +6,14 @@ mod crash;
 mod entry;
 mod first;
 mod isolation;
+mod log;
 mod mitigations;
 mod node;
+mod noise;
 mod reload;
 mod report;
 mod usage;
+mod workloads;
 
 use std::process::ExitCode;
 
@@ -28,8 +31,18 @@ pub struct Part {
 }
 
 /// In this order: what needs the node's only enforcer for itself comes last.
-const PARTS: [Part; 8] =
-    [node::PART, mitigations::PART, entry::PART, isolation::PART, first::PART, reload::PART, crash::PART, usage::PART];
+const PARTS: [Part; 10] = [
+    node::PART,
+    mitigations::PART,
+    entry::PART,
+    noise::PART,
+    isolation::PART,
+    first::PART,
+    reload::PART,
+    crash::PART,
+    log::PART,
+    usage::PART,
+];
 
 /// Prints the names of all tests that hold `filter`.
 pub fn list(filter: &str) {

@@ -37,7 +37,7 @@ pub(crate) struct Key {
     pub text: String,
 }
 
-/// Why a text is not YAML.
+/// Why a text can't be read as YAML.
 #[derive(Clone, Debug)]
 pub(crate) struct SyntaxError {
     pub place: Place,
@@ -70,7 +70,14 @@ pub(crate) fn refusal(error: &serde_saphyr::Error) -> SyntaxError {
     let place = error.location().map_or(Place { line: 1, column: 1 }, place);
     let message = error.without_snippet().to_string();
     let suffix = format!(" at line {}, column {}", place.line, place.column);
-    SyntaxError { place, message: message.strip_suffix(&suffix).unwrap_or(&message).into() }
+    let message = match message.strip_suffix(&suffix).unwrap_or(&message) {
+        // Against files that are made to exhaust whoever reads them.
+        breached if breached.starts_with("budget breached") => {
+            "more than one file may hold (1,024 documents, 250,000 values): divide it".to_owned()
+        }
+        message => format!("not YAML: {message}"),
+    };
+    SyntaxError { place, message }
 }
 
 fn place(location: serde_saphyr::Location) -> Place {

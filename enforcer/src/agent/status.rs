@@ -139,6 +139,7 @@ impl Agent {
         if !self.parts.kernel.rings_visible() && self.parts.kernel.tier(Op::Open) == Tier::Tracepoint {
             warnings.push("what is opened through io_uring is not seen on this kernel".to_owned());
         }
+        warnings.extend(self.parts.output.warning());
         if self.disagreements > 0 {
             warnings.push(format!("{} answers of the kernel differ from the rules' declarations", self.disagreements));
         }

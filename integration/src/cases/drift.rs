@@ -15,6 +15,10 @@ pub const CASES: &[Case] = &[
             act("descriptor", "sh -c 'cp /usr/bin/actor /tmp/drop-d; exec actor exec descriptor /tmp/drop-d nothing'"),
             act("proc-fd", "sh -c 'cp /usr/bin/actor /tmp/drop-e; exec actor exec proc-fd /tmp/drop-e nothing'"),
             act("script", "sh -c 'printf \"#!/bin/sh\\n\" >/opt/drop-h; chmod 755 /opt/drop-h; /opt/drop-h'"),
+            act(
+                "script-as-libc",
+                "sh -c 'printf \"#!/bin/sh\\n\" >/opt/libc.so.6; chmod 755 /opt/libc.so.6; sh /opt/libc.so.6'",
+            ),
             act("tmpfs", "actor drop create /usr/bin/actor /dev/shm/drop-i --run"),
             act(
                 "package-manager-name",
@@ -58,6 +62,7 @@ pub const CASES: &[Case] = &[
             act("openat2", "actor write openat2 --mode 700 /tmp/created-c"),
             act("chdir", "actor write chdir --mode 755 /tmp/created-d"),
             act("uring", "actor write uring --mode 755 /tmp/created-e"),
+            act("as-git-sample", "actor write create-new --mode 755 /tmp/pre-commit.sample"),
         ],
         near_misses: &[
             act("no-execute", "actor write create-new --mode 644 /tmp/created-f"),

@@ -77,12 +77,20 @@ pub const CASES: &[Case] = &[
         evasions: &[
             act("ftruncate", "actor clear ftruncate /var/log/kern.log"),
             act("unlinkat", "actor clear unlinkat /var/log/daemon.log"),
+            act(
+                "of-apt",
+                "sh -c 'mkdir -p /var/log/apt; cd /var/log/apt; touch eipp.log; actor clear unlink eipp.log'",
+            ),
             act("shell", "sh -c ': > /var/log/secure'"),
         ],
         near_misses: &[
             act("append", "actor write append /var/log/dpkg.log"),
             act("read", "actor read plain /var/log/dpkg.log"),
             act("elsewhere", "actor clear truncate /opt/data.txt"),
+            act(
+                "plan-of-apt",
+                "sh -c 'mkdir -p /var/log/apt; cd /var/log/apt; touch eipp.log.xz; actor clear unlink eipp.log.xz'",
+            ),
             act("elsewhere-unlink", "sh -c 'echo text >/tmp/text; actor clear unlink /tmp/text'"),
         ],
         ..Case::new("RF-401")

@@ -33,6 +33,8 @@ const LEASE: &str = "harness";
 
 /// A guard against hanging.
 const LIMIT: Duration = Duration::from_mins(1);
+/// The same for what moves a whole layer.
+const LAYER_LIMIT: Duration = Duration::from_mins(5);
 
 /// Below what containerd takes in one message.
 const CHUNK: usize = 1 << 20;
@@ -136,26 +138,25 @@ impl Client {
     }
 
     fn store(&self, namespace: &str, blob: &Blob) -> Result<()> {
-        let total = i64::try_from(blob.bytes.len())?;
-        let message = |action: WriteAction, offset: usize, data: &[u8]| -> Result<WriteContentRequest> {
-            Ok(WriteContentRequest {
-                action: action.into(),
-                r#ref: format!("harness-{}", blob.digest),
-                total,
-                expected: blob.digest.clone(),
-                offset: i64::try_from(offset)?,
-                data: data.to_vec(),
-                ..WriteContentRequest::default()
-            })
+        let (digest, bytes) = (blob.digest.clone(), blob.bytes.clone());
+        let message = move |action: WriteAction, offset: usize, data: &[u8]| WriteContentRequest {
+            action: action.into(),
+            r#ref: format!("harness-{digest}"),
+            total: size(bytes.len()),
+            expected: digest.clone(),
+            offset: size(offset),
+            data: data.to_vec(),
+            ..WriteContentRequest::default()
         };
-        let mut messages = Vec::new();
-        for (number, chunk) in blob.bytes.chunks(CHUNK).enumerate() {
-            messages.push(message(WriteAction::Write, number * CHUNK, chunk)?);
-        }
-        messages.push(message(WriteAction::Commit, blob.bytes.len(), &[])?);
+        // Made as they are sent: a layer may be large.
+        let bytes = blob.bytes.clone();
+        let messages = (0..=bytes.len().div_ceil(CHUNK)).map(move |number| match bytes.chunks(CHUNK).nth(number) {
+            Some(chunk) => message(WriteAction::Write, number * CHUNK, chunk),
+            None => message(WriteAction::Commit, bytes.len(), &[]),
+        });
         let mut client = ContentClient::new(self.channel.clone());
         let write = leased(namespace, futures_util::stream::iter(messages));
-        let written = self.ask(async move {
+        let written = self.ask_within(LAYER_LIMIT, async move {
             let mut answers = client.write(write).await?.into_inner();
             while answers.message().await?.is_some() {}
             Ok(Response::new(()))
@@ -170,7 +171,7 @@ impl Client {
         let mut client = DiffClient::new(self.channel.clone());
         let apply = ApplyRequest { diff: Some(descriptor(&built.layer)), mounts, ..ApplyRequest::default() };
         let apply = leased(namespace, apply);
-        self.ask(async move { client.apply(apply).await })?;
+        self.ask_within(LAYER_LIMIT, async move { client.apply(apply).await })?;
         let name = built.layer.digest.clone();
         let commit =
             CommitSnapshotRequest { snapshotter: SNAPSHOTTER.into(), name, key: key.clone(), ..Default::default() };
@@ -242,9 +243,13 @@ fn descriptor(blob: &Blob) -> Descriptor {
     Descriptor {
         media_type: blob.media_type.clone(),
         digest: blob.digest.clone(),
-        size: blob.bytes.len().try_into().unwrap_or(i64::MAX),
+        size: size(blob.bytes.len()),
         ..Descriptor::default()
     }
+}
+
+fn size(bytes: usize) -> i64 {
+    bytes.try_into().unwrap_or(i64::MAX)
 }
 
 /// A request about a namespace.

@@ -1,8 +1,9 @@
-//! Images made by hand: one layer, from files of this machine.
+//! Images made by hand: one layer, from files of this machine or an archive.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -22,7 +23,16 @@ pub struct Image {
     name: String,
     entries: BTreeMap<PathBuf, Entry>,
     command: Vec<String>,
-    applets: bool,
+    base: Base,
+}
+
+/// What there is besides the entries.
+#[derive(Debug, Clone)]
+enum Base {
+    /// The applets of this machine's busybox.
+    Applets,
+    /// A whole root file system.
+    Archive(PathBuf),
 }
 
 #[derive(Debug, Clone)]
@@ -46,7 +56,7 @@ pub struct Blob {
     /// `sha256:...`
     pub digest: String,
     /// Itself.
-    pub bytes: Vec<u8>,
+    pub bytes: Arc<Vec<u8>>,
 }
 
 /// An image ready to be stored: its layer, configuration and manifest.
@@ -65,7 +75,7 @@ impl Image {
     /// as `localhost/busybox:1`.
     pub fn busybox(name: &str) -> Self {
         let mut image =
-            Self { name: name.to_owned(), entries: BTreeMap::new(), command: vec!["sh".into()], applets: true };
+            Self { name: name.to_owned(), entries: BTreeMap::new(), command: vec!["sh".into()], base: Base::Applets };
         for path in
             ["/bin", "/dev", "/etc", "/home", "/proc", "/run", "/sbin", "/sys", "/usr/bin", "/usr/sbin", "/var/log"]
         {
@@ -80,6 +90,12 @@ impl Image {
             .content("/etc/group", GROUP, 0o644)
             .content("/etc/shadow", SHADOW, 0o640)
             .content("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n", 0o644)
+    }
+
+    /// A root file system in an uncompressed tar archive; it takes no further entries.
+    pub fn archive(name: &str, archive: &Path) -> Self {
+        let base = Base::Archive(archive.to_path_buf());
+        Self { name: name.to_owned(), entries: BTreeMap::new(), command: vec!["bash".into()], base }
     }
 
     /// A copy of a file of this machine.
@@ -148,9 +164,15 @@ impl Image {
 
     fn layer(&self) -> Result<Vec<u8>> {
         let mut entries = self.entries.clone();
-        if self.applets {
-            for path in applets()? {
-                entries.entry(path).or_insert(Entry::Link("/bin/busybox".into()));
+        match &self.base {
+            Base::Archive(archive) => {
+                ensure!(entries.is_empty(), "{}: an archive takes no further entries", self.name);
+                return std::fs::read(archive).with_context(|| archive.display().to_string());
+            }
+            Base::Applets => {
+                for path in applets()? {
+                    entries.entry(path).or_insert(Entry::Link("/bin/busybox".into()));
+                }
             }
         }
         for path in self.entries.keys() {
@@ -209,7 +231,7 @@ impl Content {
 impl Blob {
     fn new(kind: &str, bytes: Vec<u8>) -> Self {
         let hex: Vec<String> = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { media_type: media_type(kind), digest: format!("sha256:{}", hex.concat()), bytes }
+        Self { media_type: media_type(kind), digest: format!("sha256:{}", hex.concat()), bytes: Arc::new(bytes) }
     }
 
     fn json(kind: &str, value: &Value) -> Self {

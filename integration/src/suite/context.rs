@@ -100,6 +100,11 @@ impl Context {
         self.enforcer.take().context("it was just started")
     }
 
+    /// Ends the enforcer, if one runs.
+    pub fn stop_enforcer(&mut self) -> Result<()> {
+        self.enforcer.take().map_or(Ok(()), |enforcer| enforcer.stop().map(drop))
+    }
+
     /// Ends the enforcer, removes what it has left, and starts one with these options besides the usual ones.
     pub fn restart_with(&mut self, options: &[&str]) -> Result<()> {
         if let Some(enforcer) = self.enforcer.take() {

@@ -1,10 +1,11 @@
 //! Wrong inputs: one clear error that names the thing, and exit code 2.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::Part;
 use super::context::Context;
@@ -18,7 +19,7 @@ const WRONG: i32 = 2;
 
 type Test = fn(&mut Context) -> Result<()>;
 
-const TESTS: [(&str, Test); 9] = [
+const TESTS: [(&str, Test); 13] = [
     ("usage/unknown-option", unknown_option),
     ("usage/no-rulesets-option", no_rulesets),
     ("usage/missing-folder", missing_folder),
@@ -28,20 +29,79 @@ const TESTS: [(&str, Test); 9] = [
     ("usage/not-a-socket", not_a_socket),
     ("usage/no-root", no_root),
     ("usage/second-enforcer", second),
+    ("usage/socket-too-long", socket_too_long),
+    ("usage/ringfence-without-enforcer", without_enforcer),
+    ("usage/ringfence-unknown-rule", unknown_rule),
+    ("usage/ringfence-lint", lint),
+];
+
+/// What a folder of rulesets may hold instead of rulesets, and what the error names.
+const FOLDERS: [(&str, Lay, &[&str]); 9] = [
+    ("empty-folder", |_| Ok(()), &["no ruleset", "*.yaml"]),
+    ("empty-file", |file| Ok(fs::write(file, "")?), &["no ruleset"]),
+    ("folder-as-file", |file| Ok(fs::create_dir(file)?), &["rules.yaml", "folder"]),
+    ("dangling-link", |file| Ok(symlink("nothing", file)?), &["rules.yaml", "symbolic link"]),
+    ("binary", |file| Ok(fs::write(file, [0x7f, b'E', b'L', b'F', 0xff, 0xfe, 0])?), &["rules.yaml", "UTF-8"]),
+    ("zeros", |file| Ok(fs::write(file, [0; 4096])?), &["rules.yaml:1:1:", "not YAML"]),
+    (
+        "10-mib",
+        |file| Ok(fs::write(file, format!("a: [{}]\n", "x, ".repeat(3_500_000)))?),
+        &["rules.yaml:1:", "divide"],
+    ),
+    ("17-mib", |file| Ok(fs::File::create(file)?.set_len(17 << 20)?), &["rules.yaml", "longer than 16777216 bytes"]),
+    ("same-name-twice", same_name, &["rules.yaml:3:", "other.yaml:3:", "'twice'"]),
+];
+
+/// Writes something at the path of a file of rulesets.
+type Lay = fn(&Path) -> Result<()>;
+
+/// Options that cannot be followed, and what the error names besides them.
+const OPTIONS: [(&str, &[&str], &[&str]); 19] = [
+    ("tier", &["--tier", "kprobe"], &["kprobe", "lsm", "tracepoint"]),
+    ("datapath", &["--datapath", "veth"], &["veth", "cgroup", "tcx", "clsact"]),
+    ("cgroup-relative", &["--cgroup", "app"], &["begin with '/'"]),
+    ("cgroup-root", &["--cgroup", "/"], &["below the root"]),
+    ("cgroup-above", &["--cgroup", "/app/../other"], &["'..'"]),
+    ("cgroup-label", &["--cgroup", "/app:tier"], &["'tier'", "KEY=VALUE"]),
+    ("cgroup-label-twice", &["--cgroup", "/app:a=1,a=2"], &["label a", "'1'", "'2'"]),
+    ("cgroup-root-missing", &["--cgroup-root", "/no/such/cgroup"], &["/no/such/cgroup", "No such file", "cgroup v2"]),
+    ("cgroup-root-elsewhere", &["--cgroup-root", "/tmp"], &["/tmp", "cgroup v2"]),
+    ("exception-name", &["--exception", "collector"], &["collector", "10.0.0.0/8"]),
+    ("exception-bits", &["--exception", "10.0.0.0/33"], &["10.0.0.0/33", "address range"]),
+    ("exception-port", &["--exception", "192.0.2.7:80"], &["192.0.2.7:80", "address range"]),
+    ("socket-below-a-file", &["--socket", "/etc/passwd/x.sock"], &["/etc/passwd/x.sock", "folder can't be made"]),
+    ("socket-is-a-folder", &["--socket", "/etc"], &["/etc", "not a socket"]),
+    ("bpffs-is-a-file", &["--bpffs", "/etc/passwd"], &["/etc/passwd", "not a folder", "/sys/fs/bpf"]),
+    ("bpffs-hides-files", &["--bpffs", "/etc"], &["/etc", "not empty", "/sys/fs/bpf"]),
+    ("bpffs-in-proc", &["--bpffs", "/proc/bpf"], &["/proc/bpf", "can't be made", "/sys/fs/bpf"]),
+    ("state-is-a-file", &["--state", "/etc/passwd"], &["/etc/passwd"]),
+    ("log-file-is-a-folder", &["--log-file", "/etc"], &["/etc", "Is a directory"]),
 ];
 
 fn names() -> Vec<String> {
-    TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
+    let tests = TESTS.iter().map(|(name, _)| (*name).to_owned());
+    let folders = FOLDERS.iter().map(|(name, ..)| format!("usage/rulesets-{name}"));
+    tests.chain(folders).chain(OPTIONS.iter().map(|(name, ..)| format!("usage/option-{name}"))).collect()
 }
 
 fn run(context: &mut Context, report: &mut Report) {
     for (name, test) in TESTS {
         report.check(name, || test(context));
     }
+    for (name, lay, said) in FOLDERS {
+        report.check(&format!("usage/rulesets-{name}"), || folder(context, name, lay, said));
+    }
+    for (name, options, said) in OPTIONS {
+        report.check(&format!("usage/option-{name}"), || {
+            alone(context)?;
+            let said: Vec<_> = options[..1].iter().chain(said).copied().collect();
+            refused(&mut with_options(context, options), &said)
+        });
+    }
 }
 
 /// The command is refused with code 2, briefly, and its error holds all of `names`.
-fn refused(command: &mut Command, names: &[&str]) -> Result<()> {
+pub fn refused(command: &mut Command, names: &[&str]) -> Result<()> {
     let output = finish(command)?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(WRONG), "it ended with {} and said: {said}", output.status);
@@ -60,9 +120,8 @@ fn refused(command: &mut Command, names: &[&str]) -> Result<()> {
 }
 
 /// No enforcer runs: the ones of these tests are alone.
-fn alone(context: &mut Context) -> Result<()> {
-    context.take_enforcer()?.stop()?;
-    Ok(())
+pub fn alone(context: &mut Context) -> Result<()> {
+    context.stop_enforcer()
 }
 
 fn with_rulesets(context: &Context, rulesets: &Path) -> Command {
@@ -130,4 +189,87 @@ fn second(context: &mut Context) -> Result<()> {
     refused(&mut context.start.command(&context.node), &["already"])?;
     context.enforcer()?.status()?;
     Ok(())
+}
+
+fn socket_too_long(context: &mut Context) -> Result<()> {
+    alone(context)?;
+    let socket = format!("/run/{}.sock", "x".repeat(120));
+    refused(&mut with_options(context, &["--socket", &socket]), &["--socket", &socket, "107 bytes"])
+}
+
+/// The usual options, but for those that are given; a cgroup takes the place of the container runtime.
+fn with_options(context: &Context, options: &[&str]) -> Command {
+    let usual = context.start.command(&context.node);
+    let mut command = Command::new(usual.get_program());
+    let mut arguments = usual.get_args().map(ToOwned::to_owned).peekable();
+    while let Some(argument) = arguments.next() {
+        let replaced = argument == options[0]
+            || options[0] == "--cgroup" && (argument == "--containerd" || argument == "--containerd-namespace");
+        if replaced {
+            arguments.next();
+        } else {
+            command.arg(argument);
+        }
+    }
+    command.args(options);
+    command
+}
+
+fn folder(context: &mut Context, name: &str, lay: Lay, said: &[&str]) -> Result<()> {
+    alone(context)?;
+    let folder = context.node.directory().join(name);
+    fs::create_dir_all(&folder)?;
+    lay(&folder.join("rules.yaml"))?;
+    refused(&mut with_rulesets(context, &folder), said)
+}
+
+fn same_name(file: &Path) -> Result<()> {
+    let text = "apiVersion: ringfence.dev/v1alpha1\nkind: RuntimeRuleset\nmetadata: {name: twice}\nspec:\n  rules:\n  - {rule: RF-901, mitigation: log}\n";
+    fs::write(file, text)?;
+    Ok(fs::write(file.with_file_name("other.yaml"), text)?)
+}
+
+/// `ringfence`, which lies beside the enforcer.
+fn ringfence(context: &Context, arguments: &[&str]) -> Command {
+    let mut command = Command::new(context.start.program.with_file_name("ringfence"));
+    command.args(arguments);
+    command
+}
+
+fn without_enforcer(context: &mut Context) -> Result<()> {
+    alone(context)?;
+    let socket = context.node.directory().join("nobody.sock");
+    for arguments in [
+        &["status"][..],
+        &["events"],
+        &["events", "--follow"],
+        &["explain", "web"],
+        &["isolate", "web"],
+        &["release", "web"],
+    ] {
+        let output = finish(ringfence(context, arguments).arg("--socket").arg(&socket))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        // Nothing is wrong with the command line: it did not work.
+        ensure!(output.status.code() == Some(1), "{arguments:?} ended with {}: {said}", output.status);
+        ensure!(said.contains("enforcer running") && said.contains("nobody.sock"), "{arguments:?} said: {said}");
+        ensure!(said.lines().count() == 1 && output.stdout.is_empty(), "{arguments:?} said more: {said}");
+    }
+    Ok(())
+}
+
+fn unknown_rule(context: &mut Context) -> Result<()> {
+    // No enforcer is asked for what it could not know.
+    refused(&mut ringfence(context, &["rules", "show", "RF-9O1"]), &["RF-9O1", "did you mean 'RF-901'"])?;
+    refused(&mut ringfence(context, &["events", "--rule", "bogus"]), &["bogus", "ringfence rules"])?;
+    refused(&mut ringfence(context, &["events", "--severity", "bad"]), &["bad", "low, medium, high, critical"])
+}
+
+fn lint(context: &mut Context) -> Result<()> {
+    let folder = context.node.directory().join("lint");
+    fs::create_dir_all(&folder)?;
+    let path = folder.to_str().context("a strange path")?;
+    refused(&mut ringfence(context, &["lint", path]), &["lint", "no .yaml or .yml file"])?;
+    fs::write(folder.join("empty.yaml"), "")?;
+    refused(&mut ringfence(context, &["lint", path]), &["no ruleset"])?;
+    refused(&mut ringfence(context, &["explain", "--rulesets", path]), &["no ruleset"])
 }

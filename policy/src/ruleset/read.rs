@@ -58,7 +58,7 @@ pub fn read(sources: &[Source], catalogue: &Catalogue) -> Result<Vec<Ruleset>, D
                     }
                 }
             }
-            Err(error) => report.add(error.place, format!("not YAML: {}", error.message)),
+            Err(error) => report.add(error.place, error.message),
         }
         report.found.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
         diagnostics.append(&mut report.found);
