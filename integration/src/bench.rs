@@ -73,6 +73,25 @@ enum Rules {
     Manifold,
 }
 
+/// Where everything lies, before this process's id.
+const DIRECTORY: &str = "/run/ringfence-bench-";
+
+/// Removes what runs left behind that were interrupted: their processes are gone with them.
+fn sweep() -> Result<()> {
+    let (parent, name) = DIRECTORY.rsplit_once('/').context("a path")?;
+    for entry in fs::read_dir(parent)? {
+        let path = entry?.path();
+        let owner = path.file_name().and_then(|file| file.to_str()?.strip_prefix(name));
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
+        }
+    }
+    if let Some(root) = Hierarchies::detect()?.v2() {
+        Cgroups::sweep(root)?;
+    }
+    Ok(())
+}
+
 /// What can be measured on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
@@ -94,7 +113,8 @@ pub enum Part {
 pub fn run(enforcer: &Path, only: &[Part]) -> Result<()> {
     ensure!(!cfg!(debug_assertions), "this program was built without --release: it would measure itself");
     floor::mount_tracefs()?;
-    let directory = PathBuf::from(format!("/run/ringfence-bench-{}", std::process::id()));
+    sweep()?;
+    let directory = PathBuf::from(format!("{DIRECTORY}{}", std::process::id()));
     fs::create_dir_all(&directory)?;
     let measured = measure(enforcer, &directory, only);
     fs::remove_dir_all(&directory)?;
@@ -155,7 +175,8 @@ impl Bench {
     /// Starts one that governs the governed cgroup, with further options.
     fn start_with(&self, rules: Rules, mitigation: Mitigation, options: &[String]) -> Result<Enforcer> {
         let control = self.directory.join("enforcer.sock");
-        let mut command = Command::new(&self.enforcer);
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM"]).arg(&self.enforcer);
         command.arg("--standalone").arg("--cgroup").arg(labelled(&self.cgroups.governed_path(), rules, mitigation));
         match rules {
             Rules::Manifold => {

@@ -14,6 +14,7 @@ pub struct Cgroups {
     made: Vec<String>,
 }
 
+const PARENT: &str = "rf-bench-";
 const GOVERNED: &str = "governed";
 const OTHER: &str = "other";
 
@@ -21,12 +22,27 @@ impl Cgroups {
     /// Makes them at the root of the v2 hierarchy.
     pub fn create(root: &Path) -> Result<Self> {
         let mut cgroups = Self { root: root.into(), made: Vec::new() };
-        let parent = format!("rf-bench-{}", std::process::id());
+        let parent = format!("{PARENT}{}", std::process::id());
         cgroups.make(parent.clone())?;
         for name in [GOVERNED, OTHER] {
             cgroups.make(format!("{parent}/{}", cgroups.unique(name)))?;
         }
         Ok(cgroups)
+    }
+
+    /// Removes those of runs that were interrupted.
+    pub fn sweep(root: &Path) -> Result<()> {
+        for entry in fs::read_dir(root)? {
+            let parent = entry?.path();
+            let owner = parent.file_name().and_then(|name| name.to_str()?.strip_prefix(PARENT));
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                for child in fs::read_dir(&parent)?.flatten().filter(|child| child.path().is_dir()) {
+                    fs::remove_dir(child.path()).with_context(|| child.path().display().to_string())?;
+                }
+                fs::remove_dir(&parent).with_context(|| parent.display().to_string())?;
+            }
+        }
+        Ok(())
     }
 
     /// Further ones below the parent: their paths below the hierarchy's root.
