@@ -34,7 +34,7 @@ impl Role {
 }
 
 /// Ancestors that [`Role::Ancestor`] looks at, the parent included.
-pub const ANCESTORS: usize = 4;
+pub const ANCESTORS: usize = 8;
 
 /// Facets with a default vector and a mask of the lines that care: indices into [`FacetDefault`]s.
 #[repr(u8)]

@@ -57,11 +57,18 @@ impl Node {
     }
 }
 
+/// The parser's budget is used up.
+const TOO_MUCH: &str = "more than one file may hold (1,024 documents, 250,000 values): divide it";
+
 /// The documents of a file. Empty documents are left out.
 pub(crate) fn documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
     // Duplicate keys are a finding among others, not the end of reading.
     let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
-    let nodes: Vec<Node> = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| refusal(&error))?;
+    let nodes: Vec<Node> = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+        let SyntaxError { place, message } = refusal(&error);
+        let message = if message == TOO_MUCH { message } else { format!("not YAML: {message}") };
+        SyntaxError { place, message }
+    })?;
     Ok(nodes.into_iter().filter(|node| !matches!(node.value, Value::Null)).collect())
 }
 
@@ -72,12 +79,10 @@ pub(crate) fn refusal(error: &serde_saphyr::Error) -> SyntaxError {
     let suffix = format!(" at line {}, column {}", place.line, place.column);
     let message = match message.strip_suffix(&suffix).unwrap_or(&message) {
         // Against files that are made to exhaust whoever reads them.
-        breached if breached.starts_with("budget breached") => {
-            "more than one file may hold (1,024 documents, 250,000 values): divide it".to_owned()
-        }
-        message => format!("not YAML: {message}"),
+        breached if breached.starts_with("budget breached") => TOO_MUCH,
+        message => message,
     };
-    SyntaxError { place, message }
+    SyntaxError { place, message: message.to_owned() }
 }
 
 fn place(location: serde_saphyr::Location) -> Place {
