@@ -7,6 +7,7 @@ use crate::{
     kernel::{self, Kernel},
     plan::Plan,
     processes::Processes,
+    rulesets,
 };
 use anyhow::Context;
 use ringfence_abi::Tier;
@@ -37,7 +38,12 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         StrongestTier::Lsm => Tier::Lsm,
         StrongestTier::Tracepoint => Tier::Tracepoint,
     };
-    let mut kernel = Kernel::load(&kernel::Options { bpffs: args.bpffs.clone(), hierarchy, strongest })?;
+    let mut kernel = Kernel::load(&kernel::Options {
+        bpffs: args.bpffs.clone(),
+        hierarchy,
+        strongest,
+        ops: rulesets::ops(&rulesets.tables),
+    })?;
     if kernel.adopted() {
         tracing::info!("programs of an earlier enforcer were at work all the while, and are taken over");
     }

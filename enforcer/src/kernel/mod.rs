@@ -6,6 +6,7 @@
 //! - A program is loaded only when a rule needs it; the tier of a class is what loads, never what a version promises.
 
 mod error;
+mod load;
 mod object;
 mod offsets;
 mod overlay;
@@ -23,16 +24,16 @@ pub use programs::{Attachment, Hook};
 pub use records::{Records, record};
 pub use verify::{Verified, verify};
 
-use object::Object;
+use load::{Loader, Trial, Types};
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    Btf, Ebpf,
     maps::{Array, HashMap, MapData, PerCpuArray, lpm_trie::LpmTrie},
-    programs::{BtfTracePoint, Lsm, Program, ProgramError, TracePoint, links::FdLink, trace_point::TracePointError},
+    programs::{Program, ProgramError, links::FdLink, trace_point::TracePointError},
 };
 use ringfence_abi::{
-    ABSENT, CGROUP_NAME, CLASSES, COUNTERS, CgroupKey, CgroupName, Class, Counter, Isolation, Node, Offsets, Op, SLOTS,
-    Slot, Tier,
+    ABSENT, CGROUP_NAME, CLASSES, COUNTERS, CgroupKey, CgroupName, Class, Counter, Isolation, Node, Op, SLOTS, Slot,
+    Tier,
 };
 use std::{collections::BTreeSet, fs::File, hash::Hasher, path::PathBuf};
 
@@ -77,6 +78,8 @@ pub struct Options {
     pub hierarchy: Hierarchy,
     /// No stronger tier than this.
     pub strongest: Tier,
+    /// Operations that will have to be observed: their programs are loaded together with those of identity.
+    pub ops: BTreeSet<Op>,
 }
 
 /// The loaded object.
@@ -87,7 +90,6 @@ pub struct Kernel {
     /// As long as it is open, nobody else works over the pins.
     _claim: File,
     object: String,
-    btf: Btf,
     lsm: bool,
     attached: BTreeSet<String>,
     adopted: bool,
@@ -98,98 +100,56 @@ pub struct Kernel {
 impl Kernel {
     /// Finds offsets, loads the object over the pinned maps, and puts in place what identity needs.
     pub fn load(options: &Options) -> Result<Self, Error> {
-        let types = ringfence_btf::Btf::from_sys_fs().map_err(Error::NoBtf)?;
-        let offsets = offsets::find(&types)?;
+        let types = Types::read()?;
+        let offsets = offsets::find(&types.ours)?;
         let pins = Pins::new(&options.bpffs);
         let claim = pins.claim()?;
         let lsm = options.strongest >= Tier::Lsm && preflight::lsm_is_active();
-        let btf = Btf::from_sys_fs().map_err(aya::EbpfError::BtfError)?;
-        let mut node = Node {
+        let helper = Node {
             v1_controller: options.hierarchy.controller().unwrap_or(ABSENT),
             exec_judged_early: 0,
-            overlay_proven: 0,
+            overlay_proven: 1,
             connect_judged_early: 0,
             direct_reads: 0,
         };
-        let elf = Self::choose(&types, &offsets, &mut node)?;
-        let lsm = lsm && Self::lsm_loads(&elf, &offsets, &node, &btf);
-        let trial = Self::open(&elf, &offsets, &Node { overlay_proven: 1, ..node }, None)?;
-        let drift_visible = offsets.ovl_upper != ABSENT && overlay::told_apart(trial);
-        node.overlay_proven = u32::from(drift_visible);
-        if lsm {
-            (node.exec_judged_early, node.connect_judged_early) = (1, 1);
-        }
+        let direct = Node { direct_reads: 1, ..helper };
+        let node;
+        let (mut loader, types, btf) = Loader::new(types, &offsets);
+        let mut trial = Trial::new(&mut loader, &types, &helper, &direct)?;
+        let lsm = lsm && trial.takes_lsm(&btf);
+        let drift_visible = offsets.ovl_upper != ABSENT && overlay::told_apart(trial.ebpf);
+        let early = u32::from(lsm);
+        node = Node {
+            exec_judged_early: early,
+            overlay_proven: u32::from(drift_visible),
+            connect_judged_early: early,
+            direct_reads: u32::from(trial.direct_reads),
+            ..helper
+        };
+        let elf = trial.object;
         let object = fingerprint(&[elf.bytes(), &bytes_of(&offsets), &bytes_of(&node)]);
         pins.create(&object)?;
         let adopted = pins.links(&object).read_dir().is_ok_and(|mut dir| dir.next().is_some())
             || !pins.foreign_links(&object).is_empty();
-        let ebpf = Self::open(&elf, &offsets, &node, Some(&pins))?;
+        let ebpf = loader.open_pinned(&elf, &node, &pins, PINNED)?;
         let mut kernel = Self {
             ebpf,
             pins,
             _claim: claim,
             object,
-            btf,
             lsm,
             attached: BTreeSet::new(),
             adopted,
             drift_visible,
             rings_visible: offsets.io_result != ABSENT,
         };
+        let all: Vec<Attachment> = programs::IDENTITY.iter().copied().chain(kernel.wanted(&options.ops)).collect();
+        let missing: Vec<&Attachment> = all.iter().filter(|attachment| kernel.is_missing(attachment)).collect();
+        load::load(&mut kernel.ebpf, &btf, &missing)?;
         for attachment in programs::IDENTITY {
             kernel.attach(attachment)?;
         }
         Ok(kernel)
-    }
-
-    /// The object with direct reads, if a program that makes them loads; else the one without.
-    fn choose(types: &ringfence_btf::Btf, offsets: &Offsets, node: &mut Node) -> Result<Object, Error> {
-        let Some(object) = Object::with_direct_reads(types) else { return Ok(Object::built()) };
-        let direct = Node { direct_reads: 1, ..*node };
-        let mut trial = Self::open(&object, offsets, &direct, None)?;
-        let loaded = match trial.program_mut(overlay::TRIAL) {
-            Some(Program::TracePoint(program)) => program.load(),
-            _ => unreachable!("the trial is a program of the object"),
-        };
-        match loaded {
-            Ok(()) => {
-                *node = direct;
-                Ok(object)
-            }
-            Err(error) => {
-                tracing::info!(%error, "this kernel takes no direct reads: a helper call for each");
-                Ok(Object::built())
-            }
-        }
-    }
-
-    fn open(object: &Object, offsets: &Offsets, node: &Node, pins: Option<&Pins>) -> Result<Ebpf, Error> {
-        let mut loader = EbpfLoader::new();
-        loader.override_global("OFFSETS", offsets, true).override_global("NODE", node, true);
-        // Without a level the kernel only says why it refused, and takes a fraction of the time to say it.
-        loader.verifier_log_level(VerifierLogLevel::STATS);
-        if let Some(pins) = pins {
-            for map in PINNED {
-                loader.map_pin_path(map, pins.maps().join(map));
-            }
-        }
-        Ok(loader.load(object.bytes())?)
-    }
-
-    /// Whether this kernel takes LSM programs: by loading one, without a trace.
-    fn lsm_loads(object: &Object, offsets: &Offsets, node: &Node, btf: &Btf) -> bool {
-        let Ok(mut trial) = Self::open(object, offsets, node, None) else { return false };
-        programs::LSM.iter().all(|attachment| {
-            let Hook::Lsm(hook) = attachment.hook else { return false };
-            let loaded = match trial.program_mut(attachment.program) {
-                Some(Program::Lsm(program)) => program.load(hook, btf).and_then(|()| program.attach().map(drop)),
-                _ => return false,
-            };
-            if let Err(error) = &loaded {
-                tracing::info!(hook, %error, "no lsm tier");
-            }
-            loaded.is_ok()
-        })
     }
 
     /// Whether programs of an earlier enforcer were found at work.
@@ -228,14 +188,13 @@ impl Kernel {
     /// Attaches what these operations need, then detaches what they do not need any more, and what older objects left.
     /// Hooks that the kernel does not have (system calls of other architectures or versions) are left out.
     pub fn attach_for(&mut self, ops: &BTreeSet<Op>) -> Result<(), Error> {
-        let (lsm, tracepoint) = (programs::LSM, programs::TRACEPOINT);
-        let wanted: Vec<Attachment> = lsm
-            .iter()
-            .filter(|_| self.lsm)
-            .chain(tracepoint.iter().filter(|a| !(self.lsm && programs::replaced_by_lsm(a))))
-            .filter(|a| a.is_needed(ops))
-            .copied()
-            .collect();
+        let wanted = self.wanted(ops);
+        let missing: Vec<&Attachment> = wanted.iter().filter(|attachment| self.is_missing(attachment)).collect();
+        if missing.iter().any(|attachment| !self.is_loaded(attachment)) {
+            // Read anew: the kernel's types are large, and seldom needed once the first rules are in force.
+            let btf = Btf::from_sys_fs().map_err(aya::EbpfError::BtfError)?;
+            load::load(&mut self.ebpf, &btf, &missing)?;
+        }
         for attachment in &wanted {
             self.attach(attachment)?;
         }
@@ -251,6 +210,34 @@ impl Kernel {
         Ok(())
     }
 
+    /// What these operations need on the tiers that this kernel has.
+    fn wanted(&self, ops: &BTreeSet<Op>) -> Vec<Attachment> {
+        let tracepoint = programs::TRACEPOINT.iter().filter(|a| !(self.lsm && programs::replaced_by_lsm(a)));
+        let lsm = programs::LSM.iter().filter(|_| self.lsm);
+        lsm.chain(tracepoint).filter(|a| a.is_needed(ops)).copied().collect()
+    }
+
+    fn is_loaded(&self, attachment: &Attachment) -> bool {
+        self.ebpf.program(attachment.program).is_some_and(|program| program.fd().is_ok())
+    }
+
+    /// Whether it is neither attached nor impossible on this kernel.
+    fn is_missing(&self, attachment: &Attachment) -> bool {
+        let name = attachment.link_name();
+        let is_there = self.attached.contains(&name) || self.pins.links(&self.object).join(&name).exists();
+        !is_there && self.is_possible(attachment)
+    }
+
+    fn is_possible(&self, attachment: &Attachment) -> bool {
+        match attachment.hook {
+            // Not every kernel has every system call.
+            Hook::Enter(call) | Hook::Exit(call) => preflight::has_syscall(call),
+            Hook::Trace("io_uring_complete") => self.rings_visible,
+            Hook::Trace(_) | Hook::Lsm(_) => true,
+        }
+    }
+
+    /// Attaches a program that is loaded.
     fn attach(&mut self, attachment: &Attachment) -> Result<(), Error> {
         let name = attachment.link_name();
         let pin = self.pins.links(&self.object).join(&name);
@@ -258,48 +245,30 @@ impl Kernel {
             self.attached.insert(name);
             return Ok(());
         }
-        if let Hook::Enter(call) | Hook::Exit(call) = attachment.hook
-            && !preflight::has_syscall(call)
-        {
-            tracing::debug!(call, "this kernel has no such system call");
-            return Ok(());
-        }
-        if attachment.hook == Hook::Trace("io_uring_complete") && !self.rings_visible {
+        if !self.is_possible(attachment) {
+            tracing::debug!(name, "this kernel has no such hook");
             return Ok(());
         }
         let program = attachment.program;
         let failed = |source| Error::Program { program, hook: name.clone(), source };
-        let link = Self::link(&mut self.ebpf, &self.btf, attachment).map_err(failed)?;
+        let link = Self::link(&mut self.ebpf, attachment).map_err(failed)?;
         link.pin(&pin).map_err(|error| Error::Pin(name.clone(), error.to_string()))?;
         self.attached.insert(name);
         Ok(())
     }
 
-    fn link(ebpf: &mut Ebpf, btf: &Btf, attachment: &Attachment) -> Result<FdLink, ProgramError> {
+    fn link(ebpf: &mut Ebpf, attachment: &Attachment) -> Result<FdLink, ProgramError> {
         let program = ebpf.program_mut(attachment.program).expect("every attachment names a program of the object");
-        let loaded = program.fd().is_ok();
         match (program, attachment.hook) {
-            (Program::BtfTracePoint(p), Hook::Trace(hook)) => {
-                let p: &mut BtfTracePoint = p;
-                if !loaded {
-                    p.load(hook, btf)?;
-                }
+            (Program::BtfTracePoint(p), Hook::Trace(_)) => {
                 let id = p.attach()?;
                 Ok(p.take_link(id)?.into())
             }
-            (Program::Lsm(p), Hook::Lsm(hook)) => {
-                let p: &mut Lsm = p;
-                if !loaded {
-                    p.load(hook, btf)?;
-                }
+            (Program::Lsm(p), Hook::Lsm(_)) => {
                 let id = p.attach()?;
                 Ok(p.take_link(id)?.into())
             }
             (Program::TracePoint(p), Hook::Enter(call) | Hook::Exit(call)) => {
-                let p: &mut TracePoint = p;
-                if !loaded {
-                    p.load()?;
-                }
                 let side = if matches!(attachment.hook, Hook::Enter(_)) { "enter" } else { "exit" };
                 let id = p.attach("syscalls", &format!("sys_{side}_{call}"))?;
                 p.take_link(id)?.try_into().map_err(|_| not_pinnable(call))

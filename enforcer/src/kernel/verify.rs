@@ -1,7 +1,11 @@
 //! Loads every program and says what the verifier thought of it, without attaching or pinning anything.
 
-use super::{Error, Hook, Kernel, offsets, programs};
-use aya::{Btf, programs::Program};
+use super::{
+    Error, Hook,
+    load::{Loader, Trial, Types},
+    offsets, programs,
+};
+use aya::programs::Program;
 use ringfence_abi::{ABSENT, Node};
 
 /// The verifier's answer for one program.
@@ -15,18 +19,19 @@ pub struct Verified {
 
 /// Loads the programs of the object on this kernel whose name contains `filter`, and reports each as it comes.
 pub fn verify(v1_controller: Option<u32>, filter: &str, mut report: impl FnMut(Verified)) -> Result<(), Error> {
-    let types = ringfence_btf::Btf::from_sys_fs().map_err(Error::NoBtf)?;
-    let offsets = offsets::find(&types)?;
-    let mut node = Node {
+    let types = Types::read()?;
+    let offsets = offsets::find(&types.ours)?;
+    let helper = Node {
         v1_controller: v1_controller.unwrap_or(ABSENT),
         exec_judged_early: 0,
         overlay_proven: 1,
         connect_judged_early: 0,
         direct_reads: 0,
     };
-    let object = Kernel::choose(&types, &offsets, &mut node)?;
-    let mut ebpf = Kernel::open(&object, &offsets, &node, None)?;
-    let btf = Btf::from_sys_fs().map_err(aya::EbpfError::BtfError)?;
+    let direct = Node { direct_reads: 1, ..helper };
+    let (mut loader, types, btf) = Loader::new(types, &offsets);
+    let Trial { object, direct_reads, .. } = Trial::new(&mut loader, &types, &helper, &direct)?;
+    let mut ebpf = loader.open(&object, if direct_reads { &direct } else { &helper })?;
     let all = [programs::IDENTITY, programs::LSM, programs::TRACEPOINT].concat();
     for (name, program) in ebpf.programs_mut().filter(|(name, _)| name.contains(filter)) {
         let hook = all.iter().find(|a| a.program == name).map(|a| a.hook);

@@ -1,0 +1,165 @@
+//! Loading: which form of the object this kernel takes, and its programs, several at a time.
+
+use super::{Attachment, Error, Hook, Pins, object::Object, overlay, programs};
+use aya::{
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    programs::{Program, ProgramError},
+};
+use ringfence_abi::{Node, Offsets};
+use std::{
+    num::NonZero,
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+/// Threads that load programs: the verifier walks each program on the CPU of who loads it.
+const MOST_THREADS: usize = 4;
+
+/// The kernel's types, read as three readers need them.
+pub struct Types<'a> {
+    /// For offsets.
+    pub ours: ringfence_btf::Btf,
+    /// For programs on kernel objects.
+    pub ayas: Btf,
+    /// aya's loader, which reads them whether or not they are needed.
+    loader: EbpfLoader<'a>,
+}
+
+impl Types<'_> {
+    /// Reads `/sys/kernel/btf/vmlinux`: some 70 ms each, side by side.
+    pub fn read() -> Result<Self, Error> {
+        thread::scope(|scope| {
+            let ours = scope.spawn(ringfence_btf::Btf::from_sys_fs);
+            let ayas = scope.spawn(Btf::from_sys_fs);
+            let loader = EbpfLoader::new();
+            Ok(Self {
+                ours: ours.join().expect("reading does not panic").map_err(Error::NoBtf)?,
+                ayas: ayas.join().expect("reading does not panic").map_err(aya::EbpfError::BtfError)?,
+                loader,
+            })
+        })
+    }
+}
+
+/// Opens the object, again and again: what it needs of the node is found once.
+pub struct Loader<'a>(EbpfLoader<'a>);
+
+impl<'a> Loader<'a> {
+    /// With what the programs need to know of this kernel.
+    pub fn new(types: Types<'a>, offsets: &'a Offsets) -> (Self, ringfence_btf::Btf, Btf) {
+        let Types { ours, ayas, mut loader } = types;
+        // Without a level the kernel only says why it refused, and takes a fraction of the time to say it.
+        loader.override_global("OFFSETS", offsets, true).verifier_log_level(VerifierLogLevel::STATS);
+        (Self(loader), ours, ayas)
+    }
+
+    /// The object with maps of its own.
+    pub fn open(&mut self, object: &Object, node: &'a Node) -> Result<Ebpf, Error> {
+        Ok(self.0.override_global("NODE", node, true).load(object.bytes())?)
+    }
+
+    /// The object over the pinned maps, which are made and pinned where they are missing.
+    pub fn open_pinned(
+        mut self,
+        object: &Object,
+        node: &'a Node,
+        pins: &Pins,
+        maps: &[&'a str],
+    ) -> Result<Ebpf, Error> {
+        for map in maps {
+            self.0.map_pin_path(map, pins.maps().join(map));
+        }
+        self.open(object, node)
+    }
+}
+
+/// A throw-away instance of the object, in the form that this kernel takes.
+pub struct Trial {
+    /// The object.
+    pub object: Object,
+    /// Whether its programs load from kernel memory themselves.
+    pub direct_reads: bool,
+    /// The instance. [`overlay::TRIAL`] is loaded.
+    pub ebpf: Ebpf,
+}
+
+impl Trial {
+    /// With direct reads, if a program that makes them loads; else without. The nodes differ in that alone.
+    pub fn new<'a>(
+        loader: &mut Loader<'a>,
+        types: &ringfence_btf::Btf,
+        helper: &'a Node,
+        direct: &'a Node,
+    ) -> Result<Self, Error> {
+        if let Some(object) = Object::with_direct_reads(types) {
+            let mut ebpf = loader.open(&object, direct)?;
+            match load_trial(&mut ebpf) {
+                Ok(()) => return Ok(Self { object, direct_reads: true, ebpf }),
+                Err(error) => tracing::info!(%error, "this kernel takes no direct reads: a helper call for each"),
+            }
+        }
+        let object = Object::built();
+        let mut ebpf = loader.open(&object, helper)?;
+        let failed = |source| Error::Program { program: overlay::TRIAL, hook: "no hook".to_owned(), source };
+        load_trial(&mut ebpf).map_err(failed)?;
+        Ok(Self { object, direct_reads: false, ebpf })
+    }
+
+    /// Whether this kernel takes LSM programs.
+    pub fn takes_lsm(&mut self, btf: &Btf) -> bool {
+        programs::LSM.iter().all(|attachment| {
+            let Hook::Lsm(hook) = attachment.hook else { return false };
+            let loaded = match self.ebpf.program_mut(attachment.program) {
+                Some(Program::Lsm(program)) => program.load(hook, btf).and_then(|()| program.attach().map(drop)),
+                _ => return false,
+            };
+            if let Err(error) = &loaded {
+                tracing::info!(hook, %error, "no lsm tier");
+            }
+            loaded.is_ok()
+        })
+    }
+}
+
+fn load_trial(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
+    match ebpf.program_mut(overlay::TRIAL) {
+        Some(Program::TracePoint(program)) => program.load(),
+        _ => unreachable!("the trial is a program of the object"),
+    }
+}
+
+/// Loads the programs of these attachments that are not loaded yet.
+pub fn load(ebpf: &mut Ebpf, btf: &Btf, attachments: &[&Attachment]) -> Result<(), Error> {
+    let of = |name: &str| attachments.iter().find(|attachment| attachment.program == name);
+    let mut waiting = ebpf.programs_mut().filter_map(|(name, program)| Some((program, *of(name)?)));
+    let (queue, failed) = (Mutex::new(&mut waiting), Mutex::new(None));
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some((program, attachment)) = next() {
+            if let Err(source) = load_one(program, attachment.hook, btf) {
+                let error = Error::Program { program: attachment.program, hook: attachment.link_name(), source };
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+fn load_one(program: &mut Program, hook: Hook, btf: &Btf) -> Result<(), ProgramError> {
+    if program.fd().is_ok() {
+        return Ok(());
+    }
+    match (program, hook) {
+        (Program::BtfTracePoint(program), Hook::Trace(hook)) => program.load(hook, btf),
+        (Program::Lsm(program), Hook::Lsm(hook)) => program.load(hook, btf),
+        (Program::TracePoint(program), _) => program.load(),
+        _ => unreachable!("tests hold every attachment against the object"),
+    }
+}
