@@ -47,17 +47,23 @@ enum Question {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
-    Process { exe: Option<Escaped>, cmd: Vec<Escaped> },
+    Process {
+        exe: Option<Escaped>,
+        cmd: Vec<Escaped>,
+    },
+    /// Where there is such a user.
     User(Option<Escaped>),
+    /// The process is there no more.
+    Gone,
 }
 
 /// Who asks.
 pub struct Processes {
     questions: Sender<Question>,
-    answers: Receiver<(Question, Option<Answer>)>,
+    answers: Receiver<Answer>,
     /// Whether an answer is missing that nobody waits for any more.
     late: bool,
-    processes: HashMap<Id, Option<Answer>>,
+    seen: HashMap<Id, Answer>,
     /// By slot and user id.
     users: HashMap<(u32, u32), (Instant, Option<Escaped>)>,
 }
@@ -69,12 +75,12 @@ impl Processes {
         let (answered, answers) = channel();
         std::thread::Builder::new().name("processes".to_owned()).spawn(move || {
             for question in asked {
-                if answered.send((question, look(question))).is_err() {
+                if answered.send(look(question).unwrap_or(Answer::Gone)).is_err() {
                     break;
                 }
             }
         })?;
-        Ok(Self { questions, answers, late: false, processes: HashMap::new(), users: HashMap::new() })
+        Ok(Self { questions, answers, late: false, seen: HashMap::new(), users: HashMap::new() })
     }
 
     /// Fills in what the record does not have: arguments and executables of the parents, the name of the user.
@@ -91,15 +97,15 @@ impl Processes {
     }
 
     fn process(&mut self, id: Id) -> Option<Answer> {
-        if let Some(known) = self.processes.get(&id) {
-            return known.clone();
+        if let Some(seen) = self.seen.get(&id) {
+            return Some(seen.clone());
         }
-        if self.processes.len() >= KEPT {
-            self.processes.clear();
+        if self.seen.len() >= KEPT {
+            self.seen.clear();
         }
         let answer = self.ask(Question::Process(id))?;
-        self.processes.insert(id, answer.clone());
-        answer
+        self.seen.insert(id, answer.clone());
+        Some(answer)
     }
 
     /// Of the first of the processes that still has a root file system: who was killed has none.
@@ -113,7 +119,7 @@ impl Processes {
             self.users.clear();
         }
         for &of in of {
-            if let Answer::User(name) = self.ask(Question::User { of, uid })?? {
+            if let Answer::User(name) = self.ask(Question::User { of, uid })? {
                 self.users.insert((slot, uid), (Instant::now(), name.clone()));
                 return name;
             }
@@ -121,15 +127,15 @@ impl Processes {
         None
     }
 
-    /// `None`: there is no answer in time. `Some(None)`: the process is gone.
-    fn ask(&mut self, question: Question) -> Option<Option<Answer>> {
+    /// `None`: there is no answer in time.
+    fn ask(&mut self, question: Question) -> Option<Answer> {
         if self.late {
             self.answers.try_recv().ok()?;
             self.late = false;
         }
         self.questions.send(question).ok()?;
         match self.answers.recv_timeout(PATIENCE) {
-            Ok((_, answer)) => Some(answer),
+            Ok(answer) => Some(answer),
             Err(RecvTimeoutError::Timeout) => {
                 tracing::warn!(?question, "/proc gives no answer: records have no arguments of parents until it does");
                 self.late = true;
@@ -150,7 +156,7 @@ fn look(question: Question) -> Option<Answer> {
             let cmd = if cmd.is_empty() { vec![] } else { cmd.split(|byte| *byte == 0).map(Escaped::from).collect() };
             (id, Answer::Process { exe, cmd })
         }
-        Question::User { of, uid } => (of, Answer::User(user_name(of.pid, uid)?)),
+        Question::User { of, uid } => (of, user_name(of.pid, uid)?),
     };
     // After the look: if it is still the same process now, it was all the while.
     (started(id.pid)? == ticks(id.start)).then_some(answer)
@@ -174,19 +180,21 @@ fn started(pid: u32) -> Option<u64> {
     std::str::from_utf8(after_name).ok()?.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// By the `/etc/passwd` of the process's own root; `Some(None)`: that names no such user.
-fn user_name(pid: u32, uid: u32) -> Option<Option<Escaped>> {
+/// By the `/etc/passwd` of the process's own root.
+fn user_name(pid: u32, uid: u32) -> Option<Answer> {
     let root = open(Path::new(&format!("/proc/{pid}/root")), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
     let inside = inside(&fs::read_to_string(format!("/proc/{pid}/uid_map")).ok()?, uid)?;
     // Symbolic links in there are the container's, and lead nowhere else; nor does a pipe keep us.
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let Ok(file) = openat2(&root, "etc/passwd", how).map(File::from) else { return Some(None) };
+    let Ok(file) = openat2(&root, "etc/passwd", how).map(File::from) else {
+        return Some(Answer::User(None));
+    };
     if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Some(None);
+        return Some(Answer::User(None));
     }
-    Some(named(&read_at_most(file, MOST_USERS)?, inside))
+    Some(Answer::User(named(&read_at_most(file, MOST_USERS)?, inside)))
 }
 
 /// A user id of the initial namespace, as a namespace with this map has it.
@@ -245,15 +253,14 @@ mod tests {
     fn whoever_hangs_keeps_nobody() {
         let (questions, asked) = channel();
         let (answered, answers) = channel();
-        let mut processes =
-            Processes { questions, answers, late: false, processes: HashMap::new(), users: HashMap::new() };
+        let mut processes = Processes { questions, answers, late: false, seen: HashMap::new(), users: HashMap::new() };
         let id = Id { pid: 1, start: 1 };
         assert_eq!(processes.process(id), None, "nobody looks");
         assert_eq!(processes.process(id), None);
         assert_eq!(asked.try_iter().count(), 1, "as long as one answer is missing, nothing else is asked");
-        answered.send((Question::Process(id), None)).unwrap();
+        answered.send(Answer::Gone).unwrap();
         let answer = Answer::Process { exe: None, cmd: vec![] };
-        answered.send((Question::Process(id), Some(answer.clone()))).unwrap();
+        answered.send(answer.clone()).unwrap();
         assert_eq!(processes.process(id), Some(answer), "the late answer is not taken for this one's");
     }
 }

@@ -4,6 +4,7 @@ mod behaviours;
 mod context;
 mod crash;
 mod entry;
+mod event;
 mod first;
 mod isolation;
 mod log;
@@ -31,10 +32,11 @@ pub struct Part {
 }
 
 /// In this order: what needs the node's only enforcer for itself comes last.
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 11] = [
     node::PART,
     mitigations::PART,
     entry::PART,
+    event::PART,
     noise::PART,
     isolation::PART,
     first::PART,

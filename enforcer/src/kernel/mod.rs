@@ -113,13 +113,12 @@ impl Kernel {
             direct_reads: 0,
         };
         let direct = Node { direct_reads: 1, ..helper };
-        let node;
         let (mut loader, types, btf) = Loader::new(types, &offsets);
         let mut trial = Trial::new(&mut loader, &types, &helper, &direct)?;
         let lsm = lsm && trial.takes_lsm(&btf);
         let drift_visible = offsets.ovl_upper != ABSENT && overlay::told_apart(trial.ebpf);
         let early = u32::from(lsm);
-        node = Node {
+        let node = Node {
             exec_judged_early: early,
             overlay_proven: u32::from(drift_visible),
             connect_judged_early: early,

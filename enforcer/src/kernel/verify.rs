@@ -35,7 +35,7 @@ pub fn verify(v1_controller: Option<u32>, filter: &str, mut report: impl FnMut(V
     let all = [programs::IDENTITY, programs::LSM, programs::TRACEPOINT].concat();
     for (name, program) in ebpf.programs_mut().filter(|(name, _)| name.contains(filter)) {
         let hook = all.iter().find(|a| a.program == name).map(|a| a.hook);
-        let loaded = match (&mut *program, hook) {
+        let answer = match (&mut *program, hook) {
             (Program::BtfTracePoint(p), Some(Hook::Trace(hook))) => p.load(hook, &btf),
             (Program::Lsm(p), Some(Hook::Lsm(hook))) => p.load(hook, &btf),
             (Program::TracePoint(p), _) => p.load(),
@@ -43,7 +43,7 @@ pub fn verify(v1_controller: Option<u32>, filter: &str, mut report: impl FnMut(V
             (Program::SchedClassifier(p), _) => p.load(),
             (_, hook) => unreachable!("{name} has no entry in the table of programs, or another kind: {hook:?}"),
         };
-        let outcome = loaded.map_err(|error| explain(&error)).and_then(|()| {
+        let outcome = answer.map_err(|error| explain(&error)).and_then(|()| {
             let info = program.info().map_err(|error| error.to_string())?;
             Ok((info.verified_instruction_count().unwrap_or(0), info.size_translated().unwrap_or(0)))
         });

@@ -19,7 +19,7 @@ const WRONG: i32 = 2;
 
 type Test = fn(&mut Context) -> Result<()>;
 
-const TESTS: [(&str, Test); 13] = [
+const TESTS: [(&str, Test); 15] = [
     ("usage/unknown-option", unknown_option),
     ("usage/no-rulesets-option", no_rulesets),
     ("usage/missing-folder", missing_folder),
@@ -29,6 +29,8 @@ const TESTS: [(&str, Test); 13] = [
     ("usage/not-a-socket", not_a_socket),
     ("usage/no-root", no_root),
     ("usage/second-enforcer", second),
+    ("usage/second-over-the-same-pins", second_over_pins),
+    ("usage/uninstall-beside-an-enforcer", uninstall_beside),
     ("usage/socket-too-long", socket_too_long),
     ("usage/ringfence-without-enforcer", without_enforcer),
     ("usage/ringfence-unknown-rule", unknown_rule),
@@ -187,6 +189,29 @@ fn no_root(context: &mut Context) -> Result<()> {
 fn second(context: &mut Context) -> Result<()> {
     context.enforcer()?;
     refused(&mut context.start.command(&context.node), &["already"])?;
+    context.enforcer()?.status()?;
+    Ok(())
+}
+
+fn second_over_pins(context: &mut Context) -> Result<()> {
+    context.enforcer()?;
+    let other = Start {
+        control: context.start.control.with_extension("other"),
+        state: context.start.state.with_extension("other"),
+        ..context.start.clone()
+    };
+    let pins = context.start.bpffs.display().to_string();
+    refused(&mut other.command(&context.node), &["already at work", &pins])?;
+    context.enforcer()?.status()?;
+    Ok(())
+}
+
+fn uninstall_beside(context: &mut Context) -> Result<()> {
+    context.enforcer()?;
+    let output = context.start.uninstall(&context.node)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(WRONG), "it ended with {} and said: {said}", output.status);
+    ensure!(said.contains("stop it first"), "{said}");
     context.enforcer()?.status()?;
     Ok(())
 }
