@@ -272,6 +272,38 @@ pub fn fetch(s: &mut Scratch, user: u64) -> bool {
     len > 0
 }
 
+/// The descriptor that `s.string` names as `/proc/self/fd/N`: so glibc changes the mode of what it has open by
+/// `O_PATH`. -1: it names something else.
+#[inline(always)]
+pub fn own_descriptor(s: &Scratch) -> i32 {
+    rf_own_descriptor(s.index) as i32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_own_descriptor(index: u32) -> u32 {
+    const FOLDER: [u8; 14] = *b"/proc/self/fd/";
+    const DIGITS: usize = 10;
+    let Some(s) = scratch::by_index(index) else { return u32::MAX };
+    for (at, byte) in FOLDER.iter().enumerate() {
+        if s.string[at] != *byte {
+            return u32::MAX;
+        }
+    }
+    put(&raw mut s.count, 0);
+    for at in FOLDER.len()..FOLDER.len() + DIGITS {
+        let byte = s.string[at];
+        if byte == 0 && at > FOLDER.len() {
+            return get(&raw const s.count) as u32;
+        }
+        if !byte.is_ascii_digit() {
+            return u32::MAX;
+        }
+        put(&raw mut s.count, get(&raw const s.count) * 10 + (byte - b'0') as u64);
+    }
+    u32::MAX
+}
+
 /// Joins `s.string` to the directory `fd` (`AT_FDCWD`: the working directory), normalises `.`, `..` and `//`, and
 /// leaves the result in `s.path`, its length in `s.len` and its name in `s.name_key`.
 ///

@@ -9,7 +9,7 @@ use crate::{
     facets::{self, any},
     judge::{self, Report, Tracepoint},
     kernel, object, path, process,
-    scratch::{self, Lane},
+    scratch::{self, Lane, Scratch},
 };
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 use ringfence_abi::{Class, Op, Role, flag};
@@ -29,6 +29,8 @@ struct Change {
     number: u64,
     /// First or second path of the call.
     which: u64,
+    /// Whether the call follows a symbolic link at the end of the path.
+    follows: bool,
 }
 
 /// Matches a caller's path, and keeps it for the exit if lines are left.
@@ -36,22 +38,60 @@ struct Change {
 fn named(change: Change) {
     let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Change, change.op) else { return };
     let s = &mut *held;
-    s.event.header.flags = change.flags | flag::STRING_PATH;
-    s.event.header.number = change.number;
-    facets::flags(s, CLASS);
-    if !any(&s.hit) || !path::fetch(s, change.path) {
+    if !path::fetch(s, change.path) {
         return;
     }
-    path::join(s, change.at);
-    facets::string(s, CLASS);
+    s.event.header.number = change.number;
+    let file = if change.follows { process::file(path::own_descriptor(s)) } else { 0 };
+    if file != 0 {
+        let Some(len) = found(s, file, change.flags) else { return };
+        s.event.header.path_len = len;
+    } else {
+        s.event.header.flags = change.flags | flag::STRING_PATH;
+        facets::flags(s, CLASS);
+        if !any(&s.hit) {
+            return;
+        }
+        path::join(s, change.at);
+        facets::string(s, CLASS);
+        s.event.header.path_len = s.len as u16;
+    }
     if !any(&s.hit) {
         return;
     }
-    facets::number(s, CLASS, ringfence_abi::Facet::Number, change.number);
     kernel::copy_bytes(&mut s.event.path, s.path.as_ptr());
-    s.event.header.path_len = s.len as u16;
+    facets::number(s, CLASS, ringfence_abi::Facet::Number, change.number);
     process::match_actor(s, CLASS);
     pending::keep_judged(change.which, s);
+}
+
+/// Narrows by a file of which everything is known, and writes its path; its length, if lines are left.
+#[inline(always)]
+fn found(s: &mut Scratch, file: u64, flags: u32) -> Option<u16> {
+    matched(s, file, flags);
+    if !any(&s.hit) {
+        return None;
+    }
+    let o = &raw const s.object;
+    // SAFETY: points into the scratch.
+    let (dentry, mnt, sb) = unsafe { ((*o).dentry, (*o).mnt, (*o).sb) };
+    path::measure(s, dentry, mnt, sb);
+    Some(path::write(s) as u16)
+}
+
+/// Narrows by a file of which everything is known.
+#[inline(always)]
+fn matched(s: &mut Scratch, file: u64, flags: u32) {
+    object::set(s, file);
+    // The mode asked for counts here, not the one that is there.
+    let there = object::flags(&s.object) & !(flag::EXECUTABLE | flag::SETUID);
+    s.event.header.flags = flags | there;
+    facets::flags(s, CLASS);
+    if !any(&s.hit) {
+        return;
+    }
+    let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
+    facets::file(s, CLASS, Role::Object, dentry, mnt, sb);
 }
 
 /// Judges a call on a descriptor that has succeeded.
@@ -63,17 +103,8 @@ fn described(op: Op, fd: i32, flags: u32, number: u64) {
     if file == 0 {
         return;
     }
-    object::set(s, file);
-    // The mode asked for counts here, not the one that is there.
-    let there = object::flags(&s.object) & !(flag::EXECUTABLE | flag::SETUID);
-    s.event.header.flags = flags | there;
     s.event.header.number = number;
-    facets::flags(s, CLASS);
-    if !any(&s.hit) {
-        return;
-    }
-    let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
-    facets::file(s, CLASS, Role::Object, dentry, mnt, sb);
+    matched(s, file, flags);
     if !any(&s.hit) {
         return;
     }
@@ -119,12 +150,12 @@ fn at(ctx: &TracePointContext, n: usize) -> i32 {
 
 #[inline(always)]
 fn plain(op: Op, at: i32, path: u64, which: u64) -> Change {
-    Change { op, at, path, flags: 0, number: 0, which }
+    Change { op, at, path, flags: 0, number: 0, which, follows: false }
 }
 
 #[inline(always)]
 fn mode(at: i32, path: u64, mode: u64) -> Change {
-    Change { op: Op::Chmod, at, path, flags: object::mode_flags(mode as u16), number: mode, which: 0 }
+    Change { op: Op::Chmod, at, path, flags: object::mode_flags(mode as u16), number: mode, which: 0, follows: true }
 }
 
 entries! {
@@ -168,7 +199,15 @@ entries! {
     enter_fchmodat(ctx) { mode(at(&ctx, 0), argument(&ctx, 1), argument(&ctx, 2)) }
     /// truncate(path, length)
     enter_truncate(ctx) {
-        Change { op: Op::Truncate, at: AT_FDCWD, path: argument(&ctx, 0), flags: 0, number: argument(&ctx, 1), which: 0 }
+        Change {
+            op: Op::Truncate,
+            at: AT_FDCWD,
+            path: argument(&ctx, 0),
+            flags: 0,
+            number: argument(&ctx, 1),
+            which: 0,
+            follows: true,
+        }
     }
     /// mkdir(path, mode)
     enter_mkdir(ctx) { plain(Op::Mkdir, AT_FDCWD, argument(&ctx, 0), 0) }

@@ -1,12 +1,14 @@
 //! Changes the mode or the times of a file.
 
 use std::fs::{File, Permissions, set_permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use nix::libc;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 
 use crate::read::{directory, parent};
@@ -21,6 +23,8 @@ pub enum How {
     Fchmod,
     /// fchmodat(2) with a descriptor of the directory.
     Fchmodat,
+    /// chmod(2) of `/proc/self/fd/N`, a descriptor of `O_PATH`: as glibc does it when a link is not to be followed.
+    ProcFd,
     /// The times alone: the mode is not touched.
     Touch,
 }
@@ -46,6 +50,11 @@ impl Arguments {
                 let name = path.file_name().context("the path has no name")?;
                 let mode = Mode::from_bits_truncate(self.mode);
                 fchmodat(directory(parent(path)?)?, name, mode, FchmodatFlags::FollowSymlink)?;
+            }
+            How::ProcFd => {
+                let file = File::options().read(true).custom_flags(libc::O_PATH).open(path)?;
+                let named = format!("/proc/self/fd/{}", file.as_raw_fd());
+                set_permissions(named, Permissions::from_mode(self.mode))?;
             }
             How::Touch => File::open(path)?.set_modified(SystemTime::now())?,
         }

@@ -44,11 +44,15 @@ pub const CASES: &[Case] = &[
             act("fchmod", "sh -c 'echo >/tmp/mode-b; actor mode fchmod 711 /tmp/mode-b'"),
             act("fchmodat", "sh -c 'echo >/tmp/mode-c; actor mode fchmodat 700 /tmp/mode-c'"),
         ],
-        evasions: &[act("applet", "sh -c 'echo >/tmp/mode-d; chmod +x /tmp/mode-d'")],
+        evasions: &[
+            act("applet", "sh -c 'echo >/tmp/mode-d; chmod +x /tmp/mode-d'"),
+            act("proc-fd", "sh -c 'echo >/tmp/mode-h; actor mode proc-fd 755 /tmp/mode-h'"),
+        ],
         near_misses: &[
             act("no-execute", "sh -c 'echo >/tmp/mode-e; actor mode chmod 644 /tmp/mode-e'"),
             act("taken-away", "actor mode chmod 644 /usr/bin/tool-mode"),
             act("directory", "sh -c 'mkdir -p /tmp/mode-f; actor mode fchmod 755 /tmp/mode-f'"),
+            act("directory-proc-fd", "sh -c 'mkdir -p /tmp/mode-i; actor mode proc-fd 755 /tmp/mode-i'"),
             act("data-directory", "sh -c 'mkdir -p /var/lib/mode-g; actor mode chmod 755 /var/lib/mode-g'"),
         ],
         ..Case::new("RF-902")

@@ -52,10 +52,7 @@ const PERL: &str = "perl reads the shadow file whenever root looks up an account
 pub const WORKLOADS: &[Workload] = &[
     workload!(
         "shells",
-        limits: &[
-            report("RF-902", "/tmp/", "/usr/bin/chmod", DIRECTORY),
-            report("RF-902", "/proc/self/fd/", "/usr/bin/tar", DIRECTORY),
-        ],
+        limits: &[report("RF-902", "/tmp/", "/usr/bin/chmod", DIRECTORY)],
     ),
     workload!(
         "packages",
