@@ -20,10 +20,10 @@ use std::{
 
 /// How long a record waits; a look takes some 50 us.
 const PATIENCE: Duration = Duration::from_millis(5);
-/// How long the names of users are taken for true.
-const FRESH: Duration = Duration::from_secs(10);
+/// How long an answer is taken for true: a process may execute another program.
+const FRESH: Duration = Duration::from_secs(1);
 /// Answers that are kept.
-const KEPT: usize = 4_096;
+const KEPT: usize = 1_024;
 /// Bytes of arguments, and of `/etc/passwd`, that are read.
 const MOST_ARGUMENTS: u64 = 4_096;
 const MOST_USERS: u64 = 256 << 10;
@@ -63,7 +63,7 @@ pub struct Processes {
     answers: Receiver<Answer>,
     /// Whether an answer is missing that nobody waits for any more.
     late: bool,
-    seen: HashMap<Id, Answer>,
+    seen: HashMap<Id, (Instant, Answer)>,
     /// By slot and user id.
     users: HashMap<(u32, u32), (Instant, Option<Escaped>)>,
 }
@@ -97,14 +97,16 @@ impl Processes {
     }
 
     fn process(&mut self, id: Id) -> Option<Answer> {
-        if let Some(seen) = self.seen.get(&id) {
-            return Some(seen.clone());
+        if let Some((at, answer)) = self.seen.get(&id)
+            && at.elapsed() < FRESH
+        {
+            return Some(answer.clone());
         }
         if self.seen.len() >= KEPT {
             self.seen.clear();
         }
         let answer = self.ask(Question::Process(id))?;
-        self.seen.insert(id, answer.clone());
+        self.seen.insert(id, (Instant::now(), answer.clone()));
         Some(answer)
     }
 

@@ -133,7 +133,7 @@ fn programs_started() {
         exec("/usr/bin/touched").flags(PLAIN | flag::UPPER | flag::FROM_IMAGE) => [],
         exec("/data/tool").flags(PLAIN | flag::VOLUME) => [],
         exec("/usr/bin/curl").flags(PLAIN | flag::UPPER | flag::DRIFTED).below(&["sh", "dpkg", "apt-get"]) => [],
-        exec("/usr/bin/curl").flags(PLAIN | flag::UPPER | flag::DRIFTED).below(&["a", "b", "c", "d", "apt-get"]) => ["RF-901"],
+        exec("/usr/bin/curl").flags(PLAIN | flag::UPPER | flag::DRIFTED).below(&["a", "b", "c", "d", "e", "f", "g", "h", "apt-get"]) => ["RF-901"],
     }
 }
 

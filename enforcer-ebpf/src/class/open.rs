@@ -15,6 +15,8 @@ use ringfence_abi::{Class, Op, Role, flag};
 
 const CLASS: Class = Class::Open;
 const EPERM: i32 = 1;
+/// The kernel's own: overlayfs opens a layer's file beside each of its own (`include/linux/fs.h`, since 4.19).
+const FMODE_NOACCOUNT: u32 = 0x2000_0000;
 
 /// Exit of open, openat, openat2, creat, open_by_handle_at: the result is a descriptor.
 #[tracepoint]
@@ -51,6 +53,10 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     let before: i32 = ctx.arg(1);
     if before != 0 {
         return before;
+    }
+    let mode: u32 = kernel::read(file, offset!(file_mode));
+    if mode & FMODE_NOACCOUNT != 0 {
+        return 0;
     }
     if opened::<LsmHook>(|| file) == Verdict::Stop { -EPERM } else { 0 }
 }
