@@ -81,7 +81,7 @@ pub fn veth_egress(ctx: TcContext) -> i32 {
 fn at_socket(skb: *mut __sk_buff, direction: Direction) -> i32 {
     let Some(slot) = slot_of_socket(skb) else { return CGROUP_PASS };
     let isolated = is_isolated(slot);
-    if !isolated && direction == Direction::In {
+    if !isolated && (direction == Direction::In || is_connected_stream(skb)) {
         return CGROUP_PASS;
     }
     // The pod talks to itself. In the node's own namespace the loopback leads to everybody else on the node.
@@ -158,6 +158,24 @@ fn is_midstream(skb: *mut __sk_buff, packet: &Packet) -> bool {
     match full_socket(skb) {
         // SAFETY: the verifier checks the access.
         Some(sk) => unsafe { (*sk).type_ == SOCK_STREAM },
+        None => false,
+    }
+}
+
+/// Whether the sender is a TCP socket that is past its handshake: it begins nothing any more. What
+/// [`is_midstream`] would find out, without looking at the packet.
+#[inline(always)]
+fn is_connected_stream(skb: *mut __sk_buff) -> bool {
+    const SYN_SENT: u32 = 2;
+    const SYN_RECV: u32 = 3;
+    match full_socket(skb) {
+        // SAFETY: the verifier checks the accesses.
+        Some(sk) => unsafe {
+            (*sk).type_ == SOCK_STREAM
+                && (*sk).protocol == TCP as u32
+                && (*sk).state != SYN_SENT
+                && (*sk).state != SYN_RECV
+        },
         None => false,
     }
 }
