@@ -80,7 +80,6 @@ fn strip(path: &str, from: &Path, to: &Path) -> Result<(), String> {
 
 fn require_linker(path: &str) -> Result<(), String> {
     let found = env::split_paths(path).any(|dir| dir.join("bpf-linker").is_file());
-    println!("cargo:rerun-if-env-changed=PATH");
     if found { Ok(()) } else { Err("bpf-linker is missing; run: cargo xtask setup".to_owned()) }
 }
 
