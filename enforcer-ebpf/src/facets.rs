@@ -87,7 +87,7 @@ fn defaults(s: &Scratch, class: Class, facet: Facet) -> Option<&'static FacetDef
 
 /// Begins a facet: nothing is excluded, and satisfied are the lines that an unlisted value satisfies.
 #[inline(always)]
-fn begin(s: &mut Scratch, class: Class, facet: Facet) {
+pub fn begin(s: &mut Scratch, class: Class, facet: Facet) {
     zero_words(&mut s.clear);
     match defaults(s, class, facet) {
         Some(d) => copy_words(&mut s.set, &d.default),
@@ -366,12 +366,6 @@ pub fn found(s: &mut Scratch) {
     and(&mut s.hit, &s.found.name);
 }
 
-/// Begins a facet over several values (arguments, ancestors): only its default yet.
-#[inline(always)]
-pub fn begin_list(s: &mut Scratch, class: Class, facet: Facet) {
-    begin(s, class, facet);
-}
-
 /// One value of the list: the name in `s.name_key`.
 #[inline(always)]
 pub fn add_to_list(s: &mut Scratch, class: u8, role: u8) {
@@ -391,7 +385,7 @@ pub fn destination(s: &mut Scratch, class: Class) {
     if !cares(s, class, Facet::Destination) {
         return;
     }
-    begin_list(s, class, Facet::Destination);
+    begin(s, class, Facet::Destination);
     s.destination.prefix_len = KEY_HEAD_BITS + 128;
     s.destination.data.head = head(s, class as u8, Facet::Destination as u8);
     s.destination.data.address = s.event.header.address;
@@ -408,7 +402,7 @@ pub fn number(s: &mut Scratch, class: Class, facet: Facet, number: u64) {
     if !cares(s, class, facet) {
         return;
     }
-    begin_list(s, class, facet);
+    begin(s, class, facet);
     let key = NumberKey { head: head(s, class as u8, facet as u8), zero: 0, number };
     // SAFETY: as in `path_vector`.
     if let Some(e) = unsafe { NUMBERS.get(&key) } {

@@ -57,7 +57,7 @@ pub fn match_ancestry(s: &mut Scratch, class: Class, task: u64) {
 
 #[inline(always)]
 fn match_ancestors(s: &mut Scratch, class: Class, role: Role, facet: Facet, task: u64) {
-    facets::begin_list(s, class, facet);
+    facets::begin(s, class, facet);
     put(&raw mut s.ancestor, task);
     rf_ancestors(s.index, class as u32, role as u32);
     facets::end_list(s);
@@ -125,7 +125,7 @@ pub fn is_multi_call(name: u64) -> bool {
 /// next does.
 #[inline(always)]
 pub fn look_up_arguments(s: &mut Scratch, class: Class, names: u64) {
-    facets::begin_list(s, class, Facet::Arg);
+    facets::begin(s, class, Facet::Arg);
     rf_arguments(s.index, class as u32, names as u32);
 }
 

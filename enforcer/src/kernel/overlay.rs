@@ -18,7 +18,8 @@ use std::{fs, io, path::Path};
 /// The program that looks.
 pub const TRIAL: &str = "trial_open";
 
-/// Runs the trial on a throw-away instance of the object, in which [`TRIAL`] is loaded. False: drift can't be seen on this node.
+/// Runs the trial on a throw-away instance of the object, in which [`TRIAL`] is loaded. False: drift can't be seen on
+/// this node.
 pub fn told_apart(mut trial: Ebpf) -> bool {
     let answers = std::thread::scope(|scope| {
         let thread = scope.spawn(|| answers(&mut trial).map_err(|error| error.to_string()));
