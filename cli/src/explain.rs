@@ -8,7 +8,7 @@ use ringfence_control::{
     render::{self, Paint},
     sources,
 };
-use ringfence_policy::{Catalogue, Labels, read};
+use ringfence_policy::{Catalogue, Labels, Subject, read};
 
 use crate::{
     failure::{Failure, Outcome},
@@ -63,7 +63,7 @@ fn from_files(folder: &Path, labels: Vec<(String, String)>) -> Result<Explanatio
             return Err(Failure::input(format_args!("--label {key} is given twice, as '{other}' and as '{value}'")));
         }
     }
-    Ok(Explanation::new(None, &unique, &rulesets, Catalogue::builtin()))
+    Ok(Explanation::new(None, Subject::without_namespace(&unique), &rulesets, Catalogue::builtin()))
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

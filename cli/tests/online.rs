@@ -8,7 +8,7 @@ use std::{
 };
 
 use ringfence_control::{Explanation, Feed, Handler, Listener, Refusal, Status, Violation, serve};
-use ringfence_policy::{Catalogue, Labels};
+use ringfence_policy::{Catalogue, Labels, Subject};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -41,7 +41,7 @@ impl Handler for Node {
 
     async fn explain(&self, container: &str) -> Result<Explanation, Refusal> {
         known(container)?;
-        Ok(Explanation::new(Some(container), &Labels::new(), &[], Catalogue::builtin()))
+        Ok(Explanation::new(Some(container), Subject::without_namespace(&Labels::new()), &[], Catalogue::builtin()))
     }
 
     fn feed(&self) -> &Feed {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ringfence_policy::{Asked, Catalogue, Labels, Mitigation, Operator, Requirement, RuleId, Ruleset, resolve};
+use ringfence_policy::{
+    Asked, Catalogue, Labels, Mitigation, Operator, Requirement, RuleId, Ruleset, Selector, Subject, resolve,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::Escaped;
@@ -32,7 +34,7 @@ pub struct GoverningRuleset {
     pub name: String,
     /// Whether it governs the container.
     pub governs: bool,
-    /// The conditions of its selector, each with whether the labels meet it.
+    /// The conditions of its selectors, each with whether the labels meet it.
     pub because: Vec<String>,
 }
 
@@ -52,9 +54,10 @@ pub struct ResolvedRule {
 
 impl Explanation {
     /// Explains which of the rulesets govern what has these labels.
-    pub fn new(container: Option<&str>, labels: &Labels, rulesets: &[Ruleset], catalogue: &Catalogue) -> Self {
-        let resolved = resolve(rulesets, labels);
-        let mut explained: Vec<_> = rulesets.iter().map(|ruleset| explain(ruleset, labels)).collect();
+    pub fn new(container: Option<&str>, subject: Subject<'_>, rulesets: &[Ruleset], catalogue: &Catalogue) -> Self {
+        let labels = subject.labels;
+        let resolved = resolve(rulesets, subject);
+        let mut explained: Vec<_> = rulesets.iter().map(|ruleset| explain(ruleset, subject)).collect();
         explained.sort_by(|a, b| b.governs.cmp(&a.governs).then_with(|| a.name.cmp(&b.name)));
         let rules = resolved.rules.iter().map(|(&id, decision)| ResolvedRule {
             id,
@@ -76,8 +79,18 @@ impl Explanation {
     }
 }
 
-fn explain(ruleset: &Ruleset, labels: &Labels) -> GoverningRuleset {
-    let selector = &ruleset.selector;
+fn explain(ruleset: &Ruleset, subject: Subject<'_>) -> GoverningRuleset {
+    let mut because = conditions(&ruleset.selector, subject.labels);
+    let of_namespace = conditions(&ruleset.namespace_selector, subject.namespace_labels);
+    because.extend(of_namespace.into_iter().map(|condition| format!("its namespace: {condition}")));
+    if because.is_empty() {
+        because.push("it has no selector: it governs every container".to_owned());
+    }
+    GoverningRuleset { name: ruleset.name.clone(), governs: ruleset.selects(subject), because }
+}
+
+/// A selector's conditions, each with whether the labels meet it.
+fn conditions(selector: &Selector, labels: &Labels) -> Vec<String> {
     let met = |holds: bool| if holds { "met" } else { "NOT met" };
     let exact = selector.match_labels.iter().map(|(key, value)| {
         let found = labels.get(key);
@@ -87,11 +100,7 @@ fn explain(ruleset: &Ruleset, labels: &Labels) -> GoverningRuleset {
         let found = found_value(labels.get(&requirement.key));
         format!("{}: {}, {found}", condition(requirement), met(requirement.matches(labels)))
     });
-    let mut because: Vec<_> = exact.chain(expressions).collect();
-    if because.is_empty() {
-        because.push("it has no selector: it governs every container".to_owned());
-    }
-    GoverningRuleset { name: ruleset.name.clone(), governs: selector.matches(labels), because }
+    exact.chain(expressions).collect()
 }
 
 fn condition(Requirement { key, operator }: &Requirement) -> String {
@@ -113,13 +122,11 @@ fn found_value(value: Option<&String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ringfence_policy::Selector;
-
     use super::*;
 
     fn ruleset(name: &str, selector: Selector, rules: &[(u16, Mitigation)]) -> Ruleset {
         let rules = rules.iter().map(|&(number, mitigation)| (RuleId::new(number).unwrap(), mitigation)).collect();
-        Ruleset { name: name.to_owned(), description: String::new(), selector, rules }
+        Ruleset { name: name.to_owned(), selector, rules, ..Ruleset::default() }
     }
 
     #[test]
@@ -134,7 +141,7 @@ mod tests {
         ];
         let labels = Labels::from([("app".into(), "web".into()), ("tier".into(), "front\n".into())]);
 
-        let explanation = Explanation::new(None, &labels, &rulesets, Catalogue::builtin());
+        let explanation = Explanation::new(None, Subject::without_namespace(&labels), &rulesets, Catalogue::builtin());
 
         let names: Vec<_> = explanation.rulesets.iter().map(|ruleset| (&*ruleset.name, ruleset.governs)).collect();
         assert_eq!(names, [("everywhere", true), ("web", true), ("database", false)]);

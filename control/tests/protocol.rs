@@ -11,7 +11,7 @@ use ringfence_control::{
     Client, ClientError, Escaped, EventFilter, Explanation, Feed, Handler, ListenError, Listener, MAX_REQUEST, Next,
     Refusal, RulesetsStatus, Status, Violation, serve,
 };
-use ringfence_policy::{Catalogue, Labels, RuleId};
+use ringfence_policy::{Catalogue, Labels, RuleId, Subject};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -57,7 +57,7 @@ impl Handler for Node {
     async fn explain(&self, container: &str) -> Result<Explanation, Refusal> {
         known(container)?;
         let labels = Labels::from([("app".to_owned(), "web".to_owned())]);
-        Ok(Explanation::new(Some(container), &labels, &[], Catalogue::builtin()))
+        Ok(Explanation::new(Some(container), Subject::without_namespace(&labels), &[], Catalogue::builtin()))
     }
 
     fn feed(&self) -> &Feed {

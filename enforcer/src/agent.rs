@@ -404,13 +404,7 @@ impl Agent {
 
     fn explain(&self, name: &str) -> Result<Explanation, String> {
         let key = self.find(name)?;
-        let container = &self.known[key].owner.container;
-        Ok(Explanation::new(
-            Some(&key.id),
-            container.selector_labels(),
-            &self.parts.rulesets.all,
-            self.parts.rulesets.catalogue(),
-        ))
+        Ok(self.parts.rulesets.explain(&self.known[key].owner.container))
     }
 }
 

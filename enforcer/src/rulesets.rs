@@ -2,8 +2,11 @@
 
 use jiff::Timestamp;
 use ringfence_abi::{Op, flag};
-use ringfence_control::{Escaped, RulesetsStatus, sources};
-use ringfence_policy::{Catalogue, Rule, RuleId, Ruleset, Source, Tables, compile, read};
+use ringfence_containers::Container;
+use ringfence_control::{Escaped, Explanation, RulesetsStatus, sources};
+use ringfence_policy::{
+    Catalogue, Labels, ResolvedRuleset, Rule, RuleId, Ruleset, Source, Subject, Tables, compile, read, resolve,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -77,6 +80,20 @@ impl Rulesets {
         }
     }
 
+    /// What governs a container.
+    pub fn resolve(&self, container: &Container) -> ResolvedRuleset {
+        let namespace_labels = namespace_labels(container);
+        let subject = Subject { labels: container.selector_labels(), namespace_labels: &namespace_labels };
+        resolve(&self.all, subject)
+    }
+
+    /// The same, with the reasons.
+    pub fn explain(&self, container: &Container) -> Explanation {
+        let namespace_labels = namespace_labels(container);
+        let subject = Subject { labels: container.selector_labels(), namespace_labels: &namespace_labels };
+        Explanation::new(Some(&container.key.id), subject, &self.all, &self.catalogue)
+    }
+
     /// Rules that some ruleset names.
     pub fn rules(&self) -> BTreeSet<RuleId> {
         self.all.iter().flat_map(|ruleset| ruleset.rules.keys().copied()).collect()
@@ -108,9 +125,15 @@ impl Rulesets {
     /// Of everything that is in force, whatever a container's labels.
     fn hash(&self) -> String {
         let everything: BTreeMap<&str, _> = self.all.iter().map(|r| (r.name.as_str(), &r.rules)).collect();
-        let resolved = ringfence_policy::resolve(&self.all, &BTreeMap::new());
+        let resolved = resolve(&self.all, Subject::without_namespace(&Labels::new()));
         format!("{}-{}", resolved.hash(), everything.len())
     }
+}
+
+/// The one label that a node knows of a namespace without asking an API server.
+fn namespace_labels(container: &Container) -> Labels {
+    let name = container.pod.as_ref().map(|pod| pod.namespace.clone());
+    name.map(|name| ("kubernetes.io/metadata.name".to_owned(), name)).into_iter().collect()
 }
 
 fn texts(sources: &[Source]) -> Vec<(String, String)> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ringfence_abi::{Op, flag};
 use ringfence_policy::{
-    Catalogue, Labels, Mitigation, Observed, Rule, RuleId, Ruleset, Selector, Source, compile, read, resolve,
+    Catalogue, Labels, Mitigation, Observed, Rule, RuleId, Ruleset, Selector, Source, Subject, compile, read, resolve,
 };
 
 /// The catalogue, `times` over: the same lines under other ids.
@@ -24,12 +24,12 @@ fn rulesets(count: usize) -> Vec<Ruleset> {
     let rules: Vec<_> = Catalogue::builtin().rules().map(|rule| (rule.id, Mitigation::Log)).collect();
     let ruleset = |i: usize| Ruleset {
         name: format!("set-{i}"),
-        description: String::new(),
         selector: Selector {
             match_labels: Labels::from([("app".to_owned(), format!("app-{}", i % 10))]),
             match_expressions: Vec::new(),
         },
         rules: rules.iter().skip(i % 7).step_by(3).copied().collect(),
+        ..Ruleset::default()
     };
     (0..count).map(ruleset).collect()
 }
@@ -40,11 +40,11 @@ fn resolving(c: &mut Criterion) {
     for count in [10, 100, 1000] {
         let rulesets = rulesets(count);
         group.bench_with_input(BenchmarkId::from_parameter(count), &rulesets, |b, rulesets| {
-            b.iter(|| resolve(black_box(rulesets), black_box(&labels)));
+            b.iter(|| resolve(black_box(rulesets), Subject::without_namespace(black_box(&labels))));
         });
     }
     group.finish();
-    let resolved = resolve(&rulesets(100), &labels);
+    let resolved = resolve(&rulesets(100), Subject::without_namespace(&labels));
     c.bench_function("hash of a resolved ruleset", |b| b.iter(|| black_box(&resolved).hash()));
 }
 
@@ -58,7 +58,8 @@ fn compiling(c: &mut Criterion) {
         });
     }
     group.finish();
-    let resolved = resolve(&rulesets(100), &Labels::from([("app".to_owned(), "app-3".to_owned())]));
+    let resolved =
+        resolve(&rulesets(100), Subject::without_namespace(&Labels::from([("app".to_owned(), "app-3".to_owned())])));
     let tables = compile(Catalogue::builtin().rules()).expect("the catalogue compiles");
     c.bench_function("vectors of a resolved ruleset", |b| b.iter(|| tables.ruleset_vectors(black_box(&resolved))));
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use crate::nearest::nearest;
-use crate::rule::{Rule, RuleId};
+use crate::rule::{Rule, RuleId, TACTICS};
 use crate::yaml::{self, Place};
 
 pub use markdown::markdown;
@@ -114,11 +114,11 @@ impl Catalogue {
         self.rules().filter(move |rule| rule.techniques.iter().any(of))
     }
 
-    /// The id or alias that is nearest to a misspelt one.
+    /// The id, alias or tactic that is nearest to a misspelt one.
     pub fn nearest(&self, id_or_alias: &str) -> Option<String> {
         let ids: Vec<_> = self.rules.keys().map(RuleId::to_string).collect();
         let names = ids.iter().map(String::as_str).chain(self.aliases.keys().map(String::as_str));
-        nearest(id_or_alias, names).map(Into::into)
+        nearest(id_or_alias, names.chain(TACTICS)).map(Into::into)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is wrong with a ruleset, and where.
+//! What is wrong with a ruleset or policy, and where.
 
 use std::fmt;
 
@@ -13,6 +13,8 @@ pub struct Diagnostic {
     pub line: u64,
     /// Column in characters, from 1.
     pub column: u64,
+    /// The field, as Kubernetes writes it: `spec.rules[2].mitigation`. Empty for the document as a whole.
+    pub field: String,
     /// What is wrong and what would be right.
     pub message: String,
 }

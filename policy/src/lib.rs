@@ -11,13 +11,15 @@
 pub mod catalogue;
 mod compile;
 mod diagnostic;
+mod document;
 mod evaluate;
+mod fields;
 mod keys;
 pub mod line;
 mod matcher;
-mod mitigation;
 mod nearest;
 mod observed;
+mod policy;
 mod resolve;
 mod rule;
 mod ruleset;
@@ -29,14 +31,16 @@ mod yaml;
 pub use catalogue::{Catalogue, CatalogueError};
 pub use compile::{CompileError, compile};
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use document::Source;
 pub use evaluate::{Disagreement, Verdict, compare};
 pub use line::{Line, LineError};
-pub use mitigation::{Mitigation, UnknownMitigation};
 pub use observed::{Observed, UnknownOp, tokens};
-pub use resolve::{Asked, Decision, ResolvedRuleset, RulesetHash, resolve};
+pub use policy::{Enforced, Exempt, NamespacePattern, POLICY_KIND, PodFacts, Policy, read_policy};
+pub use resolve::{Asked, Decision, ResolvedRuleset, RulesetHash, Subject, resolve};
+pub use ringfence_api::{API_VERSION, Mitigation, RULESET_NAME, UnknownMitigation};
 pub use rule::{
     ATTACK_VERSION, Aliases, Coverage, DecidedBy, NotARuleId, Rule, RuleId, Severity, TACTICS, TierCoverage, Tiers,
 };
-pub use ruleset::{API_VERSION, KIND, RULESET_NAME, Rename, Ruleset, Source, read, renames};
+pub use ruleset::{KIND, Rename, Ruleset, read, renames};
 pub use selector::{Labels, Operator, Requirement, Selector};
 pub use tables::{Generational, LineOf, Prefix, Tables};

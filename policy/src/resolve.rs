@@ -6,10 +6,10 @@ use std::fmt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::mitigation::Mitigation;
 use crate::rule::RuleId;
 use crate::ruleset::Ruleset;
 use crate::selector::Labels;
+use ringfence_api::Mitigation;
 
 /// One ruleset's wish for a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -23,17 +23,20 @@ pub struct Asked {
 /// What is done about one rule, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Decision {
-    /// The strictest that was asked for.
+    /// The strictest that was asked for, unless the policy allows less.
     pub mitigation: Mitigation,
     /// Who asked, the strictest first, then by name. Never empty.
     pub asked_by: Vec<Asked>,
 }
 
 impl Decision {
-    /// Names of the rulesets that asked for the mitigation which won.
+    /// Names of the rulesets that asked for the strictest mitigation.
     pub fn decisive(&self) -> impl Iterator<Item = &str> {
-        let strictest = self.mitigation;
-        self.asked_by.iter().filter(move |asked| asked.mitigation == strictest).map(|asked| asked.ruleset.as_str())
+        let strictest = self.asked_by.first().map(|asked| asked.mitigation);
+        self.asked_by
+            .iter()
+            .filter(move |asked| Some(asked.mitigation) == strictest)
+            .map(|asked| asked.ruleset.as_str())
     }
 }
 
@@ -52,6 +55,13 @@ impl ResolvedRuleset {
         self.rules.get(&rule).map(|decision| decision.mitigation)
     }
 
+    /// No mitigation is stricter than `cap` from now on.
+    pub fn cap(&mut self, cap: Mitigation) {
+        for decision in self.rules.values_mut() {
+            decision.mitigation = decision.mitigation.min(cap);
+        }
+    }
+
     /// SHA-256 over what is enforced: rules and mitigations, whoever asked for them. The same on every node and
     /// in every version that knows these rules.
     pub fn hash(&self) -> RulesetHash {
@@ -67,17 +77,44 @@ impl ResolvedRuleset {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RulesetHash(pub [u8; 32]);
 
+impl RulesetHash {
+    /// The first 32 hexadecimal digits: what fits the value of a label (63 characters), and is still beyond collision
+    /// (128 bits).
+    pub fn label(&self) -> String {
+        let mut label = self.to_string();
+        label.truncate(32);
+        label
+    }
+}
+
 impl fmt::Display for RulesetHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-/// Resolves the rulesets that select what has these labels; for a rule in several the strictest mitigation wins.
-/// The order of the rulesets does not matter.
-pub fn resolve<'a>(rulesets: impl IntoIterator<Item = &'a Ruleset>, labels: &Labels) -> ResolvedRuleset {
+/// What selectors look at: a pod or container.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Its labels.
+    pub labels: &'a Labels,
+    /// Labels of its namespace; none if it has no namespace.
+    pub namespace_labels: &'a Labels,
+}
+
+impl<'a> Subject<'a> {
+    /// Something that has no namespace.
+    pub fn without_namespace(labels: &'a Labels) -> Self {
+        static NONE: Labels = Labels::new();
+        Self { labels, namespace_labels: &NONE }
+    }
+}
+
+/// Resolves the rulesets that select the subject; for a rule in several the strictest mitigation wins. The order of the
+/// rulesets does not matter.
+pub fn resolve<'a>(rulesets: impl IntoIterator<Item = &'a Ruleset>, subject: Subject<'_>) -> ResolvedRuleset {
     let mut resolved = ResolvedRuleset::default();
-    for ruleset in rulesets.into_iter().filter(|ruleset| ruleset.selector.matches(labels)) {
+    for ruleset in rulesets.into_iter().filter(|ruleset| ruleset.selects(subject)) {
         resolved.rulesets.push(ruleset.name.clone());
         for (&rule, &mitigation) in &ruleset.rules {
             let decision = resolved.rules.entry(rule).or_insert_with(|| Decision { mitigation, asked_by: Vec::new() });

@@ -7,7 +7,7 @@ use ringfence_abi::Tier;
 use serde::{Deserialize, Serialize};
 
 use crate::line::Line;
-use crate::mitigation::Mitigation;
+use ringfence_api::Mitigation;
 
 /// Version of MITRE ATT&CK that tactics and techniques of the catalogue are from. Version 19 replaced the tactic
 /// "Defense Evasion" by "Stealth" and "Defense Impairment".

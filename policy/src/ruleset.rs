@@ -1,38 +1,45 @@
 //! Rulesets: which rules govern which pods, with which mitigation.
 
-mod fields;
 mod read;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
+use ringfence_api::Mitigation;
 use serde::Serialize;
 
-use crate::mitigation::Mitigation;
+use crate::resolve::Subject;
 use crate::rule::RuleId;
 use crate::selector::Selector;
 
-pub use read::{Source, read};
+pub use read::read;
 
-/// API version of the kind `RuntimeRuleset`.
-pub const API_VERSION: &str = "ringfence.dev/v1alpha1";
 /// The kind.
 pub const KIND: &str = "RuntimeRuleset";
-/// Longest name of a ruleset, in bytes: it becomes the name part of a label key.
-pub const RULESET_NAME: usize = 63;
 
 /// A named set of rules with mitigations, for the pods that its selector selects.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ruleset {
     /// Unique and immutable: a pod's label names it.
     pub name: String,
+    /// How often it was changed, as the API server counts; 0: it comes from a file.
+    pub generation: i64,
     /// For people; empty if there is none.
     pub description: String,
     /// Which pods.
     pub selector: Selector,
+    /// Of which namespaces.
+    pub namespace_selector: Selector,
     /// The rules, tactics spelt out. A rule that is named itself keeps its own mitigation when its tactic is too.
     pub rules: BTreeMap<RuleId, Mitigation>,
+}
+
+impl Ruleset {
+    /// Whether it governs that pod or container.
+    pub fn selects(&self, subject: Subject<'_>) -> bool {
+        self.selector.matches(subject.labels) && self.namespace_selector.matches(subject.namespace_labels)
+    }
 }
 
 /// A ruleset that came back under another name. Names are immutable: delete one and create the other instead.
@@ -52,7 +59,11 @@ pub fn renames(old: &[Ruleset], new: &[Ruleset]) -> Vec<Rename> {
     let mut renames = Vec::new();
     let mut appeared: Vec<_> = new.iter().filter(|ruleset| absent(&ruleset.name, old)).collect();
     for gone in old.iter().filter(|ruleset| absent(&ruleset.name, new)) {
-        let same = |other: &&Ruleset| other.selector == gone.selector && other.rules == gone.rules;
+        let same = |other: &&Ruleset| {
+            other.selector == gone.selector
+                && other.namespace_selector == gone.namespace_selector
+                && other.rules == gone.rules
+        };
         if let Some(position) = appeared.iter().position(same) {
             renames.push(Rename { from: gone.name.clone(), to: appeared.remove(position).name.clone() });
         }

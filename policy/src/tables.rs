@@ -8,10 +8,10 @@ use ringfence_abi::{
     NameKey, NameStarts, NumberKey, Op, PathKey, PathPrefixKey, Role, RulesetVectors, Vector,
 };
 
-use crate::mitigation::Mitigation;
 use crate::resolve::ResolvedRuleset;
 use crate::rule::{DecidedBy, Rule};
 use crate::vector;
+use ringfence_api::Mitigation;
 
 /// A key of an LPM map: what `bpf_lpm_trie_key` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use ringfence_abi::{Class, RulesetVectors};
 use ringfence_policy::{
-    Catalogue, Labels, Mitigation, Operator, Requirement, RuleId, Ruleset, Selector, compile, resolve,
+    Catalogue, Labels, Mitigation, Operator, Requirement, ResolvedRuleset, RuleId, Ruleset, Selector, Subject, compile,
+    resolve,
 };
 
 fn rule(number: u16) -> RuleId {
@@ -18,10 +19,14 @@ fn ruleset(name: &str, app: Option<&str>, rules: &[(u16, Mitigation)]) -> Rulese
     let match_labels = app.into_iter().map(|app| ("app".to_owned(), app.to_owned())).collect();
     Ruleset {
         name: name.into(),
-        description: String::new(),
         selector: Selector { match_labels, match_expressions: Vec::new() },
         rules: rules.iter().map(|(number, mitigation)| (rule(*number), *mitigation)).collect(),
+        ..Ruleset::default()
     }
+}
+
+fn resolved<'a>(rulesets: impl IntoIterator<Item = &'a Ruleset>, labels: &Labels) -> ResolvedRuleset {
+    resolve(rulesets, Subject::without_namespace(labels))
 }
 
 fn labels(app: &str) -> Labels {
@@ -41,7 +46,7 @@ fn rulesets() -> impl Strategy<Value = Vec<Ruleset>> {
     vec((selector, rules), 0..6).prop_map(|all| {
         let named = all.into_iter().enumerate();
         let ruleset =
-            |(i, (selector, rules))| Ruleset { name: format!("set-{i}"), description: String::new(), selector, rules };
+            |(i, (selector, rules))| Ruleset { name: format!("set-{i}"), selector, rules, ..Ruleset::default() };
         named.map(ruleset).collect()
     })
 }
@@ -51,7 +56,7 @@ proptest! {
 
     #[test]
     fn the_strictest_of_those_that_select_wins(rulesets in rulesets(), app in select(vec!["web", "db", "other"])) {
-        let resolved = resolve(&rulesets, &labels(app));
+        let resolved = resolved(&rulesets, &labels(app));
         let mut expected: BTreeMap<RuleId, Mitigation> = BTreeMap::new();
         for ruleset in &rulesets {
             if ruleset.selector.matches(&labels(app)) {
@@ -75,14 +80,14 @@ proptest! {
     #[test]
     fn the_order_of_rulesets_does_not_matter(rulesets in rulesets()) {
         let reversed: Vec<_> = rulesets.iter().rev().collect();
-        let (one, other) = (resolve(&rulesets, &labels("web")), resolve(reversed, &labels("web")));
+        let (one, other) = (resolved(&rulesets, &labels("web")), resolved(reversed, &labels("web")));
         prop_assert_eq!(one.hash(), other.hash());
         prop_assert_eq!(one, other);
     }
 
     #[test]
     fn the_hash_tells_what_is_enforced(one in rulesets(), other in rulesets()) {
-        let (one, other) = (resolve(&one, &labels("web")), resolve(&other, &labels("web")));
+        let (one, other) = (resolved(&one, &labels("web")), resolved(&other, &labels("web")));
         let same = one.rules.keys().eq(other.rules.keys())
             && one.rules.keys().all(|rule| one.mitigation(*rule) == other.mitigation(*rule));
         prop_assert_eq!(one.hash() == other.hash(), same);
@@ -97,7 +102,7 @@ fn it_says_who_asked() {
         ruleset("c", None, &[(901, Mitigation::Log)]),
         ruleset("d", Some("db"), &[(901, Mitigation::Terminate)]),
     ];
-    let resolved = resolve(&rulesets, &labels("web"));
+    let resolved = resolved(&rulesets, &labels("web"));
     assert_eq!(resolved.rulesets, ["a", "b", "c"]);
     let decision = &resolved.rules[&rule(901)];
     assert_eq!(decision.mitigation, Mitigation::Isolate);
@@ -110,7 +115,7 @@ fn it_says_who_asked() {
 #[test]
 fn the_hash_is_stable() {
     let rulesets = [ruleset("a", None, &[(901, Mitigation::Isolate), (101, Mitigation::Log)])];
-    let hash = resolve(&rulesets, &Labels::new()).hash().to_string();
+    let hash = resolved(&rulesets, &Labels::new()).hash().to_string();
     assert_eq!(hash, "bfab1d4b2c4caf24b537cae722b2351c99b458fcc09e5c7068a98cf2b7205572");
 }
 
@@ -119,7 +124,7 @@ fn vectors_hold_every_line_of_each_enabled_rule() {
     let tables = compile(Catalogue::builtin().rules()).unwrap();
     let asked =
         [(901, Mitigation::Terminate), (101, Mitigation::Log), (115, Mitigation::Block), (107, Mitigation::Isolate)];
-    let resolved = resolve(&[ruleset("a", None, &asked)], &Labels::new());
+    let resolved = resolved(&[ruleset("a", None, &asked)], &Labels::new());
     let vectors = tables.ruleset_vectors(&resolved);
     let rules = |lines| tables.rules_of(Class::Exec, lines).map(|rule| rule.id).collect::<Vec<_>>();
     let exec = &vectors[Class::Exec as usize];

@@ -5,7 +5,7 @@ use crate::{report::Owner, rulesets, state};
 use ringfence_abi::{BANKS, RULESETS, Slot, V1_CGROUP, slot_flag};
 use ringfence_containers::{Container, ContainerEvent, ContainerKey, cgroup_names, cgroups::Version};
 use ringfence_netiso::Netns;
-use ringfence_policy::{ResolvedRuleset, resolve};
+use ringfence_policy::ResolvedRuleset;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -35,7 +35,7 @@ impl Agent {
     /// A container is announced, or described anew. Its cgroup, still to come, is bound by the kernel itself.
     async fn known(&mut self, container: Container) -> anyhow::Result<()> {
         let key = container.key.clone();
-        let resolved = resolve(&self.parts.rulesets.all, container.selector_labels());
+        let resolved = self.parts.rulesets.resolve(&container);
         let names = cgroup_names(&container);
         let owner = Arc::new(Owner { container, resolved });
         let (slot, why_isolated, terminating) = match self.known.get(&key) {
@@ -246,7 +246,7 @@ impl Agent {
         for key in &keys {
             let known = self.known.get_mut(key).expect("its key was just listed");
             let container = known.owner.container.clone();
-            let resolved = resolve(&self.parts.rulesets.all, container.selector_labels());
+            let resolved = self.parts.rulesets.resolve(&container);
             known.owner = Arc::new(Owner { container, resolved });
             self.govern(key)?;
         }

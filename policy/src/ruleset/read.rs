@@ -2,40 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::{Fields, Report};
-use super::{API_VERSION, KIND, RULESET_NAME, Ruleset};
+use ringfence_api::{Mitigation, RULESET_NAME};
+
+use super::{KIND, Ruleset};
 use crate::catalogue::Catalogue;
 use crate::diagnostic::Diagnostics;
-use crate::mitigation::Mitigation;
+use crate::document::{self, Expected, Source};
+use crate::fields::{Fields, Report};
 use crate::rule::{RuleId, TACTICS};
 use crate::selector::{self, Labels, OPERATORS, Operator, Requirement, Selector};
 use crate::yaml::{self, Node, Place};
 
-/// A file with rulesets: one per YAML document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// How diagnostics name it; its path.
-    pub name: String,
-    /// Its content.
-    pub text: String,
-}
-
-/// Fields of `metadata` that mean nothing here but are there when a ruleset comes from a cluster.
-const METADATA: [&str; 13] = [
-    "name",
-    "labels",
-    "annotations",
-    "creationTimestamp",
-    "deletionGracePeriodSeconds",
-    "deletionTimestamp",
-    "finalizers",
-    "generation",
-    "managedFields",
-    "ownerReferences",
-    "resourceVersion",
-    "selfLink",
-    "uid",
-];
+const EXPECTED: Expected = Expected {
+    kind: KIND,
+    what: "a ruleset",
+    name: RULESET_NAME,
+    spec: &["description", "selector", "namespaceSelector", "rules"],
+};
 
 /// Reads the rulesets of all files. They are good together or not at all: names are unique over all of them.
 pub fn read(sources: &[Source], catalogue: &Catalogue) -> Result<Vec<Ruleset>, Diagnostics> {
@@ -43,25 +26,17 @@ pub fn read(sources: &[Source], catalogue: &Catalogue) -> Result<Vec<Ruleset>, D
     let mut names: BTreeMap<String, (&str, Place)> = BTreeMap::new();
     let mut diagnostics = Vec::new();
     for source in sources {
-        let mut report = Report { file: &source.name, found: Vec::new() };
-        match yaml::documents(&source.text) {
-            Ok(documents) => {
-                for document in &documents {
-                    let mut reader = Reader { catalogue, report: &mut report };
-                    let Some((ruleset, name_place)) = reader.document(document) else { continue };
-                    if let Some((file, Place { line, column })) = names.get(&ruleset.name) {
-                        let message = format!("ruleset '{}' is there already: {file}:{line}:{column}", ruleset.name);
-                        report.add(name_place, message);
-                    } else {
-                        names.insert(ruleset.name.clone(), (&source.name, name_place));
-                        rulesets.push(ruleset);
-                    }
-                }
+        diagnostics.append(&mut document::each(source, |node, report| {
+            let mut reader = Reader { catalogue, report };
+            let Some((ruleset, place)) = reader.document(node) else { return };
+            if let Some((file, Place { line, column })) = names.get(&ruleset.name) {
+                let message = format!("ruleset '{}' is there already: {file}:{line}:{column}", ruleset.name);
+                report.add(place, message);
+            } else {
+                names.insert(ruleset.name.clone(), (&source.name, place));
+                rulesets.push(ruleset);
             }
-            Err(error) => report.add(error.place, error.message),
-        }
-        report.found.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
-        diagnostics.append(&mut report.found);
+        }));
     }
     if diagnostics.is_empty() { Ok(rulesets) } else { Err(Diagnostics(diagnostics)) }
 }
@@ -82,50 +57,28 @@ impl Reader<'_, '_> {
     /// The ruleset of a document and the place of its name. Only good if nothing was reported; it is returned all
     /// the same, as long as it has a name, so that duplicate names are found beside other problems.
     fn document(&mut self, node: &Node) -> Option<(Ruleset, Place)> {
-        let fields = self.report.fields(node, "a ruleset", &["apiVersion", "kind", "metadata", "spec", "status"])?;
-        for (field, right) in [("kind", KIND), ("apiVersion", API_VERSION)] {
-            let Some(node) = fields.need(field, "a ruleset", self.report) else { continue };
-            let text = self.report.text(node, field)?;
-            if text != right {
-                self.report.add(node.place, format!("{field} '{text}' is not known here: use '{right}'"));
-                if field == "kind" {
-                    // Whatever it is, its fields are others.
-                    return None;
-                }
-            }
-        }
-        let metadata = fields.need("metadata", "a ruleset", self.report);
-        let name = metadata.and_then(|node| self.name(node));
-        let spec = fields.need("spec", "a ruleset", self.report);
-        let spec = spec.and_then(|node| self.report.fields(node, "'spec'", &["description", "selector", "rules"]));
+        let object = document::object(node, &EXPECTED, self.report)?;
+        let spec = object.spec;
         let description = spec.and_then(|spec| spec.get("description"));
         let description = description.and_then(|(_, node)| self.report.text(node, "'description'"));
-        let selector = spec.and_then(|spec| spec.get("selector")).map(|(_, node)| self.selector(node));
+        let selector = spec.and_then(|spec| spec.get("selector")).map(|(_, node)| self.selector(node, "'selector'"));
+        let of_namespaces = spec.and_then(|spec| spec.get("namespaceSelector"));
+        let of_namespaces = of_namespaces.map(|(_, node)| self.selector(node, "'namespaceSelector'"));
         let rules = spec.and_then(|spec| spec.need("rules", "'spec'", self.report)).map(|node| self.rules(node));
-        let (name, place) = name?;
         let ruleset = Ruleset {
-            name,
+            name: object.name,
+            generation: object.generation,
             description: description.unwrap_or_default().into(),
             selector: selector.unwrap_or_default(),
+            namespace_selector: of_namespaces.unwrap_or_default(),
             rules: rules.unwrap_or_default(),
         };
-        Some((ruleset, place))
+        Some((ruleset, object.name_place))
     }
 
-    fn name(&mut self, metadata: &Node) -> Option<(String, Place)> {
-        let fields = self.report.fields(metadata, "'metadata'", &METADATA)?;
-        let node = fields.need("name", "'metadata'", self.report)?;
-        let name = self.report.text(node, "'name'")?;
-        if let Some(fault) = selector::dns_fault(name, RULESET_NAME) {
-            let message = format!("'{name}' cannot be a ruleset's name of at most {RULESET_NAME} characters: {fault}");
-            self.report.add(node.place, message);
-        }
-        Some((name.into(), node.place))
-    }
-
-    fn selector(&mut self, node: &Node) -> Selector {
+    fn selector(&mut self, node: &Node, what: &str) -> Selector {
         let mut selector = Selector::default();
-        let Some(fields) = self.report.fields(node, "'selector'", &["matchLabels", "matchExpressions"]) else {
+        let Some(fields) = self.report.fields(node, what, &["matchLabels", "matchExpressions"]) else {
             return selector;
         };
         if let Some((_, node)) = fields.get("matchLabels") {
@@ -219,28 +172,24 @@ impl Reader<'_, '_> {
 
     fn rule(&mut self, node: &Node, rules: &mut Vec<Named<RuleId>>, tactics: &mut Vec<Named<&'static str>>) {
         let what = "an entry of 'rules'";
-        let Some(fields) = self.report.fields(node, what, &["rule", "tactic", "mitigation"]) else { return };
+        let Some(fields) = self.report.fields(node, what, &["rule", "mitigation"]) else { return };
         let mitigation = self.mitigation(fields);
-        match (fields.get("rule"), fields.get("tactic")) {
-            (Some((_, node)), None) => {
-                let Some(text) = self.report.text(node, "'rule'") else { return };
-                let Some(rule) = self.catalogue.find(text) else {
-                    let near = self.catalogue.nearest(text);
-                    let hint = near.map_or_else(String::new, |near| format!(", did you mean '{near}'?"));
-                    self.report.add(node.place, format!("unknown rule '{text}'{hint}"));
-                    return;
-                };
-                self.add_once(rules, rule.id, node.place, mitigation, &format!("rule {}", rule.id), text);
+        let Some(node) = fields.need("rule", what, self.report) else { return };
+        let Some(text) = self.report.text(node, "'rule'") else { return };
+        if let Some(rule) = self.catalogue.find(text) {
+            self.add_once(rules, rule.id, node.place, mitigation, &format!("rule {}", rule.id), text);
+        } else if let Some(tactic) = TACTICS.into_iter().find(|tactic| *tactic == text) {
+            if self.catalogue.by_tactic(tactic).next().is_none() {
+                self.report.add(node.place, format!("no rule of the catalogue has the tactic '{tactic}'"));
             }
-            (None, Some((_, node))) => {
-                let Some(text) = self.report.text(node, "'tactic'") else { return };
-                let Some(tactic) = self.tactic(text, node.place) else { return };
-                self.add_once(tactics, tactic, node.place, mitigation, &format!("tactic '{tactic}'"), text);
-            }
-            (None, None) => self.report.add(fields.place, format!("{what} needs 'rule' or 'tactic'")),
-            (Some(_), Some((key, _))) => {
-                self.report.add(key.place, format!("{what} has 'rule' or 'tactic', not both"));
-            }
+            self.add_once(tactics, tactic, node.place, mitigation, &format!("tactic '{tactic}'"), text);
+        } else if text == "Defense Evasion" {
+            let message = "ATT&CK 19 has split 'Defense Evasion' into 'Stealth' and 'Defense Impairment'";
+            self.report.add(node.place, message);
+        } else {
+            let near = self.catalogue.nearest(text);
+            let hint = near.map_or_else(String::new, |near| format!(", did you mean '{near}'?"));
+            self.report.add(node.place, format!("unknown rule '{text}'{hint}"));
         }
     }
 
@@ -252,22 +201,6 @@ impl Reader<'_, '_> {
             self.report.unknown(node.place, "mitigation", text, &Mitigation::ALL.map(Mitigation::name));
         }
         mitigation
-    }
-
-    fn tactic(&mut self, text: &str, place: Place) -> Option<&'static str> {
-        let Some(tactic) = TACTICS.into_iter().find(|tactic| *tactic == text) else {
-            if text == "Defense Evasion" {
-                let message = "ATT&CK 19 has split 'Defense Evasion' into 'Stealth' and 'Defense Impairment'";
-                self.report.add(place, message);
-            } else {
-                self.report.unknown(place, "tactic", text, &TACTICS);
-            }
-            return None;
-        };
-        if self.catalogue.by_tactic(tactic).next().is_none() {
-            self.report.add(place, format!("no rule of the catalogue has the tactic '{tactic}'"));
-        }
-        Some(tactic)
     }
 
     fn add_once<K: PartialEq>(

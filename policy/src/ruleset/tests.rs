@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::catalogue::Catalogue;
+use crate::document::Source;
 use crate::selector::Labels;
 
 fn source(name: &str, text: &str) -> Source {
@@ -41,7 +42,7 @@ spec:
   rules:
   - rule: TM-00000006
     mitigation: log
-  - tactic: Impact
+  - rule: Impact
     mitigation: terminate
   - rule: Known Cryptominer Process Executed
     mitigation: isolate
@@ -95,9 +96,9 @@ spec:
     mitigation: termnate
   - rule: Drop and execute new binary in container
     mitigation: log
-  - tactic: Defense Evasion
+  - rule: Defense Evasion
     mitigation: log
-  - tactic: Executon
+  - rule: Executon
     mitigation: log
   - rule: RF-101
     tactic: Execution
@@ -126,10 +127,10 @@ spec:
             "f.yaml:21:17: unknown mitigation 'termnate': did you mean 'terminate'?",
             "f.yaml:22:11: rule RF-901 is there twice (here as 'Drop and execute new binary in container'): first \
              at 20:11",
-            "f.yaml:24:13: ATT&CK 19 has split 'Defense Evasion' into 'Stealth' and 'Defense Impairment'",
-            "f.yaml:26:13: unknown tactic 'Executon': did you mean 'Execution'?",
-            "f.yaml:29:5: an entry of 'rules' has 'rule' or 'tactic', not both",
-            "f.yaml:31:5: an entry of 'rules' needs 'rule' or 'tactic'",
+            "f.yaml:24:11: ATT&CK 19 has split 'Defense Evasion' into 'Stealth' and 'Defense Impairment'",
+            "f.yaml:26:11: unknown rule 'Executon', did you mean 'Execution'?",
+            "f.yaml:29:5: unknown field of an entry of 'rules' 'tactic': use 'rule' or 'mitigation'",
+            "f.yaml:31:5: an entry of 'rules' needs 'rule'",
             "f.yaml:32:5: an entry of 'rules' needs 'mitigation'",
         ]
     );
@@ -147,12 +148,12 @@ fn what_is_missing_or_of_the_wrong_kind_is_named() {
         (&with_spec("  rules: RF-901\n"), "f.yaml:6:10: 'rules' must be a list, this is a text"),
         (&with_spec("  rules: [RF-901]\n"), "f.yaml:6:11: an entry of 'rules' must be a map, this is a text"),
         (
-            &with_spec("  rules: [{tactic: Exfiltration, mitigation: log}]\n"),
-            "f.yaml:6:20: no rule of the catalogue has the tactic 'Exfiltration'",
+            &with_spec("  rules: [{rule: Exfiltration, mitigation: log}]\n"),
+            "f.yaml:6:18: no rule of the catalogue has the tactic 'Exfiltration'",
         ),
         (
-            &with_spec("  rules: [{tactic: Impact, mitigation: log}, {tactic: Impact, mitigation: block}]\n"),
-            "f.yaml:6:55: tactic 'Impact' is there twice: first at 6:20",
+            &with_spec("  rules: [{rule: Impact, mitigation: log}, {rule: Impact, mitigation: block}]\n"),
+            "f.yaml:6:51: tactic 'Impact' is there twice: first at 6:18",
         ),
         (&with_spec(&format!("  selector: {{matchLabel: {{a: b}}}}\n{RULE}")), "did you mean 'matchLabels'?"),
         (&with_spec(&format!("  description: 5\n{RULE}")), "'description' must be a text: put 5 in quotes"),

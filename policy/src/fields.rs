@@ -5,7 +5,7 @@ use crate::nearest::nearest;
 use crate::yaml::{Key, Node, Place, Value};
 
 /// Problems of one file.
-pub(super) struct Report<'a> {
+pub(crate) struct Report<'a> {
     pub file: &'a str,
     pub found: Vec<Diagnostic>,
 }
@@ -13,7 +13,8 @@ pub(super) struct Report<'a> {
 impl Report<'_> {
     pub fn add(&mut self, place: Place, message: impl Into<String>) {
         let Place { line, column } = place;
-        self.found.push(Diagnostic { file: self.file.into(), line, column, message: message.into() });
+        let (file, message) = (self.file.into(), message.into());
+        self.found.push(Diagnostic { file, line, column, field: String::new(), message });
     }
 
     /// Reports a word that is not one of those allowed.
@@ -74,7 +75,7 @@ impl Report<'_> {
 
 /// The fields of a map.
 #[derive(Clone, Copy)]
-pub(super) struct Fields<'n> {
+pub(crate) struct Fields<'n> {
     /// Where the map begins.
     pub place: Place,
     entries: &'n [(Key, Node)],
@@ -101,7 +102,7 @@ impl<'n> Fields<'n> {
 }
 
 /// `a, b or c`.
-pub(super) fn list(words: &[&str]) -> String {
+pub(crate) fn list(words: &[&str]) -> String {
     match words {
         [] => String::new(),
         [word] => format!("'{word}'"),

@@ -1,0 +1,94 @@
+//! Labels, annotations, finalizers, and reasons of events and conditions: the contract between webhook, enforcer, CLI
+//! and users. `docs/labels.md` is generated from [`TABLE`].
+
+/// Prefix of the label that a pod bears for each ruleset which governs it: `ruleset.ringfence.dev/<name>`. The value is
+/// the ruleset's `metadata.generation` at the time.
+pub const RULESET_LABEL_PREFIX: &str = "ruleset.ringfence.dev/";
+/// Label of a pod: name of the policy that it was resolved under.
+pub const POLICY_LABEL: &str = "ringfence.dev/policy";
+/// Label of a pod: hash of its resolved ruleset, 32 hexadecimal digits.
+pub const HASH_LABEL: &str = "ringfence.dev/ruleset-hash";
+/// Label of an isolated pod; the value is always [`ISOLATED`].
+pub const ISOLATED_LABEL: &str = "ringfence.dev/isolated";
+/// The value of [`ISOLATED_LABEL`].
+pub const ISOLATED: &str = "true";
+/// Annotation of an isolated pod: rule that was violated, or `manual`.
+pub const ISOLATED_BY_ANNOTATION: &str = "ringfence.dev/isolated-by";
+/// Annotation of an isolated pod: RFC 3339 time of the isolation.
+pub const ISOLATED_AT_ANNOTATION: &str = "ringfence.dev/isolated-at";
+
+/// Reason of the Kubernetes Event of a violation that is only logged.
+pub const VIOLATION_REASON: &str = "RulesetViolation";
+/// Reason of the Kubernetes Event of a denied operation.
+pub const BLOCKED_REASON: &str = "RulesetViolationBlocked";
+/// Reason of the Kubernetes Event of an isolation.
+pub const ISOLATED_REASON: &str = "PodIsolated";
+/// Reason of the Kubernetes Event of the end of an isolation.
+pub const RELEASED_REASON: &str = "PodReleased";
+/// Reason of the Kubernetes Event of a termination.
+pub const TERMINATED_REASON: &str = "PodTerminated";
+/// Reason of the Kubernetes Event when a mitigation could not be done as asked.
+pub const MITIGATION_FAILED_REASON: &str = "MitigationFailed";
+
+/// Where a name of the contract is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Label of a pod.
+    PodLabel,
+    /// Annotation of a pod.
+    PodAnnotation,
+    /// Reason of a Kubernetes Event about a pod.
+    EventReason,
+}
+
+/// Every name of the contract: where, the name, who writes it, what it says.
+pub const TABLE: [(Place, &str, &str, &str); 12] = [
+    (
+        Place::PodLabel,
+        "ruleset.ringfence.dev/<name>",
+        "webhook",
+        "one for each ruleset that governs the pod; the value is the ruleset's generation",
+    ),
+    (Place::PodLabel, POLICY_LABEL, "webhook", "the policy under which the pod was resolved"),
+    (
+        Place::PodLabel,
+        HASH_LABEL,
+        "webhook",
+        "hash of the resolved ruleset (rules and mitigations), the first 32 hexadecimal digits of its SHA-256",
+    ),
+    (Place::PodLabel, ISOLATED_LABEL, "enforcer", "`true` while the pod's network is cut off"),
+    (Place::PodAnnotation, ISOLATED_BY_ANNOTATION, "enforcer", "the rule that was violated, or `manual`"),
+    (Place::PodAnnotation, ISOLATED_AT_ANNOTATION, "enforcer", "when, as RFC 3339"),
+    (Place::EventReason, VIOLATION_REASON, "enforcer", "a rule was violated, mitigation `log`"),
+    (Place::EventReason, BLOCKED_REASON, "enforcer", "the operation was denied, or its process killed"),
+    (Place::EventReason, ISOLATED_REASON, "enforcer", "the pod was cut off from the network"),
+    (Place::EventReason, RELEASED_REASON, "enforcer", "the pod has its network back"),
+    (Place::EventReason, TERMINATED_REASON, "enforcer", "the pod's processes were killed; its deletion follows"),
+    (Place::EventReason, MITIGATION_FAILED_REASON, "enforcer", "a mitigation could not be done as asked"),
+];
+
+/// Whether a label or annotation is Ringfence's own, which nobody else may write.
+pub fn is_ours(key: &str) -> bool {
+    let Some((prefix, _)) = key.split_once('/') else { return false };
+    prefix == "ringfence.dev" || prefix.ends_with(".ringfence.dev")
+}
+
+/// The label for a ruleset of this name.
+pub fn ruleset_label(name: &str) -> String {
+    format!("{RULESET_LABEL_PREFIX}{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_ours_and_nothing_else_is() {
+        for (place, name, ..) in TABLE {
+            assert_eq!(is_ours(name), place != Place::EventReason, "{name}");
+        }
+        for other in ["app", "app.kubernetes.io/name", "ringfence.dev", "ringfence.dev.example/x", "xringfence.dev/a"] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `RuntimePolicy`: which rulesets a cluster enforces, and within which limits.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Condition, Mitigation, NodeFailure};
+
+/// Syntax of a ruleset's name: a DNS subdomain of at most 63 characters.
+const NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// Syntax of a namespace, or of the beginning of one and `*`.
+const NAMESPACE: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?|[a-z0-9][-a-z0-9]*\*)$";
+/// An IPv4 or IPv6 network; what is in it is checked by the webhook.
+const CIDR: &str = r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$";
+
+/// Which rulesets a cluster enforces, and within which limits. One is active: a value of the Helm chart names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "ringfence.dev",
+    version = "v1alpha1",
+    kind = "RuntimePolicy",
+    plural = "runtimepolicies",
+    singular = "runtimepolicy",
+    shortname = "rpol",
+    category = "ringfence",
+    status = "RuntimePolicyStatus",
+    derive = "PartialEq",
+    doc = "Which rulesets a cluster enforces, and within which limits. One is active: a value of the Helm chart names it.",
+    printcolumn(name = "Rules", type_ = "integer", json_path = ".status.rules"),
+    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Accepted")].status"#),
+    printcolumn(name = "Active", type_ = "string", json_path = r#".status.conditions[?(@.type=="InUse")].status"#),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct RuntimePolicySpec {
+    /// Names of the rulesets.
+    #[schemars(
+        length(max = 1024),
+        inner(length(min = 1, max = 63), regex(pattern = NAME)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub rulesets: Vec<String>,
+    /// No rule's mitigation is stricter than this, whatever its ruleset says. `log` is the dry run.
+    #[serde(default = "strictest")]
+    pub max_mitigation: Mitigation,
+    /// Namespaces whose pods are not governed; a `*` at the end stands for any ending. Ringfence's own namespace never
+    /// is.
+    #[serde(default = "excluded_by_default")]
+    #[schemars(
+        length(max = 256),
+        inner(length(min = 1, max = 63), regex(pattern = NAMESPACE)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub excluded_namespaces: Vec<String>,
+    /// What keeps an enforcer from becoming an outage.
+    #[serde(default)]
+    pub limits: LimitsSpec,
+    /// What isolated pods may still do.
+    #[serde(default)]
+    pub isolation: IsolationSpec,
+}
+
+fn strictest() -> Mitigation {
+    Mitigation::Terminate
+}
+
+fn excluded_by_default() -> Vec<String> {
+    vec!["kube-system".to_owned()]
+}
+
+/// What keeps an enforcer from becoming an outage.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitsSpec {
+    /// Kill switch: nothing is mitigated and nothing reported any more, on every node, until it is false again. Pods that
+    /// are isolated stay so.
+    #[serde(default)]
+    pub suspend: bool,
+    /// Static pods (`namespace/name`) that are governed all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 317)), extend("x-kubernetes-list-type" = "set"))]
+    pub govern_static_pods: Vec<String>,
+}
+
+/// What isolated pods may still do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IsolationSpec {
+    /// Isolated pods lose everything: the node's own probes and the exceptions too.
+    #[serde(default)]
+    pub strict: bool,
+    /// Peers that isolated pods may still exchange packets with, such as a collector of forensics.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["cidr"]))]
+    pub exceptions: Vec<Exception>,
+}
+
+/// A network that isolated pods may still exchange packets with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Exception {
+    /// The network (`192.0.2.0/24`, `2001:db8::/32`) or address.
+    #[schemars(length(max = 43), regex(pattern = CIDR))]
+    pub cidr: String,
+}
+
+/// What the cluster makes of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimePolicyStatus {
+    /// The generation that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions of the types `Accepted`, `InUse` and `Degraded`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// How many different rules its rulesets have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<u32>,
+    /// How many pods it governs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<u32>,
+    /// What nodes report about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["reason"]))]
+    pub failures: Vec<NodeFailure>,
+}

@@ -1,0 +1,86 @@
+//! `RuntimeRuleset`: which rules govern which pods, with which mitigation.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Condition, LabelSelector, Mitigation, NodeFailure};
+
+/// A named set of managed rules with mitigations, for the pods that its selectors select.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "ringfence.dev",
+    version = "v1alpha1",
+    kind = "RuntimeRuleset",
+    plural = "runtimerulesets",
+    singular = "runtimeruleset",
+    shortname = "rrs",
+    category = "ringfence",
+    status = "RuntimeRulesetStatus",
+    derive = "PartialEq",
+    doc = "A named set of managed rules with mitigations, for the pods that its selectors select.",
+    printcolumn(name = "Rules", type_ = "integer", json_path = ".status.rules"),
+    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Accepted")].status"#),
+    printcolumn(
+        name = "In use",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="InUse")].status"#,
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct RuntimeRulesetSpec {
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub description: String,
+    /// Labels of the pods that it governs; without it: every pod.
+    #[serde(default)]
+    pub selector: LabelSelector,
+    /// Labels of the namespaces whose pods it governs; without it: those of every namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// The rules, each with its mitigation. Where several rulesets govern a pod, the strictest mitigation wins.
+    #[schemars(
+        length(min = 1, max = 512),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["rule"])
+    )]
+    pub rules: Vec<RuleEntry>,
+}
+
+/// A rule, or all rules of a tactic, and what is done when it is violated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RuleEntry {
+    /// A rule by its id (`RF-801`) or an alias (`TM-00000006`, `Terminal shell in container`), or a tactic of ATT&CK 19
+    /// (`Credential Access`), which stands for all of its rules. A rule that is named itself keeps its own mitigation
+    /// when its tactic is named too.
+    #[schemars(length(min = 1, max = 128))]
+    pub rule: String,
+    /// What is done on a violation.
+    pub mitigation: Mitigation,
+}
+
+/// What the cluster makes of a ruleset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeRulesetStatus {
+    /// The generation that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions of the types `Accepted`, `InUse` and `Degraded`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// How many rules it has, tactics spelt out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<u32>,
+    /// How many pods it governs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<u32>,
+    /// What nodes report about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["reason"]))]
+    pub failures: Vec<NodeFailure>,
+}

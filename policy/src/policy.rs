@@ -1,0 +1,139 @@
+//! The active policy of a cluster: which rulesets are enforced where, and within which limits.
+
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use ipnet::IpNet;
+use ringfence_api::Mitigation;
+
+use crate::resolve::{ResolvedRuleset, Subject, resolve};
+use crate::ruleset::Ruleset;
+use crate::selector::Labels;
+
+pub use read::read_policy;
+
+/// The kind.
+pub const POLICY_KIND: &str = "RuntimePolicy";
+
+/// Which rulesets a cluster enforces, and within which limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// How often it was changed, as the API server counts; 0: it comes from a file.
+    pub generation: i64,
+    /// Names of its rulesets, sorted.
+    pub rulesets: Vec<String>,
+    /// No mitigation is stricter than this.
+    pub max_mitigation: Mitigation,
+    /// Namespaces whose pods are not governed.
+    pub excluded_namespaces: Vec<NamespacePattern>,
+    /// Static pods that are governed all the same: `namespace/name`.
+    pub govern_static_pods: Vec<String>,
+    /// Nothing is mitigated nor reported.
+    pub suspend: bool,
+    /// Isolated pods lose the node's probes and the exceptions too.
+    pub strict: bool,
+    /// Networks that isolated pods may still exchange packets with.
+    pub exceptions: Vec<IpNet>,
+}
+
+/// A namespace, or the beginning of its name and `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespacePattern(String);
+
+impl NamespacePattern {
+    /// Whether a namespace is meant.
+    pub fn matches(&self, namespace: &str) -> bool {
+        self.0.strip_suffix('*').map_or_else(|| self.0 == namespace, |start| namespace.starts_with(start))
+    }
+}
+
+/// What decides how a pod is governed.
+#[derive(Clone, Copy, Debug)]
+pub struct PodFacts<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name; of a pod that is being created possibly empty.
+    pub name: &'a str,
+    /// Its labels.
+    pub labels: &'a Labels,
+    /// Labels of its namespace.
+    pub namespace_labels: &'a Labels,
+    /// It comes from a file of its node (a mirror pod at the API server).
+    pub is_static: bool,
+}
+
+/// Why a pod is not governed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exempt {
+    /// There is no policy in force.
+    NoPolicy,
+    /// Ringfence's own namespace.
+    Own,
+    /// The policy excludes the namespace.
+    Namespace,
+    /// A static pod that the policy does not name.
+    Static,
+}
+
+impl fmt::Display for Exempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoPolicy => "no policy is in force",
+            Self::Own => "it is in Ringfence's own namespace",
+            Self::Namespace => "the policy excludes its namespace",
+            Self::Static => "it is a static pod that the policy does not name",
+        })
+    }
+}
+
+/// What a cluster enforces: the active policy and those rulesets of it that exist and are right.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Enforced {
+    /// Ringfence's own namespace, which is never governed.
+    pub own_namespace: String,
+    /// The active policy; none: nothing is governed.
+    pub policy: Option<Policy>,
+    /// Every right ruleset of the cluster; those that the policy does not name do not count.
+    pub rulesets: Vec<Ruleset>,
+}
+
+impl Enforced {
+    /// The rulesets that the policy names.
+    pub fn rulesets(&self) -> impl Iterator<Item = &Ruleset> {
+        let names = self.policy.as_ref().map(|policy| policy.rulesets.as_slice()).unwrap_or_default();
+        self.rulesets.iter().filter(move |ruleset| names.contains(&ruleset.name))
+    }
+
+    /// Names of rulesets that the policy names and that are not there, or not right.
+    pub fn missing(&self) -> impl Iterator<Item = &str> {
+        let names = self.policy.as_ref().map(|policy| policy.rulesets.as_slice()).unwrap_or_default();
+        let there = |name: &&String| self.rulesets.iter().all(|ruleset| ruleset.name != **name);
+        names.iter().filter(there).map(String::as_str)
+    }
+
+    /// The resolved ruleset of a pod, or why it has none. Webhook and enforcer compute it by this function.
+    pub fn resolve(&self, pod: PodFacts<'_>) -> Result<ResolvedRuleset, Exempt> {
+        let policy = self.policy.as_ref().ok_or(Exempt::NoPolicy)?;
+        if pod.namespace == self.own_namespace {
+            return Err(Exempt::Own);
+        }
+        if policy.excluded_namespaces.iter().any(|pattern| pattern.matches(pod.namespace)) {
+            return Err(Exempt::Namespace);
+        }
+        if pod.is_static {
+            let named = |entry: &String| entry.split_once('/') == Some((pod.namespace, pod.name));
+            if !policy.govern_static_pods.iter().any(named) {
+                return Err(Exempt::Static);
+            }
+        }
+        let subject = Subject { labels: pod.labels, namespace_labels: pod.namespace_labels };
+        let mut resolved = resolve(self.rulesets(), subject);
+        resolved.cap(policy.max_mitigation);
+        Ok(resolved)
+    }
+}

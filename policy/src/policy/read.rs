@@ -1,0 +1,138 @@
+//! A policy from YAML or JSON, judged whole.
+
+use ipnet::IpNet;
+use ringfence_api::{Mitigation, RULESET_NAME};
+
+use super::{NamespacePattern, POLICY_KIND, Policy};
+use crate::diagnostic::Diagnostics;
+use crate::document::{self, Expected, Source};
+use crate::fields::{Fields, Report};
+use crate::selector;
+use crate::yaml::{Node, Place, Value};
+
+const EXPECTED: Expected = Expected {
+    kind: POLICY_KIND,
+    what: "a policy",
+    name: 253,
+    spec: &["rulesets", "maxMitigation", "excludedNamespaces", "limits", "isolation"],
+};
+
+/// Reads one policy. What it does not say is as the API server would fill it in.
+pub fn read_policy(source: &Source) -> Result<Policy, Diagnostics> {
+    let mut policies = Vec::new();
+    let mut diagnostics = document::each(source, |node, report| {
+        policies.extend(policy(node, report));
+        if policies.len() > 1 {
+            report.add(node.place, "one policy a file");
+        }
+    });
+    if policies.is_empty() && diagnostics.is_empty() {
+        let mut report = Report { file: &source.name, found: Vec::new() };
+        report.add(Place { line: 1, column: 1 }, "no policy in it");
+        diagnostics = report.found;
+    }
+    if diagnostics.is_empty() { Ok(policies.remove(0)) } else { Err(Diagnostics(diagnostics)) }
+}
+
+fn policy(node: &Node, report: &mut Report<'_>) -> Option<Policy> {
+    let object = document::object(node, &EXPECTED, report)?;
+    let mut policy = Policy {
+        name: object.name,
+        generation: object.generation,
+        rulesets: Vec::new(),
+        max_mitigation: Mitigation::Terminate,
+        excluded_namespaces: vec![NamespacePattern("kube-system".to_owned())],
+        govern_static_pods: Vec::new(),
+        suspend: false,
+        strict: false,
+        exceptions: Vec::new(),
+    };
+    let spec = object.spec?;
+    if let Some(node) = spec.need("rulesets", "'spec'", report) {
+        policy.rulesets = names(node, "'rulesets'", report, |name| selector::dns_fault(name, RULESET_NAME));
+        policy.rulesets.sort();
+    }
+    if let Some((_, node)) = spec.get("maxMitigation")
+        && let Some(text) = report.text(node, "'maxMitigation'")
+    {
+        match text.parse() {
+            Ok(mitigation) => policy.max_mitigation = mitigation,
+            Err(_) => report.unknown(node.place, "mitigation", text, &Mitigation::ALL.map(Mitigation::name)),
+        }
+    }
+    if let Some((_, node)) = spec.get("excludedNamespaces") {
+        let excluded = names(node, "'excludedNamespaces'", report, |name| {
+            // A label's syntax; the part before a star may end as it likes.
+            let checked = name.strip_suffix('*').map_or_else(|| name.to_owned(), |start| format!("{start}x"));
+            if checked.contains('.') { Some("a namespace has no '.'") } else { selector::dns_fault(&checked, 63) }
+        });
+        policy.excluded_namespaces = excluded.into_iter().map(NamespacePattern).collect();
+    }
+    if let Some(limits) = map(spec, "limits", &["suspend", "governStaticPods"], report) {
+        policy.suspend = truth(limits, "suspend", report);
+        if let Some((_, node)) = limits.get("governStaticPods") {
+            policy.govern_static_pods = names(node, "'governStaticPods'", report, |name| {
+                let good = name.split_once('/').is_some_and(|(namespace, name)| {
+                    selector::dns_fault(namespace, 63).is_none() && selector::dns_fault(name, 253).is_none()
+                });
+                (!good).then_some("use namespace/name")
+            });
+        }
+    }
+    if let Some(isolation) = map(spec, "isolation", &["strict", "exceptions"], report) {
+        policy.strict = truth(isolation, "strict", report);
+        if let Some((_, node)) = isolation.get("exceptions") {
+            let nodes = report.list(node, "'exceptions'").unwrap_or_default();
+            policy.exceptions = nodes.iter().filter_map(|node| exception(node, report)).collect();
+        }
+    }
+    Some(policy)
+}
+
+fn map<'n>(spec: Fields<'n>, name: &str, known: &[&str], report: &mut Report<'_>) -> Option<Fields<'n>> {
+    let (_, node) = spec.get(name)?;
+    report.fields(node, &format!("'{name}'"), known)
+}
+
+fn truth(fields: Fields<'_>, name: &str, report: &mut Report<'_>) -> bool {
+    let Some((_, node)) = fields.get(name) else { return false };
+    match &node.value {
+        Value::Other(text) if text == "true" => return true,
+        Value::Other(text) if text == "false" => {}
+        _ => report.add(node.place, format!("'{name}' must be true or false")),
+    }
+    false
+}
+
+/// Texts that are right and come once.
+fn names(
+    node: &Node,
+    what: &str,
+    report: &mut Report<'_>,
+    fault: impl Fn(&str) -> Option<&'static str>,
+) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for node in report.list(node, what).unwrap_or_default() {
+        let Some(name) = report.text(node, &format!("an entry of {what}")) else { continue };
+        if let Some(fault) = fault(name) {
+            report.add(node.place, format!("'{name}' can't be in {what}: {fault}"));
+        } else if names.iter().any(|other| other == name) {
+            report.add(node.place, format!("'{name}' is there twice in {what}"));
+        } else {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+fn exception(node: &Node, report: &mut Report<'_>) -> Option<IpNet> {
+    let what = "an entry of 'exceptions'";
+    let fields = report.fields(node, what, &["cidr"])?;
+    let node = fields.need("cidr", what, report)?;
+    let text = report.text(node, "'cidr'")?;
+    let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
+    if network.is_none() {
+        report.add(node.place, format!("'{text}' is no network: use an address and a prefix, such as 192.0.2.0/24"));
+    }
+    network
+}

@@ -1,0 +1,117 @@
+//! Policies as they are written, and what they make of pods.
+
+use super::*;
+use crate::catalogue::Catalogue;
+use crate::document::Source;
+use crate::ruleset::read;
+
+fn policy(spec: &str) -> Result<Policy, String> {
+    let text =
+        format!("apiVersion: ringfence.dev/v1alpha1\nkind: RuntimePolicy\nmetadata: {{name: p}}\nspec: {spec}\n");
+    read_policy(&Source { name: "p.yaml".to_owned(), text }).map_err(|diagnostics| {
+        let shown = diagnostics.0.iter().map(|diagnostic| format!("{}: {}", diagnostic.field, diagnostic.message));
+        shown.collect::<Vec<_>>().join("\n")
+    })
+}
+
+fn enforced(spec: &str) -> Enforced {
+    let text = "\
+apiVersion: ringfence.dev/v1alpha1
+kind: RuntimeRuleset
+metadata: {name: web, generation: 3}
+spec:
+  selector: {matchLabels: {app: web}}
+  rules: [{rule: RF-901, mitigation: terminate}]
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: RuntimeRuleset
+metadata: {name: prod}
+spec:
+  namespaceSelector: {matchLabels: {env: prod}}
+  rules: [{rule: RF-801, mitigation: isolate}]
+";
+    let rulesets = read(&[Source { name: "r".to_owned(), text: text.to_owned() }], Catalogue::builtin()).unwrap();
+    Enforced { own_namespace: "ringfence".to_owned(), policy: Some(policy(spec).unwrap()), rulesets }
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn ask(enforced: &Enforced, namespace: &str, app: &str, env: &str, is_static: bool) -> Result<Vec<String>, Exempt> {
+    let (labels, namespace_labels) = (labels(&[("app", app)]), labels(&[("env", env)]));
+    let facts = PodFacts { namespace, name: "pod", labels: &labels, namespace_labels: &namespace_labels, is_static };
+    let resolved = enforced.resolve(facts)?;
+    Ok(resolved.rules.iter().map(|(rule, decision)| format!("{rule} {}", decision.mitigation)).collect())
+}
+
+#[test]
+fn what_is_not_said_is_as_the_schema_has_it() {
+    let schema: ringfence_api::RuntimePolicySpec = serde_saphyr::from_str("rulesets: [web]").unwrap();
+    let policy = policy("{rulesets: [web]}").unwrap();
+    assert_eq!(policy.rulesets, schema.rulesets);
+    assert_eq!(policy.max_mitigation, schema.max_mitigation);
+    let excluded: Vec<_> = policy.excluded_namespaces.iter().map(|pattern| pattern.0.clone()).collect();
+    assert_eq!(excluded, schema.excluded_namespaces);
+    assert_eq!((policy.suspend, policy.strict), (schema.limits.suspend, schema.isolation.strict));
+}
+
+#[test]
+fn labels_of_pods_and_namespaces_select() {
+    let both = enforced("{rulesets: [web, prod]}");
+    assert_eq!(ask(&both, "shop", "web", "prod", false).unwrap(), ["RF-801 isolate", "RF-901 terminate"]);
+    assert_eq!(ask(&both, "shop", "db", "prod", false).unwrap(), ["RF-801 isolate"]);
+    assert_eq!(ask(&both, "shop", "web", "test", false).unwrap(), ["RF-901 terminate"]);
+    let one = enforced("{rulesets: [web, gone]}");
+    assert_eq!(ask(&one, "shop", "db", "prod", false).unwrap(), [""; 0], "not named by the policy");
+    assert_eq!(one.missing().collect::<Vec<_>>(), ["gone"]);
+}
+
+#[test]
+fn a_dry_run_logs() {
+    let dry = enforced("{rulesets: [web, prod], maxMitigation: log}");
+    assert_eq!(ask(&dry, "shop", "web", "prod", false).unwrap(), ["RF-801 log", "RF-901 log"]);
+    let capped = enforced("{rulesets: [web, prod], maxMitigation: isolate}");
+    assert_eq!(ask(&capped, "shop", "web", "prod", false).unwrap(), ["RF-801 isolate", "RF-901 isolate"]);
+}
+
+#[test]
+fn exempt_pods() {
+    let some = enforced("{rulesets: [web], excludedNamespaces: [kube-system, openshift-*]}");
+    assert_eq!(ask(&some, "kube-system", "web", "", false), Err(Exempt::Namespace));
+    assert_eq!(ask(&some, "openshift-dns", "web", "", false), Err(Exempt::Namespace));
+    assert!(ask(&some, "openshift", "web", "", false).is_ok());
+    assert_eq!(ask(&some, "ringfence", "web", "", false), Err(Exempt::Own));
+    assert_eq!(ask(&some, "shop", "web", "", true), Err(Exempt::Static));
+    let named = enforced("{rulesets: [web], limits: {governStaticPods: [shop/pod]}}");
+    assert!(ask(&named, "shop", "web", "", true).is_ok());
+    assert_eq!(ask(&Enforced::default(), "shop", "web", "", false), Err(Exempt::NoPolicy));
+}
+
+#[test]
+fn every_problem_is_reported_with_its_field() {
+    let problems = policy(
+        "{rulesets: [Web, a, a], maxMitigation: kill, excludedNamespaces: [a.b, 'x*y'], \
+         limits: {suspend: 1, governStaticPods: [x]}, isolation: {exceptions: [{cidr: 1.2.3}, {port: 1}]}, more: 1}",
+    )
+    .unwrap_err();
+    let fields: Vec<_> = problems.lines().map(|line| line.split_once(": ").unwrap().0).collect();
+    assert_eq!(
+        fields,
+        [
+            "spec.rulesets[0]",
+            "spec.rulesets[2]",
+            "spec.maxMitigation",
+            "spec.excludedNamespaces[0]",
+            "spec.excludedNamespaces[1]",
+            "spec.limits.suspend",
+            "spec.limits.governStaticPods[0]",
+            "spec.isolation.exceptions[0].cidr",
+            "spec.isolation.exceptions[1]",
+            "spec.isolation.exceptions[1].port",
+            "spec.more",
+        ],
+        "{problems}"
+    );
+    assert!(policy("{}").unwrap_err().contains("needs 'rulesets'"));
+}
