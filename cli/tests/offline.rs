@@ -213,23 +213,3 @@ fn manual_has_a_page_for_every_command() {
         assert!(stdout(&ringfence(["completion", shell])).contains("uninstall"), "{shell}");
     }
 }
-
-#[test]
-fn uninstall_hands_over_to_the_enforcer_beside_it() {
-    use std::os::unix::fs::PermissionsExt;
-
-    let folder = folder(&[("enforcer", "#!/bin/sh\necho \"enforcer got: $*\"\nexit 7\n")]);
-    let ringfence = folder.path().join("ringfence");
-    fs::copy(env!("CARGO_BIN_EXE_ringfence"), &ringfence).unwrap();
-    let enforcer = folder.path().join("enforcer");
-    fs::set_permissions(&enforcer, fs::Permissions::from_mode(0o755)).unwrap();
-    let run = || Command::new(&ringfence).args(["uninstall", "--dry-run"]).env("PATH", "").output().unwrap();
-
-    let output = run();
-    assert_eq!((output.status.code(), stdout(&output)), (Some(7), "enforcer got: uninstall --dry-run\n"));
-
-    fs::remove_file(&enforcer).unwrap();
-    let output = run();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("no `enforcer` lies beside this program or in PATH"), "{}", stderr(&output));
-}
