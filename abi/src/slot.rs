@@ -72,6 +72,9 @@ pub type CgroupKey = u64;
 /// Marks an id of the v1 hierarchy in a [`CgroupKey`]. Ids are counters and never get that far.
 pub const V1_CGROUP: u64 = 1 << 63;
 
+/// As a coming cgroup's whole name: any pod of the kubelet that is not announced by its own.
+pub const ANY_POD: u8 = b'*';
+
 /// Longest last part of a cgroup's path by which a coming container is recognised, in bytes.
 pub const CGROUP_NAME: usize = 160;
 

@@ -1,17 +1,39 @@
 //! By which name a container's cgroup will be recognised when it is made.
 
-use crate::Container;
+use crate::{Container, Kind};
 
 /// Longest name, in bytes: what the kernel side compares.
 pub const MAX_CGROUP_NAME: usize = 160;
 
-/// The possible ends of the path of a container's cgroup: see [`cgroup_names_of_path`].
+/// The name that stands for the cgroup of any pod which has no name of its own here.
+pub const ANY_POD: &str = "*";
+
+/// The possible ends of the path of a container's cgroup: see [`cgroup_names_of_path`]; of a pod's: see
+/// [`pod_cgroup_names`].
 pub fn cgroup_names(container: &Container) -> Vec<String> {
+    if container.kind == Kind::Pod {
+        return pod_cgroup_names(&container.key.id);
+    }
     if container.cgroups_path.is_empty() {
         // runc and crun then make a cgroup named after the container, below their own.
         return cgroup_names_of_path(&format!("/{}", container.key.id));
     }
     cgroup_names_of_path(&container.cgroups_path)
+}
+
+/// The possible names of the cgroup that the kubelet makes for a pod: `podUID` with the cgroupfs driver, a slice with the
+/// systemd driver, below the kubelet's own one where it has one (kind). [`ANY_POD`] stands for itself.
+pub fn pod_cgroup_names(uid: &str) -> Vec<String> {
+    if uid == ANY_POD {
+        return vec![ANY_POD.to_owned()];
+    }
+    // Dashes separate the levels of slices.
+    let escaped = uid.replace('-', "_");
+    let slices = ["", "kubelet-"].into_iter().flat_map(|above| {
+        let escaped = &escaped;
+        ["", "burstable-", "besteffort-"].map(move |class| format!("{above}kubepods-{class}pod{escaped}.slice"))
+    });
+    [format!("pod{uid}")].into_iter().chain(slices).filter(|name| name.len() <= MAX_CGROUP_NAME).collect()
 }
 
 /// The possible ends of the path of the cgroup that a runtime makes for an OCI spec's `linux.cgroupsPath`:
@@ -65,6 +87,15 @@ fn path_end(path: &str) -> Option<String> {
     Some(components[components.len() - 2..].join("/"))
 }
 
+/// The id of the container whose cgroup lies on a path: `/kubepods/podUID/<id>`, `.../cri-containerd-<id>.scope`.
+pub fn container_id_in(path: &str) -> Option<&str> {
+    path.split('/').find_map(|name| {
+        let name = name.strip_suffix(".scope").unwrap_or(name);
+        let id = name.rsplit_once('-').map_or(name, |(_, id)| id);
+        is_container_id(id).then_some(id)
+    })
+}
+
 /// Whether a name is one that Docker, CRI and podman make up: 64 hex digits.
 fn is_container_id(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -87,6 +118,25 @@ mod tests {
         assert_eq!(names(&format!("/kubepods/burstable/pod1-2/{ID}")), [ID]);
         assert_eq!(names(&format!("/docker/{ID}")), [ID]);
         assert_eq!(names(ID), [ID]);
+    }
+
+    #[test]
+    fn a_pod_has_a_name_for_each_driver() {
+        let names = pod_cgroup_names("0a-1b");
+        for name in ["pod0a-1b", "kubepods-pod0a_1b.slice", "kubelet-kubepods-besteffort-pod0a_1b.slice"] {
+            assert!(names.contains(&name.to_owned()), "{names:?}");
+        }
+        assert_eq!(pod_cgroup_names(ANY_POD), [ANY_POD]);
+    }
+
+    #[test]
+    fn the_container_on_a_path() {
+        assert_eq!(container_id_in(&format!("/kubepods/burstable/pod1-2/{ID}/nested")), Some(ID));
+        assert_eq!(
+            container_id_in(&format!("/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope")),
+            Some(ID)
+        );
+        assert_eq!(container_id_in("/kubepods/burstable/pod1-2"), None);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub enum Kind {
     Sandbox,
     /// One of a pod's containers.
     PodContainer,
+    /// A pod as a whole. No runtime tells of one: who knows pods puts it together from its containers.
+    Pod,
 }
 
 /// The pod that a container belongs to.
@@ -49,7 +51,34 @@ pub struct Pod {
     pub sandbox: String,
     /// Labels of the pod (not of its containers).
     pub labels: BTreeMap<String, String>,
+    /// Labels of its namespace. Runtimes know its name alone (`kubernetes.io/metadata.name`).
+    pub namespace_labels: BTreeMap<String, String>,
+    /// It comes from a file of its node, not from the API server.
+    pub is_static: bool,
+    /// Its containers, if this describes a pod as a whole.
+    pub members: Vec<Member>,
 }
+
+/// One of the containers of a pod that is described as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// The runtime's id.
+    pub id: String,
+    /// Namespace of containerd, or [`crate::CRI_NAMESPACE`].
+    pub namespace: String,
+    /// As in the pod's spec; of the sandbox the pod's own.
+    pub name: String,
+    /// See [`Container::image`].
+    pub image: String,
+    /// See [`Container::image_digest`].
+    pub image_digest: Option<String>,
+}
+
+/// The label that every namespace has: its name.
+pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// Namespace of the keys of pods as a whole; their ids are UIDs.
+pub const POD_NAMESPACE: &str = "pod";
 
 /// A container as its runtime describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]

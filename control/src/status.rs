@@ -138,8 +138,12 @@ pub struct DatapathStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RulesetsStatus {
-    /// The folder.
-    pub directory: Escaped,
+    /// The folder; none: they come from the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<Escaped>,
+    /// The active policy of the cluster, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
     /// Names of the rulesets in force.
     pub names: Vec<String>,
     /// The files they were read from.
@@ -207,7 +211,8 @@ pub(crate) mod tests {
             }],
             datapaths: vec![datapath],
             rulesets: RulesetsStatus {
-                directory: "/etc/ringfence".into(),
+                directory: Some("/etc/ringfence".into()),
+                policy: None,
                 names: vec!["web".to_owned()],
                 files: vec!["web.yaml".into()],
                 hash: "abc".to_owned(),

@@ -70,7 +70,8 @@ pub struct Violation {
     /// UID of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub k8s_pod_id: Option<Escaped>,
-    /// The runtime's id of the container.
+    /// The runtime's id of the container; empty where only its pod could be told.
+    #[serde(default, skip_serializing_if = "Escaped::is_empty")]
     pub container_id: Escaped,
     /// Name of the container, where it has one besides its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,12 +15,14 @@ use crate::{
 };
 use jiff::Timestamp;
 use ringfence_abi::{Class, Event, SLOTS};
-use ringfence_containers::{ContainerEvent, ContainerKey, Runtime, cgroups::Hierarchies};
+use ringfence_containers::{
+    Container, ContainerEvent, ContainerKey, Kind, Member, Runtime, cgroups::Hierarchies, container_id_in,
+};
 use ringfence_control::{Done, Explanation, Feed, Status, Violation};
-use ringfence_netiso::{Datapaths, Switch, Watch};
-use ringfence_policy::{Mitigation, ResolvedRuleset, RuleId, Tables, compare};
+use ringfence_netiso::{Datapaths, Network, Switch, Watch};
+use ringfence_policy::{Enforced, Mitigation, ResolvedRuleset, RuleId, Tables, compare};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -40,6 +42,17 @@ pub enum Command {
     Release(String, oneshot::Sender<Result<String, String>>),
     /// Which rulesets govern it.
     Explain(String, oneshot::Sender<Result<Explanation, String>>),
+}
+
+/// What is told to who acts beyond this node: the API server's part of a mitigation.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// A violation, and what was done about it here.
+    Violated(Arc<Violation>),
+    /// Somebody isolated a container or pod by hand.
+    Isolated(Container),
+    /// Somebody released it.
+    Released(Container),
 }
 
 /// What the agent is made of.
@@ -66,8 +79,12 @@ pub struct Parts {
     pub node: String,
     /// Folder for what outlives the enforcer.
     pub state: PathBuf,
-    /// Whether isolated pods lose probes and exceptions too.
+    /// Whether isolated pods lose probes and exceptions too, whatever the policy says.
     pub strict: bool,
+    /// Networks that isolated pods may still exchange packets with, besides the policy's.
+    pub exceptions: Vec<Network>,
+    /// Who acts beyond this node, if anybody does.
+    pub told: Option<mpsc::UnboundedSender<Told>>,
     /// Whether interfaces are armed (or sockets by their cgroup alone).
     pub arms_interfaces: bool,
     /// The cgroup v2 directory whose sockets are covered.
@@ -115,11 +132,13 @@ pub struct Agent {
     /// Tables by generation: of that one, and of the one before.
     tables: BTreeMap<u32, Arc<Tables>>,
     /// Slots that an earlier enforcer had given to containers that are yet to be heard of.
-    inherited: std::collections::BTreeSet<u32>,
+    inherited: BTreeSet<u32>,
     lost: u64,
     /// Those that no violation has told yet.
     lost_before: u64,
     disagreements: u64,
+    /// Cgroups of pods' containers: the slot, and the container's id.
+    inside: HashMap<u64, (u32, String)>,
     started_at: Timestamp,
     terminations: (mpsc::UnboundedSender<Terminated>, mpsc::UnboundedReceiver<Terminated>),
 }
@@ -147,10 +166,12 @@ impl Agent {
             lost,
             lost_before: 0,
             disagreements: 0,
+            inside: HashMap::new(),
             started_at: Timestamp::now(),
             terminations: mpsc::unbounded_channel(),
             parts,
         };
+        agent.apply_exceptions()?;
         agent.prepare_generation()?;
         Ok(agent)
     }
@@ -160,6 +181,7 @@ impl Agent {
         mut self,
         mut containers: mpsc::Receiver<ContainerEvent>,
         mut commands: mpsc::Receiver<Command>,
+        mut changes: mpsc::Receiver<Enforced>,
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let [mitigations, logs] = self.parts.kernel.records()?;
@@ -179,6 +201,7 @@ impl Agent {
                     ready.clear_ready();
                 }
                 Some(event) = containers.recv() => self.container(event).await,
+                Some(enforced) = changes.recv() => self.changed(enforced),
                 // Who asks learns what is in force, not what is about to be.
                 Some(command) = commands.recv(), if self.in_force => self.command(command),
                 Some(terminated) = self.terminations.1.recv() => self.terminated(terminated),
@@ -225,11 +248,32 @@ impl Agent {
         self.lost = lost;
     }
 
-    async fn look(&mut self) {
-        if self.parts.rulesets.reload()
-            && let Err(error) = self.next_generation()
-        {
+    /// The cluster enforces something else now.
+    fn changed(&mut self, enforced: Enforced) {
+        if self.parts.rulesets.change(enforced) {
+            self.put_in_force();
+        }
+    }
+
+    fn put_in_force(&mut self) {
+        if let Err(error) = self.apply_exceptions().and_then(|()| self.next_generation()) {
             tracing::error!(%error, "the changed rulesets could not be put in force; the old ones stay");
+        }
+    }
+
+    /// Exceptions of the command line and of the policy.
+    fn apply_exceptions(&mut self) -> anyhow::Result<()> {
+        let mut networks: BTreeSet<Network> = self.parts.exceptions.iter().copied().collect();
+        for network in self.parts.rulesets.policy().iter().flat_map(|policy| &policy.exceptions) {
+            networks.insert(network.to_string().parse()?);
+        }
+        let networks: Vec<Network> = networks.into_iter().collect();
+        Ok(self.parts.switch.set_exceptions(&networks)?)
+    }
+
+    async fn look(&mut self) {
+        if self.parts.rulesets.reload() {
+            self.put_in_force();
         }
         if let Err(error) = self.parts.datapaths.verify().await {
             tracing::error!(%error, "the datapaths could not be verified");
@@ -253,18 +297,44 @@ impl Agent {
         if self.parts.check {
             self.check(&tables, event, &owner);
         }
-        let lost = std::mem::take(&mut self.lost_before);
+        let member = self.member(&owner, header.slot, header.cgroup);
+        let scene = report::Scene {
+            node: &self.parts.node,
+            policy: self.parts.rulesets.policy().map(|policy| policy.name.as_str()),
+            owner: &owner,
+            member: member.as_ref(),
+            lost: std::mem::take(&mut self.lost_before),
+        };
         let mut violations: Vec<Violation> = tables
             .rules_of(class, &header.lines)
             .filter_map(|rule| {
                 let decision = owner.resolved.rules.get(&rule.id)?;
-                Some(report::violation(event, rule, &owner, decision, &self.parts.node, lost))
+                Some(report::violation(event, rule, decision, &scene))
             })
             .collect();
         for violation in &mut violations {
             self.parts.processes.complete(header, violation);
         }
         self.act(&owner.container.key, header.slot, violations);
+    }
+
+    /// The container of a pod to which a cgroup belongs, as long as the cgroup is there (or was looked at before).
+    fn member(&mut self, owner: &Owner, slot: u32, cgroup: u64) -> Option<Member> {
+        let container = &owner.container;
+        if container.kind != Kind::Pod {
+            return None;
+        }
+        if !self.inside.contains_key(&cgroup) {
+            let names = &self.known.get(&container.key)?.names;
+            let wanted = names.iter().map(|name| (name.clone(), ())).collect();
+            for ((), found) in self.parts.hierarchies.find(&wanted).ok()? {
+                if let Some(id) = container_id_in(&found.path) {
+                    self.inside.insert(govern::key_of(found.version, found.id), (slot, id.to_owned()));
+                }
+            }
+        }
+        let (_, id) = self.inside.get(&cgroup)?;
+        container.pod.as_ref()?.members.iter().find(|member| member.id == *id).cloned()
     }
 
     fn check(&mut self, tables: &Tables, event: &Event, owner: &Owner) {
@@ -297,27 +367,42 @@ impl Agent {
         }
         if (strictest == Mitigation::Terminate || uncovered) && !known.terminating {
             known.terminating = true;
-            let container = known.owner.container.clone();
-            return self.terminate(container, violations);
+            let (container, names) = (known.owner.container.clone(), known.names.clone());
+            return self.terminate(container, &names, violations);
         }
         self.publish(violations);
     }
 
-    fn terminate(&self, container: ringfence_containers::Container, violations: Vec<Violation>) {
+    fn terminate(&self, container: Container, names: &[String], violations: Vec<Violation>) {
+        let paths = match container.kind {
+            Kind::Pod => self.paths(names),
+            _ => Ok(vec![cgroup_path(&container.cgroups_path)]),
+        };
         let (hierarchies, runtime) = (Arc::clone(&self.parts.hierarchies), self.parts.runtime.clone());
         let done = self.terminations.0.clone();
         tokio::spawn(async move {
-            let path = cgroup_path(&container.cgroups_path);
-            let outcome = hierarchies.kill_all(&path).await.map_err(|error| error.to_string());
+            let outcome = kill_all(&hierarchies, paths).await;
             let key = container.key.clone();
-            // Reported as soon as nothing runs any more; the runtime tidies up after that.
+            // Reported as soon as nothing runs any more; the runtime tidies up after that. A pod is the API server's to
+            // delete.
             let _ = done.send(Terminated { key: key.clone(), violations, outcome });
-            if let Some(runtime) = runtime
+            if container.kind != Kind::Pod
+                && let Some(runtime) = runtime
                 && let Err(error) = runtime.stop(&key).await
             {
                 tracing::error!(container = %key.id, %error, "the runtime could not stop a terminated container");
             }
         });
+    }
+
+    /// Paths of the cgroups that exist under these names, those below them left out.
+    fn paths(&self, names: &[String]) -> Result<Vec<String>, String> {
+        let wanted = names.iter().map(|name| (name.clone(), ())).collect();
+        let found = self.parts.hierarchies.find(&wanted).map_err(|error| error.to_string())?;
+        let mut paths: Vec<String> = found.into_iter().map(|((), cgroup)| cgroup.path).collect();
+        paths.sort();
+        paths.dedup_by(|path, above| path == above || path.starts_with(&format!("{above}/")));
+        Ok(paths)
     }
 
     fn terminated(&mut self, terminated: Terminated) {
@@ -339,7 +424,15 @@ impl Agent {
     fn publish(&mut self, violations: Vec<Violation>) {
         for violation in violations {
             self.parts.output.write(&violation);
-            self.parts.feed.publish(Arc::new(violation));
+            let violation = Arc::new(violation);
+            self.tell(Told::Violated(Arc::clone(&violation)));
+            self.parts.feed.publish(violation);
+        }
+    }
+
+    fn tell(&self, told: Told) {
+        if let Some(sender) = &self.parts.told {
+            let _ = sender.send(told);
         }
     }
 
@@ -360,7 +453,10 @@ impl Agent {
         let by = |matches: &dyn Fn(&ContainerKey, &Known) -> bool| -> Vec<&ContainerKey> {
             self.known.iter().filter(|(key, known)| matches(key, known)).map(|(key, _)| key).collect()
         };
-        let mut found = by(&|key, known| key.id == name || known.owner.container.name == name);
+        let mut found = by(&|key, known| {
+            let pod = known.owner.container.pod.as_ref().map(|pod| (pod.namespace.as_str(), pod.name.as_str()));
+            key.id == name || known.owner.container.name == name || (pod.is_some() && name.split_once('/') == pod)
+        });
         if found.is_empty() {
             found = by(&|key, _| key.id.starts_with(name));
         }
@@ -384,9 +480,14 @@ impl Agent {
         if !coverage.is_covered() {
             return Err(format!("no datapath covers container {}: it can't be isolated", key.id));
         }
+        if self.parts.switch.isolation(known.slot).map_err(|error| error.to_string())?.since != 0 {
+            return Ok(format!("{} is isolated already", key.id));
+        }
         self.parts.switch.isolate(known.slot).map_err(|error| error.to_string())?;
         known.why_isolated = Some(Why { rule: None, reason });
+        let container = known.owner.container.clone();
         tracing::info!(container = %key.id, "isolated by hand");
+        self.tell(Told::Isolated(container));
         Ok(format!("{} is isolated by {coverage}", key.id))
     }
 
@@ -398,7 +499,9 @@ impl Agent {
         if was.since == 0 {
             return Ok(format!("{} was not isolated", key.id));
         }
+        let container = known.owner.container.clone();
         tracing::info!(container = %key.id, dropped = was.dropped, "released by hand");
+        self.tell(Told::Released(container));
         Ok(format!("{} is released; {} packets were dropped", key.id, was.dropped))
     }
 
@@ -406,6 +509,15 @@ impl Agent {
         let key = self.find(name)?;
         Ok(self.parts.rulesets.explain(&self.known[key].owner.container))
     }
+}
+
+/// Kills every process of these cgroups; returns how many they were.
+async fn kill_all(hierarchies: &Hierarchies, paths: Result<Vec<String>, String>) -> Result<usize, String> {
+    let mut killed = 0;
+    for path in paths? {
+        killed += hierarchies.kill_all(&path).await.map_err(|error| error.to_string())?;
+    }
+    Ok(killed)
 }
 
 /// The path of a container's cgroup below the hierarchies' roots: the systemd form is spelt out.

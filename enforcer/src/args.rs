@@ -15,7 +15,8 @@ pub struct Arguments {
     pub run: Run,
 }
 
-const EXAMPLE: &str = "Example:\n  enforcer --standalone --rulesets /etc/ringfence/rulesets --output text";
+const EXAMPLE: &str = "Examples:\n  enforcer --standalone --rulesets /etc/ringfence/rulesets --output text\n  \
+                       enforcer --cluster --policy default --node worker-1";
 
 /// What to do instead of enforcing.
 #[derive(Debug, Subcommand)]
@@ -44,10 +45,23 @@ const STATE: &str = "/run/ringfence";
 
 /// How to enforce.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct Run {
     /// Without a cluster: rulesets from files, containers from the container runtime.
     #[arg(long)]
     pub standalone: bool,
+    /// In a Kubernetes cluster: rulesets, policy and this node's pods from the API server.
+    #[arg(long, conflicts_with_all = ["standalone", "rulesets", "cgroup"])]
+    pub cluster: bool,
+    /// With --cluster: name of the policy (`RuntimePolicy`) that is active.
+    #[arg(long, value_name = "NAME", requires = "cluster")]
+    pub policy: Option<String>,
+    /// With --cluster: the namespace that Ringfence runs in, which is never governed. Default: of the service account.
+    #[arg(long, value_name = "NAME", requires = "cluster")]
+    pub namespace: Option<String>,
+    /// With --cluster: how to reach the API server. Default: as a pod does, by its service account.
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    pub kubeconfig: Option<PathBuf>,
     /// File or folder of rulesets (YAML); changes are loaded as they appear.
     #[arg(long, value_name = "PATH")]
     pub rulesets: Option<PathBuf>,
@@ -98,7 +112,7 @@ pub struct Run {
     /// Append violations to this file instead of printing them.
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
-    /// Name of this node in events. Default: the host name.
+    /// Name of this node: in events, and with --cluster at the API server. Default: the host name.
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
     /// Hold every answer of the kernel against the rules' declarations, and say where they differ.

@@ -7,20 +7,22 @@
 //! | [`rulesets`], [`slots`], [`state`] | what the agent keeps |
 //! | [`report`], [`output`] | from a record to a line that people read |
 //! | [`control`] | answers `ringfence` |
-//! | [`standalone`] | the mode without a cluster: wiring |
+//! | [`cluster`] | the API server: what is enforced, pods, and its part of a mitigation |
+//! | [`mode`] | with a cluster or without one: wiring |
 //! | [`uninstall`] | leaves nothing behind |
 //! | [`args`], [`plan`] | the command line, and whether it can be followed |
 
 pub mod agent;
 pub mod args;
+pub mod cluster;
 pub mod control;
 pub mod kernel;
+pub mod mode;
 pub mod output;
 pub mod plan;
 pub mod processes;
 pub mod report;
 pub mod rulesets;
 pub mod slots;
-pub mod standalone;
 pub mod state;
 pub mod uninstall;

@@ -3,9 +3,9 @@
 use clap::Parser;
 use ringfence_enforcer::{
     args::{Arguments, Command},
-    kernel,
+    kernel, mode,
     plan::Plan,
-    standalone, uninstall,
+    uninstall,
 };
 use std::{
     io::{IsTerminal, stderr},
@@ -43,7 +43,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     kernel::private_mounts()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match (arguments.command, plan) {
-        (None, plan) => plan.map_or(Ok(()), |plan| runtime.block_on(standalone::run(plan))),
+        (None, plan) => plan.map_or(Ok(()), |plan| runtime.block_on(mode::run(plan))),
         (Some(Command::Uninstall { bpffs, state }), _) => {
             let removed = runtime.block_on(uninstall::uninstall(&bpffs, &state))?;
             for line in &removed {

@@ -9,46 +9,92 @@ use anyhow::{Context, bail, ensure};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use ringfence_containers::{Container, ContainerKey, Kind};
 use ringfence_netiso::Network;
+use ringfence_policy::Catalogue;
 use std::{collections::BTreeMap, fs, path::Path};
 
 /// A command line that can be followed.
 pub struct Plan {
     /// Itself.
     pub args: Run,
-    /// `--rulesets`, read.
-    pub rulesets: Rulesets,
+    /// Where rulesets and containers come from.
+    pub mode: Mode,
     /// `--exception`, read.
     pub exceptions: Vec<Network>,
     /// `--log-file`, open.
     pub output: Output,
-    /// `--cgroup`, as containers.
-    pub cgroups: Vec<Container>,
 }
+
+/// Where rulesets and containers come from.
+pub enum Mode {
+    /// Files, and a container runtime or cgroups that are named.
+    Standalone {
+        /// `--rulesets`, read.
+        rulesets: Box<Rulesets>,
+        /// `--cgroup`, as containers.
+        cgroups: Vec<Container>,
+    },
+    /// The API server, and a container runtime.
+    Cluster {
+        /// What rulesets choose from.
+        catalogue: Catalogue,
+        /// `--policy`.
+        policy: String,
+        /// `--namespace`, or the service account's.
+        namespace: String,
+    },
+}
+
+/// Where a pod finds the namespace of its service account.
+const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 impl Plan {
     /// Checks everything. An error is the user's to mend.
     pub fn new(args: Run) -> anyhow::Result<Self> {
-        if !args.standalone {
-            bail!("--standalone is missing: this version has no other mode");
+        if !args.standalone && !args.cluster {
+            bail!(
+                "neither --standalone nor --cluster is given: say where rulesets come from, files (--standalone \
+                 --rulesets DIR) or the API server (--cluster --policy NAME)"
+            );
         }
-        let path = args.rulesets.as_ref().context(
-            "--rulesets is missing: name a file or folder of rulesets, such as --rulesets /etc/ringfence/rulesets",
-        )?;
         let exceptions = args
             .exception
             .iter()
             .map(|text| text.parse().map_err(|error| anyhow::anyhow!("--exception {text}: {error}")))
             .collect::<Result<_, _>>()?;
-        let cgroups = args.cgroup.iter().map(|text| named_cgroup(text)).collect::<Result<_, _>>()?;
         check_bpffs(&args.bpffs)?;
         if let Some(root) = &args.cgroup_root {
             check_cgroup_root(root)?;
         }
         let catalogue = rulesets::catalogue(args.catalogue.as_deref()).map_err(anyhow::Error::msg)?;
-        let rulesets = Rulesets::load(path, catalogue).map_err(anyhow::Error::msg)?;
+        let mode = if args.cluster { cluster(&args, catalogue) } else { standalone(&args, catalogue) }?;
         let output = Output::open(args.output, args.log_file.as_deref()).map_err(anyhow::Error::msg)?;
-        Ok(Self { args, rulesets, exceptions, output, cgroups })
+        Ok(Self { args, mode, exceptions, output })
     }
+}
+
+fn standalone(args: &Run, catalogue: Catalogue) -> anyhow::Result<Mode> {
+    let path = args.rulesets.as_ref().context(
+        "--rulesets is missing: name a file or folder of rulesets, such as --rulesets /etc/ringfence/rulesets",
+    )?;
+    let cgroups = args.cgroup.iter().map(|text| named_cgroup(text)).collect::<Result<_, _>>()?;
+    let rulesets = Box::new(Rulesets::load(path, catalogue).map_err(anyhow::Error::msg)?);
+    Ok(Mode::Standalone { rulesets, cgroups })
+}
+
+fn cluster(args: &Run, catalogue: Catalogue) -> anyhow::Result<Mode> {
+    let policy = args
+        .policy
+        .clone()
+        .filter(|name| !name.is_empty())
+        .context("--policy is missing: name the RuntimePolicy that is to be active, such as --policy default")?;
+    let namespace = match &args.namespace {
+        Some(name) => name.clone(),
+        None => fs::read_to_string(OWN_NAMESPACE).with_context(|| {
+            format!("--namespace is missing, and {OWN_NAMESPACE}, where a pod finds it, can't be read")
+        })?,
+    };
+    ensure!(!namespace.trim().is_empty(), "--namespace is empty: name the namespace that Ringfence runs in");
+    Ok(Mode::Cluster { catalogue, policy, namespace: namespace.trim().to_owned() })
 }
 
 /// A folder that is no bpf file system yet will be hidden by one: it must be empty, or still be made.

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 use ringfence_abi::{Event, EventHeader, Op, done, flag};
-use ringfence_containers::Container;
+use ringfence_containers::{Container, Kind, Member};
 use ringfence_control::{Done, Escaped, Parent, Process, User, Violation};
 use ringfence_policy::{Decision, ResolvedRuleset, Rule};
 use std::net::Ipv6Addr;
@@ -17,10 +17,42 @@ pub struct Owner {
     pub resolved: ResolvedRuleset,
 }
 
+/// Where it happened, as far as an event does not say it.
+#[derive(Clone, Debug)]
+pub struct Scene<'a> {
+    /// Name of the node.
+    pub node: &'a str,
+    /// The active policy.
+    pub policy: Option<&'a str>,
+    /// Whose event it was.
+    pub owner: &'a Owner,
+    /// Which container of the pod, if the owner is a pod as a whole and it could be told.
+    pub member: Option<&'a Member>,
+    /// Records that were lost before.
+    pub lost: u64,
+}
+
+impl Scene<'_> {
+    /// The container that acted.
+    fn container(&self) -> Member {
+        let container = &self.owner.container;
+        match container.kind {
+            Kind::Pod => self.member.cloned().unwrap_or_default(),
+            _ => Member {
+                id: container.key.id.clone(),
+                namespace: container.key.namespace.clone(),
+                name: container.name.clone(),
+                image: container.image.clone(),
+                image_digest: container.image_digest.clone(),
+            },
+        }
+    }
+}
+
 /// One violation per violated rule.
-pub fn violation(event: &Event, rule: &Rule, owner: &Owner, decision: &Decision, node: &str, lost: u64) -> Violation {
+pub fn violation(event: &Event, rule: &Rule, decision: &Decision, scene: &Scene<'_>) -> Violation {
     let header = &event.header;
-    let container = &owner.container;
+    let (pod, container) = (scene.owner.container.pod.as_ref(), scene.container());
     let mut decisive = decision.decisive().map(str::to_owned);
     let rule_set_name = decisive.next().unwrap_or_default();
     let other_rule_set_names =
@@ -29,9 +61,9 @@ pub fn violation(event: &Event, rule: &Rule, owner: &Owner, decision: &Decision,
     Violation {
         event_time: wall_clock(header.at),
         kernel_time_ns: header.at,
-        node: node.to_owned(),
+        node: scene.node.to_owned(),
         cluster_name: None,
-        policy_name: None,
+        policy_name: scene.policy.filter(|name| !name.is_empty()).map(str::to_owned),
         rule_set_name,
         other_rule_set_names,
         rule_id: rule.id,
@@ -44,15 +76,15 @@ pub fn violation(event: &Event, rule: &Rule, owner: &Owner, decision: &Decision,
         mitigation_failed: vec![],
         latency_ns: (header.mitigated_at != 0).then(|| header.mitigated_at.saturating_sub(header.begun_at)),
         tier: tier(header),
-        lost_before: lost,
-        k8s_namespace: container.pod.as_ref().map(|pod| Escaped::from(pod.namespace.as_str())),
-        k8s_pod_name: container.pod.as_ref().map(|pod| Escaped::from(pod.name.as_str())),
-        k8s_pod_id: container.pod.as_ref().map(|pod| Escaped::from(pod.uid.as_str())),
-        container_id: Escaped::from(container.key.id.as_str()),
-        container_name: (container.name != container.key.id).then(|| Escaped::from(container.name.as_str())),
+        lost_before: scene.lost,
+        k8s_namespace: pod.map(|pod| Escaped::from(pod.namespace.as_str())),
+        k8s_pod_name: pod.map(|pod| Escaped::from(pod.name.as_str())),
+        k8s_pod_id: pod.map(|pod| Escaped::from(pod.uid.as_str())),
+        container_id: Escaped::from(container.id.as_str()),
+        container_name: (container.name != container.id).then(|| Escaped::from(container.name.as_str())),
         container_image: (!container.image.is_empty()).then(|| Escaped::from(container.image.as_str())),
         container_image_digest: container.image_digest.as_deref().map(Escaped::from),
-        runtime_namespace: Some(Escaped::from(container.key.namespace.as_str())),
+        runtime_namespace: (!container.namespace.is_empty()).then(|| Escaped::from(container.namespace.as_str())),
         process: process(event),
         parents: parents(header),
         operation: op.map_or_else(|| header.op.to_string(), operation),

@@ -2,52 +2,64 @@
 
 use jiff::Timestamp;
 use ringfence_abi::{Op, flag};
-use ringfence_containers::Container;
+use ringfence_containers::{Container, NAMESPACE_NAME};
 use ringfence_control::{Escaped, Explanation, RulesetsStatus, sources};
 use ringfence_policy::{
-    Catalogue, Labels, ResolvedRuleset, Rule, RuleId, Ruleset, Source, Subject, Tables, compile, read, resolve,
+    Catalogue, Enforced, Labels, PodFacts, Policy, ResolvedRuleset, Rule, RuleId, Ruleset, Source, Subject, Tables,
+    compile, read, resolve,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-/// Rulesets from a file or folder, and their compiled rules.
+/// The rulesets in force, and their compiled rules.
 pub struct Rulesets {
-    path: PathBuf,
     catalogue: Catalogue,
-    texts: Vec<(String, String)>,
+    origin: Origin,
     /// In force.
-    pub all: Vec<Ruleset>,
-    /// Their rules, compiled.
+    enforced: Enforced,
+    /// The rules of the rulesets that the policy names, compiled.
     pub tables: Arc<Tables>,
     loaded_at: Timestamp,
     rejected: Option<String>,
 }
 
+/// Where rulesets come from.
+enum Origin {
+    /// A file or folder; its files as they were read last.
+    Files { path: PathBuf, texts: Vec<(String, String)> },
+    /// The API server.
+    Cluster,
+}
+
 impl Rulesets {
-    /// Reads and compiles. Any problem is an error: there is nothing to fall back to yet.
+    /// Reads and compiles a file or folder. Any problem is an error: there is nothing to fall back to yet.
     pub fn load(path: &Path, catalogue: Catalogue) -> Result<Self, String> {
         let sources = sources::read(path).map_err(|error| error.to_string())?;
-        let (all, tables) = compiled(&sources, &catalogue)?;
-        if all.is_empty() {
+        let enforced = everything(&sources, &catalogue)?;
+        if enforced.rulesets.is_empty() {
             return Err(format!("{}: no ruleset in it (*.yaml, *.yml): nothing would be enforced", path.display()));
         }
-        Ok(Self {
-            path: path.to_owned(),
-            catalogue,
-            texts: texts(&sources),
-            all,
-            tables: Arc::new(tables),
-            loaded_at: Timestamp::now(),
-            rejected: None,
-        })
+        let origin = Origin::Files { path: path.to_owned(), texts: texts(&sources) };
+        Self::new(enforced, catalogue, origin)
     }
 
-    /// Looks for changes. True: others are in force now. A change that has a problem is refused whole, once.
+    /// Takes what the cluster enforces. An error: it can't be compiled.
+    pub fn of_cluster(enforced: Enforced, catalogue: Catalogue) -> Result<Self, String> {
+        Self::new(enforced, catalogue, Origin::Cluster)
+    }
+
+    fn new(enforced: Enforced, catalogue: Catalogue, origin: Origin) -> Result<Self, String> {
+        let tables = Arc::new(compiled(&enforced, &catalogue)?);
+        Ok(Self { catalogue, origin, enforced, tables, loaded_at: Timestamp::now(), rejected: None })
+    }
+
+    /// Looks for changes of the files. True: others are in force now. A change that has a problem is refused whole, once.
     pub fn reload(&mut self) -> bool {
-        let sources = match sources::read(&self.path) {
+        let Origin::Files { path, texts: before } = &self.origin else { return false };
+        let sources = match sources::read(path) {
             Ok(sources) => sources,
             Err(error) => {
                 self.reject(error.to_string());
@@ -55,14 +67,30 @@ impl Rulesets {
             }
         };
         let texts = texts(&sources);
-        if texts == self.texts {
+        if texts == *before {
             self.rejected = None;
             return false;
         }
-        match compiled(&sources, &self.catalogue) {
-            Ok((all, tables)) => {
-                tracing::info!(rulesets = all.len(), "rulesets changed");
-                (self.all, self.tables, self.texts) = (all, Arc::new(tables), texts);
+        let origin = Origin::Files { path: path.clone(), texts };
+        match everything(&sources, &self.catalogue) {
+            Ok(enforced) => self.replace(enforced, origin),
+            Err(problem) => {
+                self.reject(problem);
+                false
+            }
+        }
+    }
+
+    /// Takes what the cluster enforces now. True: others are in force.
+    pub fn change(&mut self, enforced: Enforced) -> bool {
+        enforced != self.enforced && self.replace(enforced, Origin::Cluster)
+    }
+
+    fn replace(&mut self, enforced: Enforced, origin: Origin) -> bool {
+        match compiled(&enforced, &self.catalogue) {
+            Ok(tables) => {
+                tracing::info!(rulesets = enforced.rulesets().count(), "rulesets changed");
+                (self.enforced, self.tables, self.origin) = (enforced, Arc::new(tables), origin);
                 (self.loaded_at, self.rejected) = (Timestamp::now(), None);
                 true
             }
@@ -80,23 +108,36 @@ impl Rulesets {
         }
     }
 
-    /// What governs a container.
+    /// The policy in force; of files the one that is nowhere written: everything.
+    pub fn policy(&self) -> Option<&Policy> {
+        self.enforced.policy.as_ref()
+    }
+
+    /// What governs a container or pod. Nothing, if the policy exempts it.
     pub fn resolve(&self, container: &Container) -> ResolvedRuleset {
-        let namespace_labels = namespace_labels(container);
-        let subject = Subject { labels: container.selector_labels(), namespace_labels: &namespace_labels };
-        resolve(&self.all, subject)
+        let labels = namespace_labels(container);
+        let pod = container.pod.as_ref();
+        let facts = PodFacts {
+            namespace: pod.map(|pod| pod.namespace.as_str()).unwrap_or_default(),
+            name: pod.map(|pod| pod.name.as_str()).unwrap_or_default(),
+            labels: container.selector_labels(),
+            namespace_labels: &labels,
+            is_static: pod.is_some_and(|pod| pod.is_static),
+        };
+        self.enforced.resolve(facts).unwrap_or_default()
     }
 
     /// The same, with the reasons.
     pub fn explain(&self, container: &Container) -> Explanation {
         let namespace_labels = namespace_labels(container);
         let subject = Subject { labels: container.selector_labels(), namespace_labels: &namespace_labels };
-        Explanation::new(Some(&container.key.id), subject, &self.all, &self.catalogue)
+        let rulesets: Vec<Ruleset> = self.enforced.rulesets().cloned().collect();
+        Explanation::new(Some(&container.key.id), subject, &rulesets, &self.catalogue)
     }
 
-    /// Rules that some ruleset names.
+    /// Rules that some ruleset in force names.
     pub fn rules(&self) -> BTreeSet<RuleId> {
-        self.all.iter().flat_map(|ruleset| ruleset.rules.keys().copied()).collect()
+        rules(&self.enforced)
     }
 
     /// The same, with all that is known of them.
@@ -112,10 +153,18 @@ impl Rulesets {
 
     /// For status.
     pub fn status(&self) -> RulesetsStatus {
+        let (directory, files) = match &self.origin {
+            Origin::Files { path, texts } => {
+                let files = texts.iter().map(|(name, _)| Escaped::from(name.as_str())).collect();
+                (Some(Escaped::from(path.to_string_lossy().as_ref())), files)
+            }
+            Origin::Cluster => (None, Vec::new()),
+        };
         RulesetsStatus {
-            directory: Escaped::from(self.path.to_string_lossy().as_ref()),
-            names: self.all.iter().map(|ruleset| ruleset.name.clone()).collect(),
-            files: self.texts.iter().map(|(name, _)| Escaped::from(name.as_str())).collect(),
+            directory,
+            policy: self.policy().map(|policy| policy.name.clone()).filter(|name| !name.is_empty()),
+            names: self.enforced.rulesets().map(|ruleset| ruleset.name.clone()).collect(),
+            files,
             hash: self.hash(),
             loaded_at: Some(self.loaded_at),
             rejected: self.rejected.as_deref().map(Escaped::from),
@@ -124,28 +173,37 @@ impl Rulesets {
 
     /// Of everything that is in force, whatever a container's labels.
     fn hash(&self) -> String {
-        let everything: BTreeMap<&str, _> = self.all.iter().map(|r| (r.name.as_str(), &r.rules)).collect();
-        let resolved = resolve(&self.all, Subject::without_namespace(&Labels::new()));
-        format!("{}-{}", resolved.hash(), everything.len())
+        let resolved = resolve(self.enforced.rulesets(), Subject::without_namespace(&Labels::new()));
+        format!("{}-{}", resolved.hash(), self.enforced.rulesets().count())
     }
 }
 
-/// The one label that a node knows of a namespace without asking an API server.
+/// A node that asks no API server knows one label of a namespace: its name.
 fn namespace_labels(container: &Container) -> Labels {
-    let name = container.pod.as_ref().map(|pod| pod.namespace.clone());
-    name.map(|name| ("kubernetes.io/metadata.name".to_owned(), name)).into_iter().collect()
+    let Some(pod) = &container.pod else { return Labels::new() };
+    if pod.namespace_labels.is_empty() && !pod.namespace.is_empty() {
+        return Labels::from([(NAMESPACE_NAME.to_owned(), pod.namespace.clone())]);
+    }
+    pod.namespace_labels.clone()
 }
 
 fn texts(sources: &[Source]) -> Vec<(String, String)> {
     sources.iter().map(|source| (source.name.clone(), source.text.clone())).collect()
 }
 
-fn compiled(sources: &[Source], catalogue: &Catalogue) -> Result<(Vec<Ruleset>, Tables), String> {
-    let all = read(sources, catalogue).map_err(|problems| problems.to_string())?;
-    let ids: BTreeSet<RuleId> = all.iter().flat_map(|ruleset| ruleset.rules.keys().copied()).collect();
-    let rules = catalogue.rules().filter(|rule| ids.contains(&rule.id));
-    let tables = compile(rules).map_err(|problem| problem.to_string())?;
-    Ok((all, tables))
+/// Files know no policy: all of their rulesets are enforced.
+fn everything(sources: &[Source], catalogue: &Catalogue) -> Result<Enforced, String> {
+    let rulesets = read(sources, catalogue).map_err(|problems| problems.to_string())?;
+    Ok(Enforced { own_namespace: String::new(), policy: Some(Policy::everything(&rulesets)), rulesets })
+}
+
+fn rules(enforced: &Enforced) -> BTreeSet<RuleId> {
+    enforced.rulesets().flat_map(|ruleset| ruleset.rules.keys().copied()).collect()
+}
+
+fn compiled(enforced: &Enforced, catalogue: &Catalogue) -> Result<Tables, String> {
+    let ids = rules(enforced);
+    compile(catalogue.rules().filter(|rule| ids.contains(&rule.id))).map_err(|problem| problem.to_string())
 }
 
 /// The rules of a folder; of none: the managed ones.

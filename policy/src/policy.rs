@@ -41,6 +41,23 @@ pub struct Policy {
     pub exceptions: Vec<IpNet>,
 }
 
+impl Policy {
+    /// Everything is enforced, everywhere and without limits: what a node without a cluster does with its files.
+    pub fn everything(rulesets: &[Ruleset]) -> Self {
+        Self {
+            name: String::new(),
+            generation: 0,
+            rulesets: rulesets.iter().map(|ruleset| ruleset.name.clone()).collect(),
+            max_mitigation: Mitigation::Terminate,
+            excluded_namespaces: Vec::new(),
+            govern_static_pods: Vec::new(),
+            suspend: false,
+            strict: false,
+            exceptions: Vec::new(),
+        }
+    }
+}
+
 /// A namespace, or the beginning of its name and `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespacePattern(String);
@@ -74,6 +91,8 @@ pub enum Exempt {
     NoPolicy,
     /// Ringfence's own namespace.
     Own,
+    /// The policy is suspended: the kill switch.
+    Suspended,
     /// The policy excludes the namespace.
     Namespace,
     /// A static pod that the policy does not name.
@@ -84,6 +103,7 @@ impl fmt::Display for Exempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoPolicy => "no policy is in force",
+            Self::Suspended => "the policy is suspended",
             Self::Own => "it is in Ringfence's own namespace",
             Self::Namespace => "the policy excludes its namespace",
             Self::Static => "it is a static pod that the policy does not name",
@@ -119,8 +139,12 @@ impl Enforced {
     /// The resolved ruleset of a pod, or why it has none. Webhook and enforcer compute it by this function.
     pub fn resolve(&self, pod: PodFacts<'_>) -> Result<ResolvedRuleset, Exempt> {
         let policy = self.policy.as_ref().ok_or(Exempt::NoPolicy)?;
-        if pod.namespace == self.own_namespace {
+        // A host without a cluster has no namespace of its own.
+        if !self.own_namespace.is_empty() && pod.namespace == self.own_namespace {
             return Err(Exempt::Own);
+        }
+        if policy.suspend {
+            return Err(Exempt::Suspended);
         }
         if policy.excluded_namespaces.iter().any(|pattern| pattern.matches(pod.namespace)) {
             return Err(Exempt::Namespace);

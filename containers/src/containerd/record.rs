@@ -90,7 +90,7 @@ impl Parsed {
     fn pod(&self, kind: Kind, sandbox_labels: Option<&BTreeMap<String, String>>) -> Option<Pod> {
         let own: BTreeMap<String, String>;
         let (sandbox, labels) = match kind {
-            Kind::Plain => return None,
+            Kind::Plain | Kind::Pod => return None,
             Kind::Sandbox => {
                 own = self.record.labels.clone().into_iter().collect();
                 (self.key.id.clone(), Some(&own))
@@ -110,12 +110,13 @@ impl Parsed {
                 .filter(|(key, _)| of_pod(key))
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect(),
+            ..Pod::default()
         })
     }
 
     fn name(&self, kind: Kind, pod: Option<&Pod>) -> String {
         let name = match kind {
-            Kind::Plain => self.record.labels.get(NERDCTL_NAME).cloned().unwrap_or_default(),
+            Kind::Plain | Kind::Pod => self.record.labels.get(NERDCTL_NAME).cloned().unwrap_or_default(),
             Kind::Sandbox => pod.map(|pod| pod.name.clone()).unwrap_or_default(),
             Kind::PodContainer => self.label_or_annotation(CONTAINER_NAME, "io.kubernetes.cri.container-name"),
         };

@@ -44,6 +44,7 @@ pub fn pod(sandbox: &PodSandbox) -> Pod {
         uid: metadata.uid,
         sandbox: sandbox.id.clone(),
         labels: sandbox.labels.clone().into_iter().filter(|(key, _)| !key.starts_with(KUBELETS)).collect(),
+        ..Pod::default()
     }
 }
 

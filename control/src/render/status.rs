@@ -40,11 +40,16 @@ impl fmt::Display for Page<'_> {
 }
 
 fn rulesets_in_force(f: &mut fmt::Formatter<'_>, rulesets: &RulesetsStatus, paint: Paint) -> fmt::Result {
-    let RulesetsStatus { directory, names, files, hash, loaded_at, rejected } = rulesets;
+    let RulesetsStatus { directory, policy, names, files, hash, loaded_at, rejected } = rulesets;
     let names = none_or(join(names.iter().map(|name| printable(name)), ", "));
     let hash: String = printable(hash).chars().take(12).collect();
     let loaded = loaded_at.map(|time| format!(", loaded {time:.0}")).unwrap_or_default();
-    writeln!(f, "rulesets: {names} (files in {directory}: {}, hash {hash}{loaded})", files.len())?;
+    let origin = match (directory, policy) {
+        (Some(directory), _) => format!("files in {directory}: {}", files.len()),
+        (None, Some(policy)) => format!("policy {}", printable(policy)),
+        (None, None) => "no policy is active".to_owned(),
+    };
+    writeln!(f, "rulesets: {names} ({origin}, hash {hash}{loaded})")?;
     if let Some(why) = rejected {
         let sentence = format!("a later change was rejected, the above stay in force: {why}");
         writeln!(f, "{}", paint.style(BAD, &sentence))?;

@@ -11,7 +11,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::BtfTracePointContext,
 };
-use ringfence_abi::{CGROUP_NAME, CgroupName};
+use ringfence_abi::{ANY_POD, CGROUP_NAME, CgroupName};
 
 /// A cgroup's name in work: room for two components of 255 bytes and a slash.
 #[repr(C)]
@@ -37,13 +37,27 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
             None => announced(cgroup, parent),
         },
     };
-    if let Some(slot) = slot {
+    // What is announced with slot 0 is known, and governed by nobody.
+    if let Some(slot) = slot.filter(|slot| *slot != 0) {
         let _ = CGROUPS.insert(&key, &slot, 0);
     }
     0
 }
 
-/// The slot that user space announced for a cgroup of this name.
+/// Longest name of a slice of the kubelet that holds the pods of a class, and is no pod's: `kubelet-kubepods-besteffort.slice`,
+/// with its zero byte, is 34. The shortest of a pod, `kubepods-podUID.slice`, is 55.
+const CLASS_SLICE: u64 = 40;
+
+/// Whether the kubelet makes this cgroup for a pod: `podUID` below one of the classes, or a pod's slice.
+#[inline(always)]
+fn is_pods(with_parent: &[u8], own: &[u8], own_len: u64) -> bool {
+    if own.starts_with(b"pod") {
+        return [&b"kubepods/"[..], b"burstable/", b"besteffort/"].iter().any(|class| with_parent.starts_with(class));
+    }
+    own_len > CLASS_SLICE && (own.starts_with(b"kubepods-") || own.starts_with(b"kubelet-kubepods-"))
+}
+
+/// The slot that user space announced for a cgroup of this name, or for any pod if this is one's.
 #[inline(always)]
 fn announced(cgroup: u64, parent: u64) -> Option<u32> {
     // SAFETY: the pointer comes from the map; positions are masked below the buffers' sizes.
@@ -62,7 +76,15 @@ fn announced(cgroup: u64, parent: u64) -> Option<u32> {
             return Some(*slot);
         }
         kernel::zero(&mut name.last.name);
-        bpf_probe_read_kernel_str(name.last.name.as_mut_ptr().cast(), CGROUP_NAME as u32, own as *const _);
+        let len = bpf_probe_read_kernel_str(name.last.name.as_mut_ptr().cast(), CGROUP_NAME as u32, own as *const _);
+        if let Some(slot) = COMING.get(&name.last) {
+            return Some(*slot);
+        }
+        if !is_pods(&name.two, &name.last.name, len as u64) {
+            return None;
+        }
+        kernel::zero(&mut name.last.name);
+        name.last.name[0] = ANY_POD;
         COMING.get(&name.last).copied()
     }
 }

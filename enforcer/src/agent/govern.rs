@@ -3,7 +3,9 @@
 use super::{Agent, Known, is_slot};
 use crate::{report::Owner, rulesets, state};
 use ringfence_abi::{BANKS, RULESETS, Slot, V1_CGROUP, slot_flag};
-use ringfence_containers::{Container, ContainerEvent, ContainerKey, cgroup_names, cgroups::Version};
+use ringfence_containers::{
+    ANY_POD, Container, ContainerEvent, ContainerKey, Kind, POD_NAMESPACE, cgroup_names, cgroups::Version,
+};
 use ringfence_netiso::Netns;
 use ringfence_policy::ResolvedRuleset;
 use std::{
@@ -47,13 +49,18 @@ impl Agent {
         self.govern(&key)?;
         let known = &self.known[&key];
         let (slot, netns, pid) = (known.slot, known.owner.container.netns.clone(), known.owner.container.pid);
+        let is_pod = known.owner.container.kind == Kind::Pod;
+        if is_pod && self.in_force {
+            // Its cgroup may have been made before it was known, and gone to whom unknown pods go to.
+            self.bind(&key, slot)?;
+        }
         if slot == 0 {
             return Ok(());
         }
         if let Some(pid) = pid {
             return self.running(&key, pid).await;
         }
-        if !self.in_force {
+        if !self.in_force && !is_pod {
             // At the start no process is told of a cgroup that was named by hand, and it exists already.
             self.bind(&key, slot)?;
         }
@@ -76,7 +83,7 @@ impl Agent {
                 return Ok(Some(slot));
             }
         }
-        let announced = self.parts.kernel.announced(names)?;
+        let announced = self.parts.kernel.announced(names)?.filter(|slot| is_slot(*slot));
         if let Some(slot) = announced {
             self.inherited.remove(&slot);
         }
@@ -96,6 +103,11 @@ impl Agent {
         let resolved = known.owner.resolved.clone();
         if known.slot == 0 {
             if resolved.rules.is_empty() {
+                if known.owner.container.kind == Kind::Pod {
+                    // So that it is not taken for an unknown one.
+                    let names = known.names.clone();
+                    self.parts.kernel.announce(&names, 0)?;
+                }
                 return Ok(());
             }
             known.slot = self.slots.take().ok_or(crate::kernel::Error::NoSlot(ringfence_abi::SLOTS - 1))?;
@@ -113,7 +125,7 @@ impl Agent {
         if host_network {
             value.flags |= slot_flag::HOST_NETWORK;
         }
-        if self.parts.strict {
+        if self.parts.strict || self.parts.rulesets.policy().is_some_and(|policy| policy.strict) {
             value.flags |= slot_flag::STRICT;
         }
         self.parts.kernel.set_slot(slot, value)?;
@@ -145,13 +157,47 @@ impl Agent {
         Ok(())
     }
 
-    /// Binds the container's cgroups where the kernel did not: those that were there before it was announced.
+    /// Binds the container's cgroups where the kernel did not: those that were there before it was announced. Slot 0: it
+    /// is governed by nobody.
     fn bind(&mut self, key: &ContainerKey, slot: u32) -> anyhow::Result<()> {
         let names = self.known[key].names.clone();
         for cgroup in self.cgroups(&names)? {
-            if self.parts.kernel.bound(cgroup)?.is_none() {
-                self.parts.kernel.bind(cgroup, slot)?;
+            self.bind_cgroup(cgroup, slot)?;
+        }
+        Ok(())
+    }
+
+    fn bind_cgroup(&mut self, cgroup: u64, slot: u32) -> anyhow::Result<()> {
+        let bound = self.parts.kernel.bound(cgroup)?;
+        let unknown = self.known.get(&ContainerKey::new(POD_NAMESPACE, ANY_POD)).map_or(0, |known| known.slot);
+        match bound {
+            None if slot != 0 => self.parts.kernel.bind(cgroup, slot)?,
+            Some(of) if of == unknown && of != slot => {
+                if slot == 0 {
+                    self.parts.kernel.unbind_cgroup(cgroup)?;
+                } else {
+                    self.parts.kernel.bind(cgroup, slot)?;
+                }
             }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The same for every pod, in one walk.
+    fn bind_pods(&mut self) -> anyhow::Result<()> {
+        let mut slots = HashMap::new();
+        for known in self.known.values().filter(|known| known.owner.container.kind == Kind::Pod) {
+            slots.extend(known.names.iter().map(|name| (name.clone(), known.slot)));
+        }
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let found = self.parts.hierarchies.find(&slots)?;
+        let found: Vec<(u32, u64)> =
+            found.into_iter().map(|(slot, cgroup)| (*slot, key_of(cgroup.version, cgroup.id))).collect();
+        for (slot, cgroup) in found {
+            self.bind_cgroup(cgroup, slot)?;
         }
         Ok(())
     }
@@ -173,10 +219,12 @@ impl Agent {
 
     async fn removed(&mut self, key: &ContainerKey) -> anyhow::Result<()> {
         let Some(known) = self.known.remove(key) else { return Ok(()) };
+        if known.slot != 0 || known.owner.container.kind == Kind::Pod {
+            self.parts.kernel.withdraw(&known.names)?;
+        }
         if known.slot == 0 {
             return Ok(());
         }
-        self.parts.kernel.withdraw(&known.names)?;
         self.give_back(known.slot).await
     }
 
@@ -186,6 +234,7 @@ impl Agent {
         self.parts.switch.release(slot)?;
         self.parts.kernel.set_slot(slot, Slot::default())?;
         self.slots.give_back(slot);
+        self.inside.retain(|_, (of, _)| *of != slot);
         Ok(())
     }
 
@@ -200,7 +249,7 @@ impl Agent {
         if !self.in_force {
             self.enforce()?;
         }
-        Ok(())
+        self.bind_pods()
     }
 
     /// Writes the tables of the generation to come.
@@ -254,16 +303,18 @@ impl Agent {
             self.enforce()?;
         }
         for key in &keys {
-            let slot = self.known[key].slot;
-            if slot != 0 {
+            let known = &self.known[key];
+            let slot = known.slot;
+            if slot != 0 && known.owner.container.kind != Kind::Pod {
                 self.bind(key, slot)?;
             }
         }
-        Ok(())
+        self.bind_pods()
     }
 }
 
-fn key_of(version: Version, id: u64) -> u64 {
+/// The kernel's key of a cgroup.
+pub(super) fn key_of(version: Version, id: u64) -> u64 {
     match version {
         Version::V1 => id | V1_CGROUP,
         Version::V2 => id,

@@ -341,6 +341,12 @@ impl Kernel {
         self.hash("CGROUPS")?.insert(cgroup, slot, 0).map_err(|source| Error::Map { map: "CGROUPS", source })
     }
 
+    /// Takes a cgroup back from whom it is bound to.
+    pub fn unbind_cgroup(&mut self, cgroup: CgroupKey) -> Result<(), Error> {
+        let _ = self.hash::<CgroupKey, u32>("CGROUPS")?.remove(&cgroup);
+        Ok(())
+    }
+
     /// The slot of a bound cgroup.
     pub fn bound(&mut self, cgroup: CgroupKey) -> Result<Option<u32>, Error> {
         Ok(self.hash::<CgroupKey, u32>("CGROUPS")?.get(&cgroup, 0).ok())
@@ -351,6 +357,7 @@ impl Kernel {
         let mut used = BTreeSet::new();
         used.extend(self.hash::<CgroupKey, u32>("CGROUPS")?.iter().flatten().map(|(_, slot)| slot));
         used.extend(self.hash::<CgroupName, u32>("COMING")?.iter().flatten().map(|(_, slot)| slot));
+        used.remove(&0);
         Ok(used)
     }
 

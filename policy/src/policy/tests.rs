@@ -85,6 +85,8 @@ fn exempt_pods() {
     assert_eq!(ask(&some, "shop", "web", "", true), Err(Exempt::Static));
     let named = enforced("{rulesets: [web], limits: {governStaticPods: [shop/pod]}}");
     assert!(ask(&named, "shop", "web", "", true).is_ok());
+    let suspended = enforced("{rulesets: [web], limits: {suspend: true}}");
+    assert_eq!(ask(&suspended, "shop", "web", "", false), Err(Exempt::Suspended));
     assert_eq!(ask(&Enforced::default(), "shop", "web", "", false), Err(Exempt::NoPolicy));
 }
 

@@ -1,21 +1,29 @@
-//! `enforcer --standalone`: rulesets from files, containers from a runtime (or cgroups that are named).
+//! Enforcing, with a cluster or without one: wiring.
 
 use crate::{
-    agent::{Agent, Parts},
+    agent::{Agent, Command, Parts, Told},
     args::{Datapath, Run, StrongestTier},
+    cluster::{
+        ear::{Ear, Lines},
+        mouth::Mouth,
+        objects::Objects,
+        watch,
+    },
     control::Control,
     kernel::{self, Kernel},
-    plan::Plan,
+    plan::{Mode, Plan},
     processes::Processes,
-    rulesets,
+    rulesets::{self, Rulesets},
 };
 use anyhow::Context;
+use kube::{Client, Config, config::Kubeconfig};
 use ringfence_abi::Tier;
 use ringfence_containers::{
     Container, ContainerEvent, Containerd, Cri, DEFAULT_NAMESPACES, Runtime, cgroups::Hierarchies,
 };
 use ringfence_control::{Feed, Listener, serve};
 use ringfence_netiso::Hook;
+use ringfence_policy::{Catalogue, Enforced};
 use std::{fs, path::PathBuf, sync::Arc};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -25,14 +33,34 @@ use tokio::{
 /// Violations that a client which asks later still gets.
 const HISTORY: usize = 4096;
 
+/// Containerd's namespace for what the kubelet starts.
+const KUBERNETES: &str = "k8s.io";
+
+/// Who tells the agent what to do.
+struct Sources {
+    rulesets: Rulesets,
+    containers: mpsc::Receiver<ContainerEvent>,
+    changes: mpsc::Receiver<Enforced>,
+    told: Option<mpsc::UnboundedSender<Told>>,
+}
+
 /// Enforces until SIGTERM or SIGINT. Errors before it enforces are the user's to mend.
 pub async fn run(plan: Plan) -> anyhow::Result<()> {
-    let Plan { args, rulesets, exceptions, output, cgroups } = plan;
+    let Plan { args, mode, exceptions, output } = plan;
     let hierarchy = kernel::preflight()?;
     fs::create_dir_all(&args.state).with_context(|| format!("--state {}", args.state.display()))?;
     let listener = Listener::bind(&args.socket)?;
     let hierarchies = Arc::new(Hierarchies::detect()?);
+    let node = args.node.clone().map_or_else(host_name, Ok)?;
     let runtime = runtime(&args).await?;
+    let (send, commands) = mpsc::channel(64);
+    let Sources { rulesets, containers, changes, told } = match mode {
+        Mode::Standalone { rulesets, cgroups } => standalone(*rulesets, cgroups, runtime.as_deref())?,
+        Mode::Cluster { catalogue, policy, namespace } => {
+            let objects = Objects::new(catalogue.clone(), namespace, policy);
+            cluster(&args, &node, objects, catalogue, runtime.as_deref(), send.clone()).await?
+        }
+    };
 
     let strongest = match args.tier {
         StrongestTier::Lsm => Tier::Lsm,
@@ -55,8 +83,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     };
     let net = kernel.pins().net();
     let options = ringfence_netiso::Options { hook };
-    let (mut switch, mut datapaths) = ringfence_netiso::open(kernel.ebpf(), &net, options).await?;
-    switch.set_exceptions(&exceptions)?;
+    let (switch, mut datapaths) = ringfence_netiso::open(kernel.ebpf(), &net, options).await?;
     let covered_cgroup =
         args.cgroup_root.clone().or_else(|| hierarchies.v2().map(PathBuf::from)).filter(|_| wants(Datapath::Cgroup));
     if let Some(cgroup) = &covered_cgroup {
@@ -64,10 +91,6 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     }
 
     let feed = Arc::new(Feed::new(HISTORY));
-    let containers = match &runtime {
-        Some(runtime) => runtime.watch(),
-        None => named_cgroups(cgroups)?,
-    };
     let agent = Agent::new(Parts {
         kernel,
         switch,
@@ -78,24 +101,72 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         output,
         feed: Arc::clone(&feed),
         processes: Processes::new()?,
-        node: args.node.clone().map_or_else(host_name, Ok)?,
+        node,
         state: args.state.clone(),
         strict: args.strict,
+        exceptions,
+        told,
         arms_interfaces: wants(Datapath::Tcx) || wants(Datapath::Clsact),
         covered_cgroup,
         check: args.check,
     })?;
-    let (send, commands) = mpsc::channel(64);
     let server = tokio::spawn(serve(listener, Arc::new(Control::new(send, feed))));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     };
-    let result = agent.run(containers, commands, stop).await;
+    let result = agent.run(containers, commands, changes, stop).await;
     server.abort();
     let _ = server.await;
     result
+}
+
+fn standalone(rulesets: Rulesets, cgroups: Vec<Container>, runtime: Option<&Runtime>) -> anyhow::Result<Sources> {
+    let containers = match runtime {
+        Some(runtime) => runtime.watch(),
+        None => named_cgroups(cgroups)?,
+    };
+    // Files change by themselves: nobody tells.
+    let (_, changes) = mpsc::channel(1);
+    Ok(Sources { rulesets, containers, changes, told: None })
+}
+
+async fn cluster(
+    args: &Run,
+    node: &str,
+    objects: Objects,
+    catalogue: Catalogue,
+    runtime: Option<&Runtime>,
+    commands: mpsc::Sender<Command>,
+) -> anyhow::Result<Sources> {
+    let client = connect(args).await?;
+    let runtime = runtime.context("pods can't be told apart without a container runtime")?;
+    let (ear, enforced) = Ear::open(objects, watch::start(&client, node), runtime.watch()).await?;
+    let rulesets = Rulesets::of_cluster(enforced, catalogue.clone()).or_else(|problem| {
+        tracing::error!("nothing is in force until this is mended: {problem}");
+        Rulesets::of_cluster(Enforced::default(), catalogue).map_err(anyhow::Error::msg)
+    })?;
+    let (send_containers, containers) = mpsc::channel(256);
+    let (send_changes, changes) = mpsc::channel(16);
+    let (tell, told) = mpsc::unbounded_channel();
+    tokio::spawn(ear.listen(Lines { containers: send_containers, changes: send_changes, commands }));
+    tokio::spawn(Mouth::new(client, node).speak(told));
+    Ok(Sources { rulesets, containers, changes, told: Some(tell) })
+}
+
+async fn connect(args: &Run) -> anyhow::Result<Client> {
+    let config = if let Some(path) = &args.kubeconfig {
+        let problem = || format!("--kubeconfig {}", path.display());
+        let kubeconfig = Kubeconfig::read_from(path).with_context(problem)?;
+        Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
+            .await
+            .with_context(problem)?
+    } else {
+        Config::incluster()
+            .context("this is no pod with a service account: name the API server with --kubeconfig FILE")?
+    };
+    Ok(Client::try_from(config)?)
 }
 
 async fn runtime(args: &Run) -> anyhow::Result<Option<Arc<Runtime>>> {
@@ -105,10 +176,10 @@ async fn runtime(args: &Run) -> anyhow::Result<Option<Arc<Runtime>>> {
     let runtime = if let Some(socket) = &args.cri {
         Runtime::Cri(Cri::connect(socket, "--cri").await?)
     } else {
-        let namespaces = if args.containerd_namespace.is_empty() {
-            DEFAULT_NAMESPACES.iter().map(|name| (*name).to_owned()).collect()
-        } else {
-            args.containerd_namespace.clone()
+        let namespaces = match (&args.containerd_namespace[..], args.cluster) {
+            ([], false) => DEFAULT_NAMESPACES.iter().map(|name| (*name).to_owned()).collect(),
+            ([], true) => vec![KUBERNETES.to_owned()],
+            (named, _) => named.to_vec(),
         };
         Runtime::Containerd(Containerd::connect(&args.containerd, &namespaces, "--containerd").await?)
     };

@@ -1,0 +1,15 @@
+//! The agent's ear and mouth in a cluster.
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | [`watch`] | objects at the API server, for ever |
+//! | [`objects`] | rulesets, policies and namespaces: what the cluster enforces |
+//! | [`pods`] | pods of this node, put together from the API server's word and the runtime's |
+//! | [`ear`] | the task that hears all of them and tells the agent |
+//! | [`mouth`] | the task that does the API server's part of a mitigation |
+
+pub mod ear;
+pub mod mouth;
+pub mod objects;
+pub mod pods;
+pub mod watch;

@@ -1,0 +1,309 @@
+//! The API server's part of a mitigation: deletion of a terminated pod, label of an isolated one, Kubernetes Events.
+//!
+//! Nothing here is in a hurry to protect: the node has done that before. While the API server is away, what is to be
+//! said waits, and is said when it is back. Deletions and labels are at most one per pod; Events are bounded, and the
+//! oldest of those that only log go first.
+
+use super::pods::now;
+use crate::agent::Told;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use ringfence_api::names;
+use ringfence_control::{Done, Escaped, Violation};
+use ringfence_policy::Mitigation;
+use serde_json::json;
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::sync::{Notify, mpsc};
+
+/// How long a request may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Events that wait for the API server at most.
+const MOST_EVENTS: usize = 1_024;
+/// The same rule of the same pod yields one logging Event in this time: more is in the enforcer's own output.
+const EVENT_PAUSE: Duration = Duration::from_mins(1);
+
+/// A pod that something is said about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Subject {
+    namespace: String,
+    name: String,
+    uid: String,
+}
+
+/// What is done about a pod at the API server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Deed {
+    Delete,
+    /// By a rule, or `manual`.
+    Mark(String),
+    Unmark,
+}
+
+/// Says what the agent tells, for ever.
+pub struct Mouth {
+    client: Client,
+    recorder: Recorder,
+    /// Deeds that are under way, so that none is begun twice.
+    busy: Arc<Mutex<HashSet<(Subject, Deed)>>>,
+    events: Arc<Events>,
+    /// When a logging Event was said last.
+    said: HashMap<(String, String), Instant>,
+}
+
+#[derive(Default)]
+struct Events {
+    waiting: Mutex<VecDeque<(bool, Event, ObjectReference)>>,
+    more: Notify,
+}
+
+impl Mouth {
+    /// Speaks as this node's enforcer.
+    pub fn new(client: Client, node: &str) -> Self {
+        let reporter =
+            Reporter { controller: "ringfence.dev/enforcer".to_owned(), instance: Some(format!("enforcer-{node}")) };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            busy: Arc::default(),
+            events: Arc::default(),
+            said: HashMap::new(),
+        }
+    }
+
+    /// Until the agent is gone.
+    pub async fn speak(mut self, mut told: mpsc::UnboundedReceiver<Told>) {
+        let publisher = tokio::spawn(publish(self.recorder.clone(), Arc::clone(&self.events)));
+        while let Some(told) = told.recv().await {
+            match told {
+                Told::Violated(violation) => self.violated(&violation),
+                Told::Isolated(container) => {
+                    if let Some(subject) = of_container(&container) {
+                        self.event(&subject, true, EventType::Warning, names::ISOLATED_REASON, "isolated by hand");
+                        self.deed(subject, Deed::Mark("manual".to_owned()));
+                    }
+                }
+                Told::Released(container) => {
+                    if let Some(subject) = of_container(&container) {
+                        self.event(&subject, true, EventType::Normal, names::RELEASED_REASON, "released");
+                        self.deed(subject, Deed::Unmark);
+                    }
+                }
+            }
+        }
+        publisher.abort();
+    }
+
+    fn violated(&mut self, violation: &Violation) {
+        let (Some(namespace), Some(name), Some(uid)) =
+            (&violation.k8s_namespace, &violation.k8s_pod_name, &violation.k8s_pod_id)
+        else {
+            return;
+        };
+        let subject = Subject { namespace: namespace.to_string(), name: name.to_string(), uid: uid.to_string() };
+        if subject.namespace.is_empty() {
+            // A pod that only its cgroup tells of: nobody to speak about.
+            return;
+        }
+        let has = |done| violation.mitigation_done.contains(&done);
+        if has(Done::Terminated) {
+            self.deed(subject.clone(), Deed::Delete);
+        } else if has(Done::Isolated) {
+            self.deed(subject.clone(), Deed::Mark(violation.rule_id.to_string()));
+        }
+        let (reason, kind) = if has(Done::Terminated) {
+            (names::TERMINATED_REASON, EventType::Warning)
+        } else if !violation.mitigation_failed.is_empty() {
+            (names::MITIGATION_FAILED_REASON, EventType::Warning)
+        } else if has(Done::Isolated) {
+            (names::ISOLATED_REASON, EventType::Warning)
+        } else if has(Done::Denied) || has(Done::Killed) {
+            (names::BLOCKED_REASON, EventType::Warning)
+        } else {
+            (names::VIOLATION_REASON, EventType::Warning)
+        };
+        let mitigates = violation.mitigation > Mitigation::Log;
+        if !mitigates {
+            let key = (subject.uid.clone(), violation.rule_id.to_string());
+            if self.said.get(&key).is_some_and(|said| said.elapsed() < EVENT_PAUSE) {
+                return;
+            }
+            self.said.retain(|_, said| said.elapsed() < EVENT_PAUSE);
+            self.said.insert(key, Instant::now());
+        }
+        self.event(&subject, mitigates, kind, reason, &note(violation));
+    }
+
+    fn event(&self, subject: &Subject, mitigates: bool, type_: EventType, reason: &str, note: &str) {
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note.chars().take(1_000).collect()),
+            action: "Enforce".to_owned(),
+            secondary: None,
+        };
+        let reference = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(subject.namespace.clone()),
+            name: Some(subject.name.clone()),
+            uid: Some(subject.uid.clone()),
+            ..ObjectReference::default()
+        };
+        let mut waiting = self.events.waiting.lock().expect("nobody panics with it");
+        if waiting.len() >= MOST_EVENTS {
+            let victim = waiting.iter().position(|(mitigates, ..)| !mitigates).unwrap_or(0);
+            waiting.remove(victim);
+        }
+        waiting.push_back((mitigates, event, reference));
+        self.events.more.notify_one();
+    }
+
+    /// Begins a deed, unless it is under way.
+    fn deed(&self, subject: Subject, deed: Deed) {
+        let key = (subject.clone(), deed.clone());
+        if !self.busy.lock().expect("nobody panics with it").insert(key.clone()) {
+            return;
+        }
+        let (client, busy) = (self.client.clone(), Arc::clone(&self.busy));
+        tokio::spawn(async move {
+            let mut pause = Pause::default();
+            loop {
+                match tokio::time::timeout(PATIENCE, attempt(&client, &subject, &deed)).await {
+                    Ok(Ok(())) => break,
+                    Ok(Err(error)) if is_final(&error) => {
+                        tracing::error!(pod = %subject.name, namespace = %subject.namespace, %error, "the API server refuses {deed:?}");
+                        break;
+                    }
+                    Ok(Err(error)) => {
+                        tracing::warn!(pod = %subject.name, %error, "{deed:?} did not work, trying again");
+                    }
+                    Err(_) => tracing::warn!(pod = %subject.name, "{deed:?} got no answer, trying again"),
+                }
+                pause.wait().await;
+            }
+            busy.lock().expect("nobody panics with it").remove(&key);
+        });
+    }
+}
+
+/// Doubling pauses.
+struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self(Duration::from_millis(250))
+    }
+}
+
+impl Pause {
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// One attempt. A pod that is gone, or another one of the same name, is as good as done.
+async fn attempt(client: &Client, subject: &Subject, deed: &Deed) -> Result<(), kube::Error> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &subject.namespace);
+    let result = match deed {
+        Deed::Delete => {
+            let only = Preconditions { uid: Some(subject.uid.clone()), resource_version: None };
+            let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }.preconditions(only);
+            pods.delete(&subject.name, &at_once).await.map(drop)
+        }
+        Deed::Mark(by) => {
+            let Some(pod) = pods.get_opt(&subject.name).await? else { return Ok(()) };
+            if pod.labels().get(names::ISOLATED_LABEL).is_some_and(|value| value == names::ISOLATED) {
+                return Ok(());
+            }
+            let patch = json!({"metadata": {
+                "uid": subject.uid,
+                "labels": {names::ISOLATED_LABEL: names::ISOLATED},
+                "annotations": {names::ISOLATED_BY_ANNOTATION: by, names::ISOLATED_AT_ANNOTATION: now()},
+            }});
+            pods.patch(&subject.name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        }
+        Deed::Unmark => {
+            let Some(pod) = pods.get_opt(&subject.name).await? else { return Ok(()) };
+            let marks = [names::ISOLATED_BY_ANNOTATION, names::ISOLATED_AT_ANNOTATION];
+            let marked = pod.labels().contains_key(names::ISOLATED_LABEL)
+                || marks.iter().any(|mark| pod.annotations().contains_key(*mark));
+            if !marked {
+                return Ok(());
+            }
+            let nothing = serde_json::Value::Null;
+            let patch = json!({"metadata": {
+                "uid": subject.uid,
+                "labels": {names::ISOLATED_LABEL: nothing},
+                "annotations": {marks[0]: nothing, marks[1]: nothing},
+            }});
+            pods.patch(&subject.name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        }
+    };
+    match result {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether trying again is useless: the request itself is wrong or not allowed.
+fn is_final(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 422))
+}
+
+/// Publishes Events one after the other; while it does not work, the first one is tried again and again.
+async fn publish(recorder: Recorder, events: Arc<Events>) {
+    let mut pause = Pause::default();
+    loop {
+        let first = events.waiting.lock().expect("nobody panics with it").pop_front();
+        let Some((mitigates, event, reference)) = first else {
+            events.more.notified().await;
+            continue;
+        };
+        match tokio::time::timeout(PATIENCE, recorder.publish(&event, &reference)).await {
+            Ok(Ok(())) => pause = Pause::default(),
+            // Such as a namespace that is being deleted: this Event will never be taken.
+            Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 429 => {
+                tracing::warn!(%status, "an Event is refused");
+            }
+            _ => {
+                events.waiting.lock().expect("nobody panics with it").push_front((mitigates, event, reference));
+                pause.wait().await;
+            }
+        }
+    }
+}
+
+fn of_container(container: &ringfence_containers::Container) -> Option<Subject> {
+    let pod = container.pod.as_ref().filter(|pod| !pod.namespace.is_empty())?;
+    Some(Subject { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() })
+}
+
+/// What an Event says: rule, process, object, and what was done.
+fn note(violation: &Violation) -> String {
+    let part = |before: &str, value: Option<String>| value.map(|value| format!("{before}{value}")).unwrap_or_default();
+    let shown = |value: &Option<Escaped>| value.as_ref().map(Escaped::to_string);
+    let process = &violation.process;
+    let done: Vec<&str> = violation.mitigation_done.iter().map(|done| done.as_str()).collect();
+    [
+        format!("{} {}: {}", violation.rule_id, violation.rule_name, violation.operation),
+        part(" ", shown(&violation.object_file_path)),
+        part(" ", violation.dst.clone()),
+        format!(" by {} (pid {})", process.name, process.pid),
+        part(" in container ", shown(&violation.container_name)),
+        part("; ", (!done.is_empty()).then(|| done.join(", "))),
+        part(" after ", violation.latency_ns.map(|ns| format!("{}.{} us", ns / 1_000, ns % 1_000 / 100))),
+        part("; ", (!violation.mitigation_failed.is_empty()).then(|| violation.mitigation_failed.join("; "))),
+    ]
+    .concat()
+}

@@ -1,0 +1,402 @@
+//! The pods of this node, as the agent governs them: as a whole.
+//!
+//! The API server says which labels a pod has, before its sandbox exists. The container runtime says which containers
+//! run, in which network namespace. Here both become one description per pod. A pod is gone only when neither knows it
+//! any more: one whose object was deleted by force runs on until the kubelet has noticed.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+use kube::{ResourceExt, runtime::watcher::Event};
+use ringfence_api::names;
+use ringfence_containers::{ANY_POD, Container, ContainerEvent, ContainerKey, Kind, Member, POD_NAMESPACE, Pod};
+use ringfence_policy::Labels;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+/// What the API server says of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts")]
+struct Object {
+    name: String,
+    namespace: String,
+    labels: Labels,
+    is_static: bool,
+    host_network: bool,
+    /// It has ended, and does not run again.
+    ended: bool,
+    isolated: bool,
+}
+
+/// One of a pod's containers, as the runtime says.
+#[derive(Clone, Debug)]
+struct Inner {
+    container: Container,
+    pid: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    object: Option<Object>,
+    containers: BTreeMap<ContainerKey, Inner>,
+    /// What was told of it.
+    told: Option<Container>,
+}
+
+/// What follows for the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The pod came, changed or went.
+    Container(ContainerEvent),
+    /// Its label says that it is isolated.
+    Isolated(String),
+    /// Its label does not say so any more: an authorised user has released it.
+    Released(String),
+}
+
+/// All pods of the node, by UID.
+#[derive(Debug, Default)]
+pub struct Pods {
+    by_uid: BTreeMap<String, Entry>,
+    /// UIDs of a list that is not complete yet.
+    listing: Option<BTreeSet<String>>,
+    synced: bool,
+}
+
+/// The pod that stands for those which are not known: it has no labels, and is in no namespace.
+pub fn unknown() -> Container {
+    let pod = Pod { name: ANY_POD.to_owned(), uid: ANY_POD.to_owned(), ..Pod::default() };
+    whole(pod, false, None, None)
+}
+
+impl Pods {
+    /// Whether the API server has listed them once.
+    pub fn synced(&self) -> bool {
+        self.synced
+    }
+
+    /// News of the API server.
+    pub fn object(&mut self, news: Event<core::Pod>, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
+        match news {
+            Event::Init => {
+                self.listing = Some(BTreeSet::new());
+                Vec::new()
+            }
+            Event::InitApply(pod) => {
+                let uid = uid_of(&pod);
+                if let Some(listing) = &mut self.listing {
+                    listing.insert(uid.clone());
+                }
+                self.applied(uid, &pod, namespace_labels)
+            }
+            Event::InitDone => {
+                self.synced = true;
+                let listed = self.listing.take().unwrap_or_default();
+                let gone: Vec<String> = self.by_uid.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+                gone.into_iter().flat_map(|uid| self.deleted(&uid, namespace_labels)).collect()
+            }
+            Event::Apply(pod) => self.applied(uid_of(&pod), &pod, namespace_labels),
+            Event::Delete(pod) => self.deleted(&uid_of(&pod), namespace_labels),
+        }
+    }
+
+    fn applied(&mut self, uid: String, pod: &core::Pod, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
+        let entry = self.by_uid.entry(uid.clone()).or_default();
+        let object = object(pod);
+        let was = entry.object.as_ref().is_some_and(|object| object.isolated);
+        let is = object.isolated;
+        entry.object = Some(object);
+        let mut outcomes = self.tell(&uid, namespace_labels);
+        match (was, is) {
+            (false, true) => outcomes.push(Outcome::Isolated(uid)),
+            (true, false) => outcomes.push(Outcome::Released(uid)),
+            _ => {}
+        }
+        outcomes
+    }
+
+    fn deleted(&mut self, uid: &str, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
+        if let Some(entry) = self.by_uid.get_mut(uid) {
+            entry.object = None;
+        }
+        self.tell(uid, namespace_labels)
+    }
+
+    /// News of the runtime.
+    pub fn container(&mut self, event: ContainerEvent, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
+        match event {
+            ContainerEvent::Known(container) => {
+                let Some(uid) = container.pod.as_ref().map(|pod| pod.uid.clone()).filter(|uid| !uid.is_empty()) else {
+                    return Vec::new();
+                };
+                let pid = container.pid;
+                let inner = Inner { container: *container, pid };
+                self.by_uid.entry(uid.clone()).or_default().containers.insert(inner.container.key.clone(), inner);
+                self.tell(&uid, namespace_labels)
+            }
+            ContainerEvent::Created { key, pid } | ContainerEvent::Started { key, pid } => {
+                self.process(&key, Some(pid), namespace_labels)
+            }
+            ContainerEvent::Exited { key, .. } => self.process(&key, None, namespace_labels),
+            ContainerEvent::Removed(key) => {
+                let Some(uid) = self.of(&key) else { return Vec::new() };
+                if let Some(entry) = self.by_uid.get_mut(&uid) {
+                    entry.containers.remove(&key);
+                }
+                self.tell(&uid, namespace_labels)
+            }
+            other @ (ContainerEvent::Synced | ContainerEvent::Disconnected { .. }) => vec![Outcome::Container(other)],
+        }
+    }
+
+    /// A namespace has other labels now, or all of them may have.
+    pub fn relabelled(&mut self, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
+        let uids: Vec<String> = self.by_uid.keys().cloned().collect();
+        uids.into_iter().flat_map(|uid| self.tell(&uid, namespace_labels)).collect()
+    }
+
+    /// Tells everything anew: nobody has listened so far.
+    pub fn retell(&mut self, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
+        for entry in self.by_uid.values_mut() {
+            entry.told = None;
+        }
+        let mut outcomes = self.relabelled(namespace_labels);
+        let isolated = |entry: &Entry| entry.object.as_ref().is_some_and(|object| object.isolated);
+        let uids = self.by_uid.iter().filter(|(_, entry)| isolated(entry)).map(|(uid, _)| uid.clone());
+        outcomes.extend(uids.map(Outcome::Isolated));
+        outcomes
+    }
+
+    fn of(&self, key: &ContainerKey) -> Option<String> {
+        self.by_uid.iter().find(|(_, entry)| entry.containers.contains_key(key)).map(|(uid, _)| uid.clone())
+    }
+
+    fn process(
+        &mut self,
+        key: &ContainerKey,
+        pid: Option<u32>,
+        namespace_labels: &dyn Fn(&str) -> Labels,
+    ) -> Vec<Outcome> {
+        let Some(uid) = self.of(key) else { return Vec::new() };
+        if let Some(inner) = self.by_uid.get_mut(&uid).and_then(|entry| entry.containers.get_mut(key)) {
+            inner.pid = pid;
+        }
+        self.tell(&uid, namespace_labels)
+    }
+
+    /// What is new about a pod.
+    fn tell(&mut self, uid: &str, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
+        let Some(entry) = self.by_uid.get_mut(uid) else { return Vec::new() };
+        let runs = !entry.containers.is_empty();
+        if !runs && entry.object.as_ref().is_none_or(|object| object.ended) {
+            let told = entry.told.take();
+            if entry.object.is_none() {
+                self.by_uid.remove(uid);
+            }
+            let removed = told.map(|container| ContainerEvent::Removed(container.key));
+            return removed.map(Outcome::Container).into_iter().collect();
+        }
+        let container = describe(uid, entry, namespace_labels);
+        if entry.told.as_ref() == Some(&container) {
+            return Vec::new();
+        }
+        entry.told = Some(container.clone());
+        vec![Outcome::Container(ContainerEvent::Known(Box::new(container)))]
+    }
+}
+
+fn describe(uid: &str, entry: &Entry, namespace_labels: &dyn Fn(&str) -> Labels) -> Container {
+    let sandbox = entry.containers.values().find(|inner| inner.container.kind == Kind::Sandbox);
+    // The API server's word counts more: a runtime only knows what the kubelet told it once.
+    let (name, namespace, labels) = match (&entry.object, entry.containers.values().find_map(of_runtime)) {
+        (Some(object), _) => (object.name.clone(), object.namespace.clone(), object.labels.clone()),
+        (None, Some(pod)) => (pod.name.clone(), pod.namespace.clone(), pod.labels.clone()),
+        (None, None) => Default::default(),
+    };
+    let pod = Pod {
+        namespace_labels: namespace_labels(&namespace),
+        is_static: entry.object.as_ref().is_some_and(|object| object.is_static),
+        sandbox: sandbox.map(|inner| inner.container.key.id.clone()).unwrap_or_default(),
+        members: entry.containers.values().map(member).collect(),
+        name,
+        namespace,
+        uid: uid.to_owned(),
+        labels,
+    };
+    let host_network = entry.object.as_ref().is_some_and(|object| object.host_network)
+        || sandbox.is_some_and(|inner| inner.container.host_network);
+    let netns = sandbox.and_then(|inner| inner.container.netns.clone());
+    // Any process will do: a pod's containers share their network namespace.
+    let pid = sandbox.and_then(|inner| inner.pid).or_else(|| entry.containers.values().find_map(|inner| inner.pid));
+    whole(pod, host_network, netns, pid)
+}
+
+fn of_runtime(inner: &Inner) -> Option<&Pod> {
+    inner.container.pod.as_ref()
+}
+
+fn member(inner: &Inner) -> Member {
+    let container = &inner.container;
+    Member {
+        id: container.key.id.clone(),
+        namespace: container.key.namespace.clone(),
+        name: container.name.clone(),
+        image: container.image.clone(),
+        image_digest: container.image_digest.clone(),
+    }
+}
+
+fn whole(pod: Pod, host_network: bool, netns: Option<PathBuf>, pid: Option<u32>) -> Container {
+    Container {
+        key: ContainerKey::new(POD_NAMESPACE, pod.uid.clone()),
+        name: pod.name.clone(),
+        kind: Kind::Pod,
+        labels: BTreeMap::new(),
+        image: String::new(),
+        image_digest: None,
+        snapshotter: String::new(),
+        cgroups_path: String::new(),
+        host_network,
+        netns,
+        pid,
+        pod: Some(pod),
+    }
+}
+
+/// The UID by which the node knows a pod: of a static pod's mirror the hash of its file.
+fn uid_of(pod: &core::Pod) -> String {
+    let hash = pod.annotations().get("kubernetes.io/config.hash").filter(|_| is_mirror(pod));
+    hash.cloned().or_else(|| pod.uid()).unwrap_or_default()
+}
+
+fn is_mirror(pod: &core::Pod) -> bool {
+    pod.annotations().contains_key("kubernetes.io/config.mirror")
+}
+
+fn object(pod: &core::Pod) -> Object {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    Object {
+        name: pod.name_any(),
+        namespace: pod.namespace().unwrap_or_default(),
+        // Ours say what governs the pod; they must not decide it.
+        labels: pod
+            .labels()
+            .iter()
+            .filter(|(key, _)| !names::is_ours(key))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
+        is_static: is_mirror(pod),
+        host_network: pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or_default(),
+        ended: matches!(phase, Some("Succeeded" | "Failed")),
+        isolated: pod.labels().get(names::ISOLATED_LABEL).is_some_and(|value| value == names::ISOLATED),
+    }
+}
+
+/// Now, as annotations have it.
+pub fn now() -> String {
+    format!("{:.0}", Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, uid: &str, labels: &serde_json::Value) -> core::Pod {
+        let value = serde_json::json!({"metadata": {"name": name, "namespace": "shop", "uid": uid, "labels": labels}});
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn container(id: &str, kind: Kind, uid: &str) -> Container {
+        let of = Pod { name: "web-1".to_owned(), namespace: "shop".to_owned(), uid: uid.to_owned(), ..Pod::default() };
+        let mut container = whole(of, false, Some(PathBuf::from("/run/netns/x")), None);
+        container.key = ContainerKey::new("k8s.io", id);
+        (container.kind, container.name) = (kind, id.to_owned());
+        container
+    }
+
+    fn none(_: &str) -> Labels {
+        Labels::new()
+    }
+
+    fn known(outcomes: &[Outcome]) -> &Container {
+        let [Outcome::Container(ContainerEvent::Known(container))] = outcomes else { panic!("{outcomes:?}") };
+        container
+    }
+
+    #[test]
+    fn a_pod_is_told_from_its_object_to_its_last_container() {
+        let mut pods = Pods::default();
+        let web = pod("web-1", "u1", &serde_json::json!({"app": "web", "ringfence.dev/policy": "main"}));
+        let told = pods.object(Event::Apply(web.clone()), &none);
+        let first = known(&told).clone();
+        assert_eq!((first.kind, first.key.id.as_str()), (Kind::Pod, "u1"));
+        assert_eq!(first.selector_labels().keys().collect::<Vec<_>>(), ["app"], "ours do not count");
+        assert_eq!(pods.object(Event::Apply(web.clone()), &none), [], "no news");
+
+        let sandbox = ContainerEvent::Known(Box::new(container("s", Kind::Sandbox, "u1")));
+        assert!(known(&pods.container(sandbox, &none)).netns.is_some());
+        let key = ContainerKey::new("k8s.io", "s");
+        let told = pods.container(ContainerEvent::Created { key: key.clone(), pid: 7 }, &none);
+        assert_eq!(known(&told).pid, Some(7));
+        let app = ContainerEvent::Known(Box::new(container("c", Kind::PodContainer, "u1")));
+        let told = pods.container(app, &none);
+        let members: Vec<_> = known(&told).pod.as_ref().unwrap().members.iter().map(|member| &*member.id).collect();
+        assert_eq!(members, ["c", "s"]);
+
+        let told = pods.object(Event::Delete(web), &none);
+        assert_eq!(known(&told).pod.as_ref().unwrap().name, "web-1", "it still runs");
+        pods.container(ContainerEvent::Removed(ContainerKey::new("k8s.io", "c")), &none);
+        let told = pods.container(ContainerEvent::Removed(key), &none);
+        assert_eq!(told, [Outcome::Container(ContainerEvent::Removed(ContainerKey::new("pod", "u1")))]);
+    }
+
+    #[test]
+    fn a_pod_that_has_ended_gives_its_place_back() {
+        let mut pods = Pods::default();
+        let mut job = pod("job-1", "u1", &serde_json::json!({}));
+        pods.object(Event::Apply(job.clone()), &none);
+        job.status = Some(core::PodStatus { phase: Some("Succeeded".to_owned()), ..core::PodStatus::default() });
+        let told = pods.object(Event::Apply(job.clone()), &none);
+        assert_eq!(told, [Outcome::Container(ContainerEvent::Removed(ContainerKey::new("pod", "u1")))]);
+        assert_eq!(pods.object(Event::Delete(job), &none), []);
+    }
+
+    #[test]
+    fn what_a_new_list_does_not_have_is_gone() {
+        let mut pods = Pods::default();
+        pods.object(Event::Init, &none);
+        pods.object(Event::InitApply(pod("a", "u1", &serde_json::json!({}))), &none);
+        pods.object(Event::InitDone, &none);
+        assert!(pods.synced());
+        pods.object(Event::Init, &none);
+        pods.object(Event::InitApply(pod("b", "u2", &serde_json::json!({}))), &none);
+        let told = pods.object(Event::InitDone, &none);
+        assert_eq!(told, [Outcome::Container(ContainerEvent::Removed(ContainerKey::new("pod", "u1")))]);
+    }
+
+    #[test]
+    fn the_label_isolates_and_releases() {
+        let mut pods = Pods::default();
+        let isolated = pod("a", "u1", &serde_json::json!({"ringfence.dev/isolated": "true"}));
+        let told = pods.object(Event::Apply(isolated.clone()), &none);
+        assert_eq!(told[1..], [Outcome::Isolated("u1".to_owned())]);
+        assert_eq!(pods.object(Event::Apply(isolated), &none), []);
+        let told = pods.object(Event::Apply(pod("a", "u1", &serde_json::json!({}))), &none);
+        assert_eq!(told, [Outcome::Released("u1".to_owned())]);
+    }
+
+    #[test]
+    fn a_static_pod_is_known_by_the_hash_of_its_file() {
+        let mut pods = Pods::default();
+        let mut mirror = pod("etcd-node1", "u1", &serde_json::json!({}));
+        mirror.annotations_mut().extend(
+            [("kubernetes.io/config.mirror", "h"), ("kubernetes.io/config.hash", "h")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned())),
+        );
+        let told = pods.object(Event::Apply(mirror), &none);
+        let container = known(&told);
+        assert_eq!(container.key.id, "h");
+        assert!(container.pod.as_ref().unwrap().is_static);
+    }
+}

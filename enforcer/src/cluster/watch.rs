@@ -1,0 +1,69 @@
+//! Watches at the API server that never end: with back-off while it is away.
+
+use futures_util::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{
+    Api, Client,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{WatchStreamExt, watcher},
+};
+use ringfence_api::{RuntimePolicy, RuntimeRuleset};
+use tokio::sync::mpsc;
+
+/// News of one kind of object.
+pub type News<K> = watcher::Event<K>;
+
+/// News of any of them.
+#[derive(Debug)]
+pub enum Heard {
+    /// Pods of this node.
+    Pod(Box<News<Pod>>),
+    /// Namespaces, by their labels.
+    Namespace(News<PartialObjectMeta<Namespace>>),
+    /// Rulesets. One that can't be read must not keep the others away.
+    Ruleset(News<DeserializeGuard<RuntimeRuleset>>),
+    /// Policies.
+    Policy(News<DeserializeGuard<RuntimePolicy>>),
+}
+
+/// Starts to watch everything that a node needs. Ends when the receiver is dropped.
+pub fn start(client: &Client, node: &str) -> mpsc::Receiver<Heard> {
+    let (sender, receiver) = mpsc::channel(256);
+    // From the API server's cache: with thousands of nodes a quorum read by each would be a storm.
+    let all = || watcher::Config::default().any_semantic();
+    let pods = all().fields(&format!("spec.nodeName={node}"));
+    follow("pods", watcher(Api::all(client.clone()), pods), sender.clone(), |news| Heard::Pod(Box::new(news)));
+    follow("namespaces", watcher(Api::all(client.clone()), all()), sender.clone(), Heard::Namespace);
+    follow("rulesets", watcher(Api::all(client.clone()), all()), sender.clone(), Heard::Ruleset);
+    follow("policies", watcher(Api::all(client.clone()), all()), sender, Heard::Policy);
+    receiver
+}
+
+fn follow<K: Send + 'static>(
+    what: &'static str,
+    stream: impl Stream<Item = watcher::Result<News<K>>> + Send + 'static,
+    sender: mpsc::Sender<Heard>,
+    heard: impl Fn(News<K>) -> Heard + Send + 'static,
+) {
+    tokio::spawn(async move {
+        let mut stream = Box::pin(stream.default_backoff());
+        let mut failing = false;
+        while let Some(news) = stream.next().await {
+            match news {
+                Ok(news) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("{what} can be watched again");
+                    }
+                    if sender.send(heard(news)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "{what} can't be watched: what is known stays in force, trying again");
+                    }
+                }
+            }
+        }
+    });
+}
