@@ -4,8 +4,10 @@ use crate::{Vector, layout::shared};
 
 /// Bytes of the object's path that a record holds; a longer path is cut at its end.
 pub const EVENT_PATH: usize = 256;
-/// Bytes of arguments that a record holds.
-pub const EVENT_ARGS: usize = 512;
+/// Bytes of arguments that are matched in the kernel, and that a record holds.
+pub const EVENT_ARGS: usize = 2048;
+/// Bytes of arguments that the record of a candidate holds: see [`done::CANDIDATE`].
+pub const CANDIDATE_ARGS: usize = 16 << 10;
 /// Processes above the acting one that a record names, nearest first.
 pub const EVENT_ANCESTORS: usize = 8;
 
@@ -17,6 +19,9 @@ pub mod done {
     pub const KILLED: u8 = 1 << 1;
     /// The operation was denied (`lsm` tier).
     pub const DENIED: u8 = 1 << 2;
+    /// Nothing: `lines` are candidates. Everything but what stands in arguments that the kernel has not looked at
+    /// satisfies them; user space reads those and decides.
+    pub const CANDIDATE: u8 = 1 << 7;
 }
 
 /// How strong the node's kernel lets us be, strongest last.
@@ -49,7 +54,8 @@ shared! {
 }
 
 shared! {
-    /// The record of one violation. On the ring buffer `args` is cut to `args_len`.
+    /// The record of one violation. On the ring buffer `args` is cut to `args_len`; a candidate's goes on, up to
+    /// [`CANDIDATE_ARGS`].
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Event {
         /// Everything of fixed size.
@@ -73,7 +79,7 @@ shared! {
         pub at: u64,
         /// `CLOCK_MONOTONIC` in ns right after the mitigation in the kernel; 0: there was none.
         pub mitigated_at: u64,
-        /// The violated lines.
+        /// The violated lines, or the candidates.
         pub lines: Vector,
         /// Start of the acting process, `CLOCK_BOOTTIME` in ns.
         pub start: u64,

@@ -127,7 +127,9 @@ pub enum Counter {
     LostMitigating = 3,
     /// Events that could not be judged: a kernel object could not be read.
     Unreadable = 4,
+    /// Records of candidates that found their ring buffer full: nobody decides.
+    LostCandidates = 5,
 }
 
 /// Number of counters per class.
-pub const COUNTERS: usize = 5;
+pub const COUNTERS: usize = 6;

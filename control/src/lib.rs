@@ -29,7 +29,9 @@ pub use listen::{ListenError, Listener};
 pub use message::{EventFilter, MAX_REQUEST, Request, Response};
 pub use sentence::sentence;
 pub use serve::{Handler, Refusal, serve};
-pub use status::{ClassStatus, ContainerStatus, DatapathStatus, Isolation, RuleStatus, RulesetsStatus, Status};
+pub use status::{
+    CandidatesStatus, ClassStatus, ContainerStatus, DatapathStatus, Isolation, RuleStatus, RulesetsStatus, Status,
+};
 pub use tier::Tier;
 pub use violation::{Done, Parent, Process, User, Violation};
 

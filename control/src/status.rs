@@ -30,6 +30,9 @@ pub struct Status {
     pub datapaths: Vec<DatapathStatus>,
     /// Where the rulesets come from.
     pub rulesets: RulesetsStatus,
+    /// What became of candidates.
+    #[serde(default)]
+    pub candidates: CandidatesStatus,
     /// What the operator should know, one sentence each; empty if all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -53,6 +56,20 @@ pub struct ClassStatus {
     pub lost_mitigating: u64,
     /// Events that could not be judged.
     pub unreadable: u64,
+}
+
+/// Candidates: programs with more arguments than the kernel looks at, where those decide. Since the enforcer started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CandidatesStatus {
+    /// Violations.
+    pub confirmed: u64,
+    /// None: nothing was said about them.
+    pub refuted: u64,
+    /// Their arguments could not be read.
+    pub undecided: u64,
+    /// Their records were lost. (Since the maps were made.)
+    pub lost: u64,
 }
 
 /// What this node can do about one rule.
@@ -219,6 +236,7 @@ pub(crate) mod tests {
                 loaded_at: Some(time("2026-11-25T03:00:00Z")),
                 rejected: Some("web.yaml:3:1: unknown rule".into()),
             },
+            candidates: CandidatesStatus { confirmed: 1, refuted: 2, undecided: 0, lost: 0 },
             warnings: vec![],
         }
     }

@@ -372,6 +372,32 @@ pub fn add_to_list(s: &mut Scratch, class: u8, role: u8) {
     add_name(s, class, role);
 }
 
+/// Arguments that were cut, before [`end_list`] and [`found`]: lines that may yet find what they ask for stay possible,
+/// and `s.certain` tells those that have found it. `names`: another name of the object is among the arguments, and that
+/// one too may be still to come (`name_open`).
+#[inline(always)]
+pub fn leave_open(s: &mut Scratch, class: Class, names: bool, name_open: bool) {
+    copy_words(&mut s.certain, &s.set);
+    and_not(&mut s.certain, &s.clear);
+    if names {
+        and(&mut s.certain, &s.found.name);
+    }
+    if let Some(d) = defaults(s, class, Facet::Arg) {
+        or(&mut s.set, &d.care);
+    }
+    if name_open && let Some(d) = defaults(s, class, Facet::ObjectName) {
+        or(&mut s.found.name, &d.care);
+    }
+}
+
+/// Tells the lines that are satisfied, which stay, from the candidates, which go to `s.open`.
+#[inline(always)]
+pub fn set_candidates_apart(s: &mut Scratch) {
+    copy_words(&mut s.open, &s.hit);
+    and_not(&mut s.open, &s.certain);
+    and(&mut s.hit, &s.certain);
+}
+
 /// Narrows by the list.
 #[inline(always)]
 pub fn end_list(s: &mut Scratch) {

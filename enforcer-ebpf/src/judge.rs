@@ -17,8 +17,8 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray, RingBuf},
 };
 use ringfence_abi::{
-    CLASSES, COUNTERS, Class, Counter, EVENT_ARGS, EVENT_FIXED, Op, RULESET_ENTRIES, RulesetVectors, Tier, done,
-    ruleset_index,
+    CANDIDATE_ARGS, CLASSES, COUNTERS, Class, Counter, EVENT_ARGS, EVENT_FIXED, Op, RULESET_ENTRIES, RulesetVectors,
+    Tier, done, ruleset_index,
 };
 
 /// Which generation of the tables is in force. Flipped by user space once the next one is complete.
@@ -35,6 +35,21 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 /// Records of violations that were mitigated: room of their own, so that noise can't starve them.
 #[map]
 static MITIGATIONS: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
+
+/// Records of candidates: room of their own too, because they are noise until user space has confirmed them.
+#[map]
+static CANDIDATES: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
+
+/// One candidate's record in work.
+#[map]
+static CANDIDATE: PerCpuArray<Candidate> = PerCpuArray::with_max_entries(1, 0);
+
+/// An event that goes on with all the arguments that there is room for.
+#[repr(C)]
+struct Candidate {
+    fixed: [u8; EVENT_FIXED],
+    args: [u8; CANDIDATE_ARGS],
+}
 
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries((CLASSES * COUNTERS) as u32, 0);
@@ -198,6 +213,33 @@ pub fn settle<E: EntryPoint>(s: &mut Scratch, class: Class, report: Report) -> V
     }
     emit(s, class, mitigating);
     verdict
+}
+
+/// Ships the lines in `s.open`, which only the rest of the arguments can decide.
+#[inline(always)]
+pub fn propose(s: &mut Scratch, class: Class, report: Report) {
+    if !any(&s.open) {
+        return;
+    }
+    s.event.header.at = unsafe { bpf_ktime_get_ns() };
+    s.event.header.mitigated_at = 0;
+    s.event.header.done = done::CANDIDATE;
+    let open = &raw const s.open;
+    // SAFETY: both are in the scratch, and do not overlap.
+    copy_words(&mut s.event.header.lines, unsafe { &*open });
+    report.object(s);
+    process::describe(s);
+    let Some(record) = CANDIDATE.get_ptr_mut(0) else { return };
+    // SAFETY: from the map; tracepoint programs are not preempted, and only they come here. What is written and read
+    // lies inside the record.
+    let failed = unsafe {
+        kernel::copy((&raw mut (*record).fixed).cast(), EVENT_FIXED as u32, (&raw const s.event) as u64);
+        let size = EVENT_FIXED as u64 + process::copy_arguments((&raw mut (*record).args).cast()) as u64;
+        bpf_ringbuf_output((&raw const CANDIDATES).cast_mut().cast(), record.cast(), size, 0)
+    };
+    if failed != 0 {
+        count(class, Counter::LostCandidates);
+    }
 }
 
 /// What the record says of the object.

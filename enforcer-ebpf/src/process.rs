@@ -7,7 +7,7 @@ use crate::{
     scratch::{self, Scratch},
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
-use ringfence_abi::{ANCESTORS, Ancestor, Class, EVENT_ANCESTORS, EVENT_ARGS, Facet, Role, flag};
+use ringfence_abi::{ANCESTORS, Ancestor, CANDIDATE_ARGS, Class, EVENT_ANCESTORS, EVENT_ARGS, Facet, Role, flag};
 
 /// The executable's file of a task; 0: a kernel thread or a dying process.
 #[inline(always)]
@@ -109,6 +109,34 @@ pub fn fetch_arguments(s: &mut Scratch, task: u64) {
     // SAFETY: `len` is at most the buffer's size.
     let failed = unsafe { bpf_probe_read_user(s.event.args.as_mut_ptr().cast(), len as u32, start as *const _) };
     s.event.header.args_len = if failed == 0 { len as u16 } else { 0 };
+}
+
+/// Whether there are more arguments than [`fetch_arguments`] has fetched.
+#[inline(always)]
+pub fn arguments_are_cut(s: &Scratch) -> bool {
+    s.event.header.flags & flag::ARGS_TRUNCATED != 0
+}
+
+/// Whether fewer names of the object than the first `names` arguments hold were seen by [`look_up_arguments`].
+#[inline(always)]
+pub fn name_is_open(s: &Scratch, names: u32) -> bool {
+    let seen = get(&raw const s.count);
+    names != 0 && (seen == 0 || (seen == 1 && names > 1 && get(&raw const s.multi_call) != 0))
+}
+
+/// As many of the current process's arguments as fit, to `to`; how many bytes that are, 0 if they can't be read.
+///
+/// # Safety
+/// `to` must have room for [`CANDIDATE_ARGS`] bytes.
+#[inline(always)]
+pub unsafe fn copy_arguments(to: *mut u8) -> u32 {
+    let mm: u64 = read(kernel::current(), offset!(task_mm));
+    let start: u64 = read(mm, offset!(mm_arg_start));
+    let end: u64 = read(mm, offset!(mm_arg_end));
+    let all = end.wrapping_sub(start);
+    let len = if all > CANDIDATE_ARGS as u64 { CANDIDATE_ARGS as u64 } else { all };
+    let failed = unsafe { bpf_probe_read_user(to.cast(), len as u32, start as *const _) };
+    if failed == 0 { len as u32 } else { 0 }
 }
 
 /// Whether a name (its first eight bytes) begins as that of a program that is many: by such names busybox

@@ -21,6 +21,10 @@ pub struct Scratch {
     pub index: u32,
     /// Lines that are still possible.
     pub hit: Vector,
+    /// Lines of `hit` that need no argument which was not looked at. Only where arguments were cut.
+    pub certain: Vector,
+    /// Lines that need one: candidates.
+    pub open: Vector,
     /// Sum of the `set` (and of the `clear`) of all entries that apply to the facet in work.
     pub set: Vector,
     pub clear: Vector,

@@ -2,11 +2,12 @@
 //!
 //! Nothing here stands between a violation and its mitigation: that was done in the kernel before the record came.
 
+mod candidates;
 mod govern;
 mod status;
 
 use crate::{
-    kernel::{Kernel, Records},
+    kernel::{Kernel, Record, Records},
     output::Output,
     processes::Processes,
     report::{self, Owner},
@@ -18,7 +19,7 @@ use ringfence_abi::{Class, Event, SLOTS};
 use ringfence_containers::{
     Container, ContainerEvent, ContainerKey, Kind, Member, Runtime, cgroups::Hierarchies, container_id_in,
 };
-use ringfence_control::{Done, Explanation, Feed, Status, Violation};
+use ringfence_control::{CandidatesStatus, Done, Explanation, Feed, Status, Violation};
 use ringfence_netiso::{Datapaths, Network, Switch, Watch};
 use ringfence_policy::{Enforced, Mitigation, ResolvedRuleset, RuleId, Tables, compare};
 use std::{
@@ -110,6 +111,13 @@ struct Known {
     terminating: bool,
 }
 
+/// What the numbers of a record stand for.
+struct Context {
+    owner: Arc<Owner>,
+    tables: Arc<Tables>,
+    class: Class,
+}
+
 /// Everything that an end of a termination needs.
 struct Terminated {
     key: ContainerKey,
@@ -139,6 +147,7 @@ pub struct Agent {
     disagreements: u64,
     /// Cgroups of pods' containers: the slot, and the container's id.
     inside: HashMap<u64, (u32, String)>,
+    candidates: CandidatesStatus,
     started_at: Timestamp,
     terminations: (mpsc::UnboundedSender<Terminated>, mpsc::UnboundedReceiver<Terminated>),
 }
@@ -167,6 +176,7 @@ impl Agent {
             lost_before: 0,
             disagreements: 0,
             inside: HashMap::new(),
+            candidates: CandidatesStatus::default(),
             started_at: Timestamp::now(),
             terminations: mpsc::unbounded_channel(),
             parts,
@@ -184,8 +194,9 @@ impl Agent {
         mut changes: mpsc::Receiver<Enforced>,
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let [mitigations, logs] = self.parts.kernel.records()?;
-        let (mut mitigations, mut logs) = (mitigations.watched()?, logs.watched()?);
+        let [mitigations, candidates, logs] = self.parts.kernel.records()?;
+        let (mut mitigations, mut candidates, mut logs) =
+            (mitigations.watched()?, candidates.watched()?, logs.watched()?);
         let mut watch = Watch::start()?;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -199,6 +210,13 @@ impl Agent {
                     let mut ready = ready?;
                     self.drain(ready.get_inner_mut(), usize::MAX);
                     ready.clear_ready();
+                }
+                ready = candidates.readable_mut(), if self.in_force => {
+                    let mut ready = ready?;
+                    // One by one: whatever mitigates goes before the next.
+                    if !self.drain(ready.get_inner_mut(), 1) {
+                        ready.clear_ready();
+                    }
                 }
                 Some(event) = containers.recv() => self.container(event).await,
                 Some(enforced) = changes.recv() => self.changed(enforced),
@@ -222,6 +240,7 @@ impl Agent {
         }
         // What has been recorded is still reported.
         self.drain(mitigations.get_mut(), usize::MAX);
+        self.drain(candidates.get_mut(), usize::MAX);
         self.drain(logs.get_mut(), usize::MAX);
         Ok(())
     }
@@ -230,11 +249,14 @@ impl Agent {
     fn drain(&mut self, records: &mut Records, limit: usize) -> bool {
         let mut taken = 0;
         while taken < limit {
-            let Some(event) = records.take() else { break };
+            let Some(record) = records.take() else { break };
             if taken == 0 {
                 self.count_lost();
             }
-            self.event(&event);
+            match record {
+                Record::Violation(event) => self.event(&event),
+                Record::Candidate(candidate) => self.candidate(candidate),
+            }
             taken += 1;
         }
         self.parts.output.flush();
@@ -282,6 +304,13 @@ impl Agent {
 
     /// A record: who, which rules, and what is left to do.
     fn event(&mut self, event: &Event) {
+        let Some(context) = self.context(event) else { return };
+        let violations = self.violations(event, &context);
+        self.act(&context.owner.container.key, event.header.slot, violations);
+    }
+
+    /// What a record's numbers stand for. `None`, with a message: that is not known any more.
+    fn context(&mut self, event: &Event) -> Option<Context> {
         let header = &event.header;
         let (Some(owner), Some(tables)) =
             (self.owners.get(&header.slot).cloned(), self.tables.get(&header.generation).cloned())
@@ -291,31 +320,37 @@ impl Agent {
                 generation = header.generation,
                 "a violation of a container or of rules that are not known any more"
             );
-            return;
+            return None;
         };
-        let Some(class) = Class::ALL.into_iter().find(|class| *class as u8 == header.class) else { return };
+        let class = Class::ALL.into_iter().find(|class| *class as u8 == header.class)?;
         if self.parts.check {
             self.check(&tables, event, &owner);
         }
-        let member = self.member(&owner, header.slot, header.cgroup);
+        Some(Context { owner, tables, class })
+    }
+
+    /// One violation for each rule that the event's lines are of.
+    fn violations(&mut self, event: &Event, context: &Context) -> Vec<Violation> {
+        let Context { owner, tables, class } = context;
+        let member = self.member(owner, event.header.slot, event.header.cgroup);
         let scene = report::Scene {
             node: &self.parts.node,
             policy: self.parts.rulesets.policy().map(|policy| policy.name.as_str()),
-            owner: &owner,
+            owner,
             member: member.as_ref(),
             lost: std::mem::take(&mut self.lost_before),
         };
         let mut violations: Vec<Violation> = tables
-            .rules_of(class, &header.lines)
+            .rules_of(*class, &event.header.lines)
             .filter_map(|rule| {
                 let decision = owner.resolved.rules.get(&rule.id)?;
                 Some(report::violation(event, rule, decision, &scene))
             })
             .collect();
         for violation in &mut violations {
-            self.parts.processes.complete(header, violation);
+            self.parts.processes.complete(&event.header, violation);
         }
-        self.act(&owner.container.key, header.slot, violations);
+        violations
     }
 
     /// The container of a pod to which a cgroup belongs, as long as the cgroup is there (or was looked at before).

@@ -20,6 +20,8 @@ use std::{
 
 /// How long a record waits; a look takes some 50 us.
 const PATIENCE: Duration = Duration::from_millis(5);
+/// How long a candidate waits: nobody else decides about it.
+const MORE_PATIENCE: Duration = Duration::from_millis(100);
 /// How long an answer is taken for true: a process may execute another program.
 const FRESH: Duration = Duration::from_secs(1);
 /// Answers that are kept.
@@ -27,6 +29,8 @@ const KEPT: usize = 1_024;
 /// Bytes of arguments, and of `/etc/passwd`, that are read.
 const MOST_ARGUMENTS: u64 = 4_096;
 const MOST_USERS: u64 = 256 << 10;
+/// More bytes of arguments than a process is ever started with: three quarters of 8 MiB (`fs/exec.c`, since 4.13).
+const ALL_ARGUMENTS: u64 = 6 << 20;
 
 /// A process, not to be mistaken for a later one with its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +45,8 @@ struct Id {
 enum Question {
     /// Executable and arguments.
     Process(Id),
+    /// Arguments whole, as bytes.
+    Arguments(Id),
     /// The name of a user, as the root file system of a process has it.
     User { of: Id, uid: u32 },
 }
@@ -51,6 +57,7 @@ enum Answer {
         exe: Option<Escaped>,
         cmd: Vec<Escaped>,
     },
+    Arguments(Vec<u8>),
     /// Where there is such a user.
     User(Option<Escaped>),
     /// The process is there no more.
@@ -96,6 +103,14 @@ impl Processes {
         violation.process.user.name = self.user(header.slot, header.uid, [own].iter().chain(&parents));
     }
 
+    /// All arguments of the process that a record is about. `None`: it is gone, or there is no answer in time.
+    pub fn arguments(&mut self, header: &EventHeader) -> Option<Vec<u8>> {
+        match self.ask_for(Question::Arguments(Id { pid: header.pid, start: header.start }), MORE_PATIENCE)? {
+            Answer::Arguments(args) => Some(args),
+            _ => None,
+        }
+    }
+
     fn process(&mut self, id: Id) -> Option<Answer> {
         if let Some((at, answer)) = self.seen.get(&id)
             && at.elapsed() < FRESH
@@ -129,14 +144,18 @@ impl Processes {
         None
     }
 
-    /// `None`: there is no answer in time.
     fn ask(&mut self, question: Question) -> Option<Answer> {
+        self.ask_for(question, PATIENCE)
+    }
+
+    /// `None`: there is no answer in time.
+    fn ask_for(&mut self, question: Question, patience: Duration) -> Option<Answer> {
         if self.late {
             self.answers.try_recv().ok()?;
             self.late = false;
         }
         self.questions.send(question).ok()?;
-        match self.answers.recv_timeout(PATIENCE) {
+        match self.answers.recv_timeout(patience) {
             Ok(answer) => Some(answer),
             Err(RecvTimeoutError::Timeout) => {
                 tracing::warn!(?question, "/proc gives no answer: records have no arguments of parents until it does");
@@ -158,10 +177,19 @@ fn look(question: Question) -> Option<Answer> {
             let cmd = if cmd.is_empty() { vec![] } else { cmd.split(|byte| *byte == 0).map(Escaped::from).collect() };
             (id, Answer::Process { exe, cmd })
         }
+        Question::Arguments(id) => {
+            let args = read_at_most(File::open(format!("/proc/{}/cmdline", id.pid)).ok()?, ALL_ARGUMENTS)?;
+            (id, Answer::Arguments(args))
+        }
         Question::User { of, uid } => (of, user_name(of.pid, uid)?),
     };
     // After the look: if it is still the same process now, it was all the while.
-    (started(id.pid)? == ticks(id.start)).then_some(answer)
+    is_there(id.pid, id.start).then_some(answer)
+}
+
+/// Whether the process with this number is still the one that was started then (`CLOCK_BOOTTIME` in ns).
+pub fn is_there(pid: u32, start: u64) -> bool {
+    started(pid) == Some(ticks(start))
 }
 
 fn read_at_most(file: File, most: u64) -> Option<Vec<u8>> {

@@ -120,6 +120,12 @@ impl LocalEnd for Violation {
     }
 }
 
+/// Arguments, each ended by a zero byte.
+pub fn arguments(args: &[u8]) -> Vec<Escaped> {
+    let args = args.strip_suffix(&[0]).unwrap_or(args);
+    args.split(|byte| *byte == 0).filter(|_| !args.is_empty()).map(Escaped::from).collect()
+}
+
 fn process(event: &Event) -> Process {
     let header = &event.header;
     let args = &event.args[..usize::from(header.args_len).min(event.args.len())];
@@ -127,13 +133,7 @@ fn process(event: &Event) -> Process {
         pid: header.pid,
         name: until_zero(&header.comm),
         exe: (header.exe_len > 0).then(|| bytes(&event.exe, header.exe_len)),
-        cmd: args
-            .strip_suffix(&[0])
-            .unwrap_or(args)
-            .split(|byte| *byte == 0)
-            .filter(|_| !args.is_empty())
-            .map(Escaped::from)
-            .collect(),
+        cmd: arguments(args),
         user: User { uid: header.uid, gid: header.gid, name: None },
     }
 }

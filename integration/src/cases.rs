@@ -2,7 +2,8 @@
 //!
 //! A command is split as a shell would split it and started in the container without a shell. `{gateway4}`,
 //! `{gateway6}`, `{mac}`, `{peer}` and `{peer6}` stand for the node's addresses on the container's network, its
-//! hardware address, and an address and port on which the node accepts TCP.
+//! hardware address, and an address and port on which the node accepts TCP. `{long}`, `{longer}` and `{longest}` are
+//! words of 600, 3,000 and 17,000 letters: within what the kernel looks at, beyond it, and beyond what a record holds.
 
 mod credentials;
 mod drift;
@@ -89,7 +90,10 @@ impl Act {
             .replace("{gateway4}", gateway4)
             .replace("{gateway6}", gateway6)
             .replace("{port}", &port.to_string())
-            .replace("{mac}", mac);
+            .replace("{mac}", mac)
+            .replace("{longest}", &"x".repeat(17_000))
+            .replace("{longer}", &"x".repeat(3_000))
+            .replace("{long}", &"x".repeat(600));
         shlex::split(&command).unwrap_or_else(|| panic!("{}: quotes do not match: {command}", self.name))
     }
 }

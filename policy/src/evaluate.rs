@@ -1,6 +1,6 @@
 //! The reference: lines read as they are written, without any table.
 
-use ringfence_abi::{Class, Event, Facet, Vector};
+use ringfence_abi::{Class, Event, Facet, Vector, done};
 
 use crate::line::{Line, Network, Pattern, Test};
 use crate::observed::{Observed, UnknownOp};
@@ -116,11 +116,22 @@ pub enum Disagreement {
     },
 }
 
-/// Holds the kernel's answer against the lines. The tables are those of the event's generation. `judged` are the lines
+/// Which of a candidate's lines its whole arguments satisfy. Everything else the kernel has found to hold.
+pub fn confirm(tables: &Tables, event: &Event, args: &[u8]) -> Result<Vector, UnknownOp> {
+    let observed = Observed::from_candidate(event, args)?;
+    let lines = tables.lines(observed.class());
+    let confirmed = vector::numbers(&event.header.lines).filter(|&number| {
+        lines.get(number).is_some_and(|of| of.rule.lines[of.index].verdict(&observed) != Verdict::No)
+    });
+    Ok(vector::collect(confirmed))
+}
+
+/// Holds the kernel's answer against the lines. Of a candidate, that no line is one which the record rules out. The tables are those of the event's generation. `judged` are the lines
 /// of the event's class that its hook judges: those that the pod enables, without those left to another hook (on the
 /// `lsm` tier an exec is judged twice, before and after its arguments are known).
 pub fn compare(tables: &Tables, judged: &Vector, event: &Event) -> Result<(), Disagreement> {
     let observed = Observed::from_event(event)?;
+    let is_candidate = event.header.done & done::CANDIDATE != 0;
     let class = observed.class();
     let lines = tables.lines(class);
     if let Some(number) = vector::numbers(&event.header.lines).find(|&number| number >= lines.len()) {
@@ -131,7 +142,7 @@ pub fn compare(tables: &Tables, judged: &Vector, event: &Event) -> Result<(), Di
         let verdict = of.rule.lines[of.index].verdict(&observed);
         match (vector::contains(&event.header.lines, number), verdict) {
             (true, Verdict::No) => return Err(Disagreement::Invented { rule, line }),
-            (false, Verdict::Yes) if vector::contains(judged, number) => {
+            (false, Verdict::Yes) if !is_candidate && vector::contains(judged, number) => {
                 return Err(Disagreement::Missed { rule, line });
             }
             _ => {}

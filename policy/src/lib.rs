@@ -32,7 +32,7 @@ pub use catalogue::{Catalogue, CatalogueError};
 pub use compile::{CompileError, compile};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use document::Source;
-pub use evaluate::{Disagreement, Verdict, compare};
+pub use evaluate::{Disagreement, Verdict, compare, confirm};
 pub use line::{Line, LineError};
 pub use observed::{Observed, UnknownOp, tokens};
 pub use policy::{Enforced, Exempt, NamespacePattern, POLICY_KIND, PodFacts, Policy, read_policy};

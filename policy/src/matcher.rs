@@ -1,7 +1,7 @@
 //! Matching over the compiled tables, step by step as the kernel side does it: hash look-ups, one longest prefix,
 //! and the AND of all facets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringfence_abi::{ALL, ByteFacet, Entry, Facet, NONE, Vector};
 
@@ -28,6 +28,16 @@ fn longest<K: PrefixData>(table: &BTreeMap<Prefix<K>, Entry>, key: Prefix<K>) ->
 impl Tables {
     /// The lines of the event's class that it satisfies, whether or not any pod enables them.
     pub fn matches(&self, event: &Observed) -> Vector {
+        self.narrow(event, &BTreeSet::new())
+    }
+
+    /// The lines that the event does not satisfy by what is known of it, but may by what is not: everything else holds.
+    pub fn candidates(&self, event: &Observed) -> Vector {
+        vector::without(&self.narrow(event, &event.unknown), &self.matches(event))
+    }
+
+    /// The lines that all facets leave; an open one leaves all that care about it.
+    fn narrow(&self, event: &Observed, open: &BTreeSet<Facet>) -> Vector {
         let class = event.class();
         let [flags0, flags1, flags2, _] = event.flags.to_le_bytes();
         let bytes = [
@@ -44,7 +54,8 @@ impl Tables {
         }
         for facet in Facet::ALL {
             // Look-ups that no line cares about which is still possible are spared.
-            if vector::and(&hit, &self.defaults[class as usize][facet as usize].care) != NONE {
+            let care = &self.defaults[class as usize][facet as usize].care;
+            if !open.contains(&facet) && vector::and(&hit, care) != NONE {
                 hit = vector::and(&hit, &self.facet(event, facet));
             }
         }

@@ -121,7 +121,12 @@ impl Observed {
         }
         let mut args = used(&event.args, header.args_len);
         if header.flags & flag::ARGS_TRUNCATED != 0 {
+            // What follows the last separator may be only the beginning of a token.
+            args = &args[..args.iter().rposition(|&byte| splits_arguments(byte)).map_or(0, |last| last + 1)];
             unknown.insert(Facet::Arg);
+            if op == Op::Exec && !has_all_names(path, args) {
+                unknown.insert(Facet::ObjectName);
+            }
         }
         if op == Op::Exec && header.tier == Tier::Lsm as u8 {
             // Before the new program is in place: its arguments and its other names come later.
@@ -142,6 +147,20 @@ impl Observed {
             unknown,
             ..Self::new(op)
         })
+    }
+
+    /// What the record of a candidate says, together with all of its arguments.
+    pub fn from_candidate(event: &Event, args: &[u8]) -> Result<Self, UnknownOp> {
+        let mut observed = Self::from_event(event)?;
+        observed.unknown.remove(&Facet::Arg);
+        if event.header.flags & flag::PATH_TRUNCATED == 0 {
+            observed.unknown.remove(&Facet::ObjectName);
+        }
+        if observed.op == Op::Exec {
+            observed.other_names = other_names(&observed.path, &event.header.comm, args);
+        }
+        observed.args = args.to_vec();
+        Ok(observed)
     }
 
     /// The class of the operation.
@@ -176,6 +195,14 @@ fn other_names(path: &[u8], comm: &[u8; 16], args: &[u8]) -> Vec<Vec<u8>> {
     let many = is_multi_call(name_of(path)) && first.is_some_and(is_multi_call);
     let second = if many { called.next() } else { None };
     std::iter::once(comm).chain(first).chain(second).map(<[u8]>::to_vec).collect()
+}
+
+/// Whether the beginning of the arguments holds all names that [`other_names`] takes from them.
+fn has_all_names(path: &[u8], args: &[u8]) -> bool {
+    let mut called = tokens(args);
+    called
+        .next()
+        .is_some_and(|first| !(is_multi_call(name_of(path)) && is_multi_call(first)) || called.next().is_some())
 }
 
 /// By such names busybox (`appletlib.c`) and toybox (`main.c`) take the next argument for the applet's.

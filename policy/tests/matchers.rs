@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
-use ringfence_abi::{Class, Facet, Op, PATH_PREFIX, flag};
+use ringfence_abi::{Class, Facet, Op, PATH_PREFIX, Vector, flag};
 use ringfence_policy::line::{FlagTest, LONGEST_NAME, LONGEST_PATH, Network, Pattern, Test, has_facet, has_flag};
 use ringfence_policy::{Catalogue, CompileError, Line, Observed, Rule, RuleId, Verdict, compile};
 
@@ -224,6 +224,28 @@ proptest! {
                 prop_assert_eq!(by_table, line.verdict(event) == Verdict::Yes, "line {}: {}\n{:?}", number, line, event);
             }
             prop_assert!((lines.len()..256).all(|number| matched[number / 64] & (1 << (number % 64)) == 0));
+        }
+    }
+
+    /// Arguments of which the beginning is known: what is satisfied stays so, and everything that all of them satisfy
+    /// is a candidate, or satisfied.
+    #[test]
+    fn candidates_are_all_that_the_rest_may_satisfy(
+        (lines, events) in lines_and_events(),
+        facet in select(vec![Facet::Arg, Facet::ObjectName]),
+    ) {
+        let tables = compile(&[rule_with(1, lines.clone())]).expect("lines are valid");
+        for event in &events {
+            let beginning = hide(event, facet);
+            let (satisfied, candidates) = (tables.matches(&beginning), tables.candidates(&beginning));
+            for (number, line) in lines.iter().enumerate() {
+                let has = |vector: &Vector| vector[number / 64] & (1 << (number % 64)) != 0;
+                let (partly, whole) = (line.verdict(&beginning), line.verdict(event));
+                prop_assert!(!(has(&satisfied) && has(&candidates)));
+                prop_assert!(!has(&satisfied) || whole == Verdict::Yes, "line {number}: {line}\n{event:?}");
+                prop_assert!(whole == Verdict::No || has(&satisfied) || has(&candidates), "line {number}: {line}\n{event:?}");
+                prop_assert!(partly != Verdict::Unknown || has(&satisfied) || has(&candidates), "line {number}: {line}\n{event:?}");
+            }
         }
     }
 

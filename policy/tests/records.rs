@@ -2,9 +2,9 @@
 
 use ringfence_abi::{
     ALL, Ancestor, Class, EVENT_ANCESTORS, EVENT_ARGS, EVENT_PATH, Event, EventHeader, Facet, NONE, Op, Tier, Vector,
-    flag,
+    done, flag,
 };
-use ringfence_policy::{Catalogue, Disagreement, Observed, Tables, Verdict, compare, compile};
+use ringfence_policy::{Catalogue, Disagreement, Observed, Tables, Verdict, compare, compile, confirm};
 
 fn tables() -> Tables {
     compile(Catalogue::builtin().rules()).expect("the catalogue compiles")
@@ -129,6 +129,57 @@ fn what_was_cut_or_comes_later_is_unknown() {
     event.header.tier = Tier::Lsm as u8;
     let early = Observed::from_event(&event).unwrap();
     assert!(early.unknown.contains(&Facet::Arg) && early.args.is_empty());
+}
+
+/// Arguments of a program that are longer than the kernel looks at, with `words` at their end.
+fn padded_arguments(first: &str, words: &str) -> Vec<u8> {
+    format!("{first}\0{}\0{words}\0", "x".repeat(EVENT_ARGS)).into_bytes()
+}
+
+#[test]
+fn the_rest_of_the_arguments_confirms_a_candidate_or_does_not() {
+    let tables = tables();
+    let [miner] = lines_of(&tables, Class::Exec, "RF-802")[..] else { panic!("RF-802 has one line") };
+    let candidate = |args: &[u8]| {
+        let mut event = record(Op::Exec, flag::ARGS_TRUNCATED, "/opt/tool", "/opt/tool", &args[..EVENT_ARGS]);
+        (event.header.done, event.header.lines) = (done::CANDIDATE, set(&[miner]));
+        event
+    };
+    let args = padded_arguments("tool", "-o\0stratum+tcp://pool.example:3333");
+    assert_eq!(confirm(&tables, &candidate(&args), &args), Ok(set(&[miner])));
+    assert_eq!(compare(&tables, &ALL, &candidate(&args)), Ok(()), "the other lines are in another record");
+    let args = padded_arguments("tool", "-o\0tcp://pool.example:3333");
+    assert_eq!(confirm(&tables, &candidate(&args), &args), Ok(NONE));
+}
+
+/// `argv[0]` is a name of the program: one that is longer than the kernel looks at is not known.
+#[test]
+fn a_long_name_is_a_candidate_too() {
+    let tables = tables();
+    let netcat = lines_of(&tables, Class::Exec, "RF-107")[0];
+    let long = "x".repeat(EVENT_ARGS);
+    for (args, confirmed) in [
+        (format!("/{long}/nc\0-e\0/bin/sh\0"), true),
+        (format!("/{long}/cat\0-e\0/bin/sh\0"), false),
+        (format!("busybox\0/{long}/nc\0-e\0"), false),
+        (format!("busybox\0{}nc\0-e\0", "\0".repeat(EVENT_ARGS)), true),
+    ] {
+        let args = args.into_bytes();
+        let mut event = record(Op::Exec, flag::ARGS_TRUNCATED, "/bin/busybox", "/bin/busybox", &args[..EVENT_ARGS]);
+        assert!(Observed::from_event(&event).unwrap().unknown.contains(&Facet::ObjectName));
+        (event.header.done, event.header.lines) = (done::CANDIDATE, set(&[netcat]));
+        let expected = if confirmed { set(&[netcat]) } else { NONE };
+        assert_eq!(confirm(&tables, &event, &args), Ok(expected), "{}", String::from_utf8_lossy(&args[EVENT_ARGS..]));
+    }
+}
+
+#[test]
+fn a_token_that_was_cut_is_none() {
+    let args = [b"tool\0".as_slice(), &b"x".repeat(EVENT_ARGS - 10), b"\0nc\0a"].concat();
+    let event = record(Op::Exec, flag::ARGS_TRUNCATED, "/opt/tool", "/opt/tool", &args);
+    let observed = Observed::from_event(&event).unwrap();
+    assert!(observed.args.ends_with(b"\0nc\0") && observed.unknown.contains(&Facet::Arg));
+    assert!(!observed.unknown.contains(&Facet::ObjectName), "its name was whole");
 }
 
 #[test]

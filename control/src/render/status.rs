@@ -6,7 +6,9 @@ use ringfence_policy::Coverage;
 
 use super::paint::{BAD, FAINT, GOOD, Paint, STRONG};
 use super::table::table;
-use crate::{ClassStatus, ContainerStatus, DatapathStatus, RuleStatus, RulesetsStatus, Status, printable};
+use crate::{
+    CandidatesStatus, ClassStatus, ContainerStatus, DatapathStatus, RuleStatus, RulesetsStatus, Status, printable,
+};
 
 /// What the enforcer of a node knows about itself; ends with a line feed.
 pub fn status(status: &Status, paint: Paint) -> String {
@@ -18,14 +20,27 @@ struct Page<'a>(&'a Status, Paint);
 impl fmt::Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(status, paint) = self;
-        let Status { version, node, kernel, started_at, classes, rules, containers, datapaths, rulesets, warnings } =
-            status;
+        let Status {
+            version,
+            node,
+            kernel,
+            started_at,
+            classes,
+            rules,
+            containers,
+            datapaths,
+            rulesets,
+            candidates,
+            warnings,
+        } = status;
         let [version, node, kernel] = [version, node, kernel].map(|text| printable(text));
         writeln!(f, "enforcer {version} on {node}, kernel {kernel}, since {started_at:.0}")?;
         for warning in warnings {
             writeln!(f, "{}", paint.style(BAD, &format!("warning: {}", printable(warning))))?;
         }
         rulesets_in_force(f, rulesets, *paint)?;
+        let CandidatesStatus { confirmed, refuted, undecided, lost } = candidates;
+        writeln!(f, "long arguments: {confirmed} violations, {refuted} none, {undecided} undecided, {lost} lost")?;
         writeln!(f, "node datapaths: {}", none_or(join(datapaths.iter().map(datapath), ", ")))?;
         for (title, count, table) in [
             ("Event classes", classes.len(), class_table(classes)),

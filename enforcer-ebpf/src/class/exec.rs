@@ -117,8 +117,15 @@ fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
         }
         if looked_up || facets::cares(s, CLASS, Facet::Arg) {
             process::fetch_arguments(s, task);
-            let names = if is_multi_call(dentry) { 2 } else { 1 };
-            process::look_up_arguments(s, CLASS, if looked_up { names } else { 0 });
+            let names = match (looked_up, is_multi_call(dentry)) {
+                (false, _) => 0,
+                (true, false) => 1,
+                (true, true) => 2,
+            };
+            process::look_up_arguments(s, CLASS, names);
+            if process::arguments_are_cut(s) {
+                rf_leave_open(s.index, names as u32);
+            }
             facets::end_list(s);
         }
     }
@@ -136,7 +143,32 @@ fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
     if stage == Stage::Asked && any(&s.hit) {
         s.event.header.args_len = 0;
     }
-    judge::settle::<E>(s, CLASS, Report::File)
+    if stage == Stage::Asked || !process::arguments_are_cut(s) {
+        return judge::settle::<E>(s, CLASS, Report::File);
+    }
+    facets::set_candidates_apart(s);
+    let verdict = judge::settle::<E>(s, CLASS, Report::File);
+    rf_propose(s.index, 1);
+    verdict
+}
+
+/// [`facets::leave_open`], verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_leave_open(index: u32, names: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 1 };
+    let name_is_open = process::name_is_open(s, names);
+    facets::leave_open(s, CLASS, names != 0, name_is_open);
+    0
+}
+
+/// [`judge::propose`], verified by itself. `file` other than 0: the record's path is that of the file in `s.object`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_propose(index: u32, file: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 1 };
+    judge::propose(s, CLASS, if file != 0 { Report::File } else { Report::Path });
+    0
 }
 
 /// What was judged when it was asked for is left out: only lines that look at arguments stay. Verified by itself, as
@@ -180,9 +212,18 @@ fn invoked(binprm: u64) {
         process::match_ancestry(s, CLASS, task);
         process::fetch_arguments(s, task);
         process::look_up_arguments(s, CLASS, 0);
+        if process::arguments_are_cut(s) {
+            rf_leave_open(s.index, 0);
+        }
         facets::end_list(s);
     }
+    if !process::arguments_are_cut(s) {
+        judge::settle::<Tracepoint>(s, CLASS, Report::Path);
+        return;
+    }
+    facets::set_candidates_apart(s);
     judge::settle::<Tracepoint>(s, CLASS, Report::Path);
+    rf_propose(s.index, 0);
 }
 
 /// Flags of the process. Verified by itself: its many branches would each be followed to the end of the program (6.1

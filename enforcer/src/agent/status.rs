@@ -26,6 +26,7 @@ impl Agent {
             containers,
             datapaths: self.parts.covered_cgroup.iter().map(|path| cgroup_skb(&path.to_string_lossy())).collect(),
             rulesets: self.parts.rulesets.status(),
+            candidates: self.candidates_status()?,
             warnings: self.warnings(),
         })
     }
@@ -138,6 +139,13 @@ impl Agent {
         }
         if !self.parts.kernel.rings_visible() && self.parts.kernel.tier(Op::Open) == Tier::Tracepoint {
             warnings.push("what is opened through io_uring is not seen on this kernel".to_owned());
+        }
+        if self.candidates.undecided > 0 {
+            warnings.push(format!(
+                "{} programs were gone before their long arguments could be read: whether they violated a rule is not \
+                 known",
+                self.candidates.undecided
+            ));
         }
         warnings.extend(self.parts.output.warning());
         if self.disagreements > 0 {

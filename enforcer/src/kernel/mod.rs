@@ -21,7 +21,7 @@ pub use error::Error;
 pub use pins::Pins;
 pub use preflight::{Hierarchy, mount_bpffs, preflight, private_mounts};
 pub use programs::{Attachment, Hook};
-pub use records::{Records, record};
+pub use records::{Candidate, Record, Records, record};
 pub use verify::{Verified, verify};
 
 use load::{Loader, Trial, Types};
@@ -41,6 +41,7 @@ use std::{collections::BTreeSet, fs::File, hash::Hasher, path::PathBuf};
 const PINNED: &[&str] = &[
     "ATTACHED",
     "BYTE_FACETS",
+    "CANDIDATES",
     "CGROUPS",
     "COMING",
     "COUNTS",
@@ -392,12 +393,13 @@ impl Kernel {
 
     /// Records that were lost since the maps were made, of any class.
     pub fn lost(counters: &[[u64; COUNTERS]; CLASSES]) -> u64 {
-        counters.iter().map(|c| c[Counter::LostLog as usize] + c[Counter::LostMitigating as usize]).sum()
+        let lost = [Counter::LostLog, Counter::LostMitigating, Counter::LostCandidates];
+        counters.iter().flat_map(|of_class| lost.map(|counter| of_class[counter as usize])).sum()
     }
 
-    /// The two ring buffers, mitigations first.
-    pub fn records(&mut self) -> Result<[Records; 2], Error> {
-        Ok([self.ring("MITIGATIONS")?, self.ring("EVENTS")?])
+    /// The ring buffers: mitigations, candidates, logs.
+    pub fn records(&mut self) -> Result<[Records; 3], Error> {
+        Ok([self.ring("MITIGATIONS")?, self.ring("CANDIDATES")?, self.ring("EVENTS")?])
     }
 
     fn ring(&mut self, map: &'static str) -> Result<Records, Error> {

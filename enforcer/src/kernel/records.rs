@@ -1,7 +1,7 @@
 //! Records of violations, out of the ring buffers.
 
 use aya::maps::{Map, MapData, MapError, RingBuf};
-use ringfence_abi::{EVENT_FIXED, Event};
+use ringfence_abi::{CANDIDATE_ARGS, EVENT_FIXED, Event, done};
 use std::{
     io,
     os::fd::{AsRawFd, RawFd},
@@ -23,13 +23,13 @@ impl Records {
     }
 
     /// The next record, if there is one.
-    pub fn take(&mut self) -> Option<Box<Event>> {
+    pub fn take(&mut self) -> Option<Record> {
         loop {
             let item = self.0.next()?;
-            if let Some(event) = record(&item) {
-                return Some(event);
+            if let Some(record) = record(&item) {
+                return Some(record);
             }
-            tracing::warn!(bytes = item.len(), "a record that is too short was skipped");
+            tracing::warn!(bytes = item.len(), "a record of a wrong size was skipped");
         }
     }
 }
@@ -40,9 +40,35 @@ impl AsRawFd for Records {
     }
 }
 
-/// A record from its bytes: the fixed part, and as many bytes of arguments as it says.
-pub fn record(bytes: &[u8]) -> Option<Box<Event>> {
-    if bytes.len() < EVENT_FIXED || bytes.len() > size_of::<Event>() {
+/// What a ring buffer holds.
+pub enum Record {
+    /// A violation.
+    Violation(Box<Event>),
+    /// What may be one.
+    Candidate(Candidate),
+}
+
+/// An event whose arguments decide, and are longer than the kernel looks at.
+pub struct Candidate {
+    /// The record, with the beginning of the arguments.
+    pub event: Box<Event>,
+    /// The first [`CANDIDATE_ARGS`] bytes of arguments.
+    pub args: Vec<u8>,
+}
+
+/// A record from its bytes: the fixed part, and arguments.
+pub fn record(bytes: &[u8]) -> Option<Record> {
+    let event = event(&bytes[..bytes.len().min(size_of::<Event>())])?;
+    if event.header.done & done::CANDIDATE != 0 {
+        let args = bytes[EVENT_FIXED..].to_vec();
+        return (args.len() <= CANDIDATE_ARGS).then_some(Record::Candidate(Candidate { event, args }));
+    }
+    (bytes.len() <= size_of::<Event>()).then_some(Record::Violation(event))
+}
+
+/// The fixed part and the first arguments.
+fn event(bytes: &[u8]) -> Option<Box<Event>> {
+    if bytes.len() < EVENT_FIXED {
         return None;
     }
     let mut whole = [0u8; size_of::<Event>()];
@@ -54,11 +80,23 @@ pub fn record(bytes: &[u8]) -> Option<Box<Event>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringfence_abi::EventHeader;
 
     #[test]
     fn a_short_or_long_record_is_none() {
         assert!(record(&[0; EVENT_FIXED - 1]).is_none());
         assert!(record(&vec![0; size_of::<Event>() + 1]).is_none());
         assert!(record(&[0; EVENT_FIXED]).is_some());
+    }
+
+    #[test]
+    fn a_candidate_has_more_arguments_than_a_record() {
+        let mut bytes = vec![b'x'; EVENT_FIXED + CANDIDATE_ARGS];
+        bytes[std::mem::offset_of!(EventHeader, done)] = done::CANDIDATE;
+        let Some(Record::Candidate(Candidate { event, args })) = record(&bytes) else { panic!("it is a candidate") };
+        assert_eq!(args.len(), CANDIDATE_ARGS);
+        assert_eq!(event.args[..], args[..event.args.len()]);
+        bytes.push(b'x');
+        assert!(record(&bytes).is_none());
     }
 }

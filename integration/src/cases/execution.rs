@@ -38,6 +38,7 @@ pub const CASES: &[Case] = &[
         evasions: &[
             act("by-path", "/usr/bin/nc {gateway4} {port} -e /bin/true"),
             act("from-shell", "sh -c 'nc {gateway4} {port} -e /bin/true; true'"),
+            act("padded-name", "actor exec plain --arg0 /{longer}/nc /bin/busybox {gateway4} {port} -e /bin/true"),
         ],
         near_misses: &[
             act("no-program", "nc -w 1 {gateway4} {port}"),
