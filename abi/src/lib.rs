@@ -38,7 +38,7 @@ pub const ALL: Vector = [u64::MAX; LINES / 64];
 pub enum Class {
     /// A program was started.
     Exec = 0,
-    /// A file was opened.
+    /// A file was opened, or mapped executable.
     Open = 1,
     /// A name or an attribute in a file system was changed.
     Change = 2,
@@ -66,6 +66,8 @@ pub enum Op {
     Script = 1,
     /// Open: a file was opened; the flags say how.
     Open = 8,
+    /// Open: a file was mapped executable.
+    Mmap = 9,
     /// Change: a name was removed.
     Unlink = 16,
     /// Change: the old name of a rename.
@@ -120,10 +122,11 @@ pub enum Op {
 
 impl Op {
     /// All operations, in the order of their numbers.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Exec,
         Self::Script,
         Self::Open,
+        Self::Mmap,
         Self::Unlink,
         Self::RenameFrom,
         Self::RenameTo,

@@ -38,8 +38,8 @@ macro_rules! offsets {
                 pub io_opcode: u32,
                 /// `io_kiocb.cqe.res` (since 5.19): its result.
                 pub io_result: u32,
-                /// The first four arguments of a system call in `pt_regs`.
-                pub arguments: [u32; 4],
+                /// The first five arguments of a system call in `pt_regs`.
+                pub arguments: [u32; 5],
             }
         }
 
@@ -58,7 +58,7 @@ macro_rules! offsets {
                 ovl_entry_numlower: ABSENT,
                 io_opcode: ABSENT,
                 io_result: ABSENT,
-                arguments: [ABSENT; 4],
+                arguments: [ABSENT; 5],
             };
 
             /// Offsets of [`Self::MEMBERS`] in the order of that list.

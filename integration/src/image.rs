@@ -56,7 +56,7 @@ const SCRIPTS: [&str; 9] = [
     "/opt/program",
 ];
 
-const TEXTS: [&str; 19] = [
+const TEXTS: [&str; 20] = [
     "/etc/hostname",
     "/etc/ld.so.preload",
     "/etc/shadow.txt",
@@ -67,6 +67,7 @@ const TEXTS: [&str; 19] = [
     "/opt/etc/shadow",
     "/opt/script.sh",
     "/opt/token",
+    "/usr/lib/libold.so",
     "/usr/share/data.txt",
     "/usr/share/release_agent",
     "/var/log/auth.log",

@@ -148,6 +148,14 @@ fn files_opened() {
         at(Op::Open, "/opt/x.sh").flags(READ | EXECUTABLE | flag::DRIFTED).by(SHELL) => ["RF-901"],
         at(Op::Open, "/opt/x.sh").flags(READ | EXECUTABLE).by(SHELL) => [],
         at(Op::Open, "/var/lib/dpkg/info/a.postinst").flags(READ | EXECUTABLE | flag::DRIFTED).by(SHELL).below(&["dpkg"]) => [],
+        // RF-905
+        at(Op::Mmap, "/opt/lib.so").flags(flag::DRIFTED | flag::UPPER | flag::REGULAR).by(SHELL) => ["RF-905"],
+        at(Op::Mmap, "/dev/shm/lib.so").flags(flag::TMPFS | flag::REGULAR).by(SHELL) => ["RF-905"],
+        at(Op::Mmap, "/memfd:x").flags(flag::NAMELESS | flag::REGULAR).by(SHELL) => ["RF-905"],
+        at(Op::Mmap, "/usr/lib/libssl.so.3").flags(flag::FROM_IMAGE | flag::REGULAR).by(SHELL) => [],
+        at(Op::Mmap, "/usr/lib/libssl.so.3").flags(flag::DRIFTED | flag::REGULAR).by("/usr/bin/dpkg") => ["RF-905"],
+        at(Op::Mmap, "/opt/lib.so").flags(flag::DRIFTED | flag::REGULAR).by(SHELL).below(&["sh", "dpkg"]) => [],
+        at(Op::Open, "/opt/lib.so").flags(READ | flag::DRIFTED).by("/usr/bin/python3") => [],
         // RF-210, RF-211, RF-212, RF-906
         at(Op::Open, "/etc/ld.so.preload").flags(WRITE | flag::CREATED).by(SHELL) => ["RF-210"],
         at(Op::Open, "/etc/ld.so.preload").flags(READ).by(SHELL) => [],

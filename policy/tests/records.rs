@@ -185,10 +185,10 @@ fn a_token_that_was_cut_is_none() {
 #[test]
 fn records_of_another_version_are_refused() {
     let mut event = record(Op::Open, 0, "/a", "/a", b"");
-    event.header.op = 9;
+    event.header.op = 10;
     assert_eq!(
         Observed::from_event(&event).unwrap_err().to_string(),
-        "operation 9 of class 1 is unknown to this version"
+        "operation 10 of class 1 is unknown to this version"
     );
     event.header.op = Op::Exec as u8;
     assert!(Observed::from_event(&event).is_err(), "an operation of another class");

@@ -1,11 +1,12 @@
-//! Class open: a file was opened. The path is always the kernel's own, of the file that the open led to.
+//! Class open: a file was opened, or mapped executable. The path is always the kernel's own, of the file itself.
 
+use super::argument_at_exit;
 use crate::{
     facets::{self, any},
     judge::{self, EntryPoint, LsmHook, Report, Tracepoint, Verdict},
     kernel::{self, offset},
     object, process,
-    scratch::Lane,
+    scratch::{Lane, Scratch},
 };
 use aya_ebpf::{
     macros::{btf_tracepoint, lsm, tracepoint},
@@ -15,6 +16,7 @@ use ringfence_abi::{Class, Op, Role, flag};
 
 const CLASS: Class = Class::Open;
 const EPERM: i32 = 1;
+const PROT_EXEC: u64 = 4;
 /// The kernel's own: overlayfs opens a layer's file beside each of its own (`include/linux/fs.h`, since 4.19).
 const FMODE_NOACCOUNT: u32 = 0x2000_0000;
 
@@ -61,6 +63,52 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     if opened::<LsmHook>(|| file) == Verdict::Stop { -EPERM } else { 0 }
 }
 
+/// Exit of mmap(address, length, protection, flags, fd, ..): the result is an address. What the kernel maps for an
+/// execution does not pass here.
+#[tracepoint]
+pub fn exit_mmap(ctx: TracePointContext) -> u32 {
+    const MAP_ANONYMOUS: u64 = 0x20;
+    const LAST_ERROR: i64 = -4095;
+    let failed = (LAST_ERROR..0).contains(&super::result(&ctx));
+    if !failed && argument_at_exit(2) & PROT_EXEC != 0 && argument_at_exit(3) & MAP_ANONYMOUS == 0 {
+        mapped::<Tracepoint>(|| process::file(argument_at_exit(4) as i32));
+    }
+    0
+}
+
+/// Before a mapping takes effect; also the kernel's own, for an execution.
+#[lsm(hook = "mmap_file")]
+pub fn mmap_file(ctx: LsmContext) -> i32 {
+    let file: u64 = ctx.arg(0);
+    let protection: u64 = ctx.arg(2);
+    let before: i32 = ctx.arg(4);
+    if before != 0 {
+        return before;
+    }
+    if file == 0 || protection & PROT_EXEC == 0 {
+        return 0;
+    }
+    if mapped::<LsmHook>(|| file) == Verdict::Stop { -EPERM } else { 0 }
+}
+
+/// A program may map itself: that it was started is judged elsewhere.
+#[inline(always)]
+fn mapped<E: EntryPoint>(file: impl FnOnce() -> u64) -> Verdict {
+    let Some(mut held) = judge::begin::<E>(CLASS, Lane::Open, Op::Mmap) else { return Verdict::Pass };
+    let s = &mut *held;
+    let file = file();
+    if file == 0 {
+        return Verdict::Pass;
+    }
+    object::set(s, file);
+    let program: u64 = kernel::read(process::executable(kernel::current()), offset!(file_inode));
+    if s.object.inode == program {
+        return Verdict::Pass;
+    }
+    let flags = object::flags(&s.object);
+    matched::<E>(s, flags)
+}
+
 #[inline(always)]
 fn opened<E: EntryPoint>(file: impl FnOnce() -> u64) -> Verdict {
     let Some(mut held) = judge::begin::<E>(CLASS, Lane::Open, Op::Open) else { return Verdict::Pass };
@@ -74,6 +122,12 @@ fn opened<E: EntryPoint>(file: impl FnOnce() -> u64) -> Verdict {
     if flags & (flag::WRITE | flag::FROM_IMAGE | flag::REGULAR) == flag::WRITE | flag::FROM_IMAGE | flag::REGULAR {
         object::note_write(&s.object);
     }
+    matched::<E>(s, flags)
+}
+
+/// Judges the file in `s.object`.
+#[inline(always)]
+fn matched<E: EntryPoint>(s: &mut Scratch, flags: u32) -> Verdict {
     s.event.header.flags = flags;
     facets::flags(s, CLASS);
     if !any(&s.hit) {

@@ -180,7 +180,7 @@ impl Kernel {
     /// The tier that judges an operation.
     pub fn tier(&self, op: Op) -> Tier {
         match op {
-            Op::Exec | Op::Open | Op::Connect if self.lsm => Tier::Lsm,
+            Op::Exec | Op::Open | Op::Mmap | Op::Connect if self.lsm => Tier::Lsm,
             _ => Tier::Tracepoint,
         }
     }

@@ -23,14 +23,14 @@ pub fn find(kernel: &Btf) -> Result<Offsets, Error> {
 
 /// Where the kernel keeps the arguments of a system call until its end: the registers of the architecture's convention
 /// (`syscall(2)`). Of arm64's the first is also the result's, so that the kernel keeps another copy.
-fn arguments(kernel: &Btf) -> Result<[u32; 4], Error> {
+fn arguments(kernel: &Btf) -> Result<[u32; 5], Error> {
     let register = |name: &str| any_of(kernel, "pt_regs", name);
     match register("orig_x0") {
         Ok(first) => {
             let x = register("regs")?;
-            Ok([first, x + 8, x + 16, x + 24])
+            Ok([first, x + 8, x + 16, x + 24, x + 32])
         }
-        Err(_) => Ok([register("di")?, register("si")?, register("dx")?, register("r10")?]),
+        Err(_) => Ok([register("di")?, register("si")?, register("dx")?, register("r10")?, register("r8")?]),
     }
 }
 

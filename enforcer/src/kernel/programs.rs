@@ -42,6 +42,7 @@ pub const IDENTITY: &[Attachment] = &[
 pub const LSM: &[Attachment] = &[
     on("bprm_check_security", Hook::Lsm("bprm_check_security"), &[Op::Exec]),
     on("file_open", Hook::Lsm("file_open"), &[Op::Open]),
+    on("mmap_file", Hook::Lsm("mmap_file"), &[Op::Mmap]),
     on("socket_connect", Hook::Lsm("socket_connect"), &[Op::Connect]),
     on("unix_stream_connect", Hook::Lsm("unix_stream_connect"), &[Op::Connect]),
 ];
@@ -59,6 +60,7 @@ pub const TRACEPOINT: &[Attachment] = &[
     on("exit_open", Hook::Exit("creat"), &[Op::Open]),
     on("exit_open", Hook::Exit("open_by_handle_at"), &[Op::Open]),
     on("io_uring_complete", Hook::Trace("io_uring_complete"), &[Op::Open]),
+    on("exit_mmap", Hook::Exit("mmap"), &[Op::Mmap]),
     on("enter_unlink", Hook::Enter("unlink"), &[Op::Unlink]),
     on("exit_change", Hook::Exit("unlink"), &[Op::Unlink]),
     on("enter_unlinkat", Hook::Enter("unlinkat"), &[Op::Unlink]),
@@ -144,7 +146,8 @@ impl Attachment {
 pub fn replaced_by_lsm(attachment: &Attachment) -> bool {
     matches!(
         attachment.hook,
-        Hook::Exit("open" | "openat" | "openat2" | "creat" | "open_by_handle_at") | Hook::Trace("io_uring_complete")
+        Hook::Exit("open" | "openat" | "openat2" | "creat" | "open_by_handle_at" | "mmap")
+            | Hook::Trace("io_uring_complete")
     )
 }
 

@@ -9,6 +9,7 @@ mod drop;
 mod exec;
 mod flood;
 mod forge;
+mod map;
 mod mode;
 mod namespace;
 mod read;
@@ -63,6 +64,8 @@ enum Behaviour {
     Drop(drop::Arguments),
     /// Becomes another program.
     Exec(exec::Arguments),
+    /// Maps a file into memory.
+    Map(map::Arguments),
     /// Puts a connected socket, or a file, on a standard stream.
     Stdio(stdio::Arguments),
     /// Connects a socket, or makes one.
@@ -106,6 +109,7 @@ fn run(behaviour: Behaviour) -> anyhow::Result<()> {
         Behaviour::Mode(arguments) => arguments.run(),
         Behaviour::Drop(arguments) => arguments.run(),
         Behaviour::Exec(arguments) => arguments.run(),
+        Behaviour::Map(arguments) => arguments.run(),
         Behaviour::Stdio(arguments) => arguments.run(),
         Behaviour::Connect(arguments) => arguments.run(),
         Behaviour::Unix(arguments) => arguments.run(),

@@ -77,6 +77,33 @@ pub const CASES: &[Case] = &[
     },
     Case {
         behaviours: &[
+            act("new", "sh -c 'cp /lib/libdemo.so.1 /opt/library-a.so; actor map exec /opt/library-a.so'"),
+            act("tmpfs", "sh -c 'cp /lib/libdemo.so.1 /dev/shm/library.so; actor map exec /dev/shm/library.so'"),
+            act("memfd", "actor map memfd /lib/libdemo.so.1"),
+        ],
+        evasions: &[
+            act(
+                "symlink",
+                "sh -c 'cp /lib/libdemo.so.1 /opt/library-b.so; ln -s /opt/library-b.so /tmp/l; actor map exec /tmp/l'",
+            ),
+            act("rewritten", "sh -c 'echo more >>/usr/lib/libold.so; actor map exec /usr/lib/libold.so'"),
+            act("shared", "sh -c 'cp /lib/libdemo.so.1 /opt/library-c.so; actor map shared /opt/library-c.so'"),
+            act("unlinked", "actor map unlinked /lib/libdemo.so.1"),
+            act(
+                "package-manager",
+                "sh -c 'cp /lib/libdemo.so.1 /opt/library-f.so; /usr/bin/dpkg map exec /opt/library-f.so'",
+            ),
+        ],
+        near_misses: &[
+            act("of-image", "actor map exec /lib/libdemo.so.1"),
+            act("read", "sh -c 'cp /lib/libdemo.so.1 /opt/library-d.so; actor map read /opt/library-d.so'"),
+            act("memfd-read", "actor map memfd-read /lib/libdemo.so.1"),
+            act("itself", "sh -c 'cp /usr/bin/actor /opt/library-e; /opt/library-e map exec /opt/library-e'"),
+        ],
+        ..Case::new("RF-905")
+    },
+    Case {
+        behaviours: &[
             act("open", "actor write open-only /usr/bin/tool-open"),
             act("append", "actor write append /usr/bin/tool-append"),
         ],

@@ -59,11 +59,16 @@ pub const WORKLOADS: &[Workload] = &[
         truths: &[
             report("RF-901", "/usr/bin/hello", "/usr/bin/hello", "it was installed while the container ran"),
             report("RF-901", "/usr/bin/sudo", "/usr/bin/sudo", "it was installed while the container ran"),
+            report("RF-905", "/usr/lib/", "/usr/bin/python3", "libraries were installed while the container ran"),
+            report("RF-905", "/usr/libexec/sudo/", "/usr/bin/sudo", "so were sudo's own"),
             report("RF-212", "/usr/bin/greet", "/usr/bin/update-alternatives", "it puts a link there"),
             report("RF-501", "/etc/shadow", "/usr/bin/perl", PERL),
         ],
     ),
-    workload!("upgrade", truths: &[report("RF-901", "/usr/bin/", "/usr/bin/", "the shell has been replaced")]),
+    workload!("upgrade", truths: &[
+        report("RF-901", "/usr/bin/", "/usr/bin/", "the shell has been replaced"),
+        report("RF-905", "/usr/lib/x86_64-linux-gnu/", "/usr/bin/", "the C library has been replaced"),
+    ]),
     workload!("web", server: &["nginx", "-g", "daemon off;"], probes: &[
         &["curl", "--silent", "--fail", "http://127.0.0.1/"],
         &["sh", "-c", "kill -0 1 && test -s /run/nginx.pid"],
@@ -92,6 +97,7 @@ pub const WORKLOADS: &[Workload] = &[
         "compile",
         truths: &[
             report("RF-901", "/opt/build/", "/opt/build/", "what was compiled is started"),
+            report("RF-905", "/opt/build/", "/opt/build/", "a library that was compiled is loaded"),
             report("RF-902", "/opt/build/", "/usr/bin/x86_64-linux-gnu-ld", "the linker makes programs executable"),
             report("RF-902", "/opt/build/", "/usr/bin/x86_64-linux-gnu-strip", "strip keeps them so"),
         ],

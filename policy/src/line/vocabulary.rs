@@ -9,6 +9,7 @@ const OPS: [(&str, Op); Op::ALL.len()] = [
     ("exec", Op::Exec),
     ("script", Op::Script),
     ("open", Op::Open),
+    ("mmap", Op::Mmap),
     ("unlink", Op::Unlink),
     ("rename_from", Op::RenameFrom),
     ("rename_to", Op::RenameTo),
@@ -164,9 +165,9 @@ pub fn has_flag(op: Op, flag: u32) -> bool {
         flag::STRING_PATH => op == Op::Script || op.class() == Class::Change || op.class() == Class::Process,
         flag::FAILED => op.class() == Class::Process,
         flag::PATH_TRUNCATED => has_facet(op, Facet::ObjectPath),
-        flag::EXECUTABLE | flag::SETUID => matches!(op, Op::Exec | Op::Open | Op::Chmod),
+        flag::EXECUTABLE | flag::SETUID => matches!(op, Op::Exec | Op::Open | Op::Mmap | Op::Chmod),
         // Of the file itself: also known where a call has a descriptor (fchmod, ftruncate).
-        _ => matches!(op, Op::Exec | Op::Open | Op::Chmod | Op::Truncate),
+        _ => matches!(op, Op::Exec | Op::Open | Op::Mmap | Op::Chmod | Op::Truncate),
     }
 }
 
