@@ -1,6 +1,6 @@
 //! Programs at an interface, by tcx where the kernel has it (6.6), else by clsact.
 
-use crate::{Error, clsact};
+use crate::{Error, clsact, program};
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     links::{FdLink, LinkError, PinnedLink},
@@ -56,19 +56,9 @@ pub(crate) struct Classifier {
 impl Classifier {
     /// Loads the program of that name.
     pub fn load(ebpf: &mut aya::Ebpf, name: &'static str, direction: TcAttachType) -> Result<Self, Error> {
-        let program: &mut SchedClassifier = ebpf
-            .program_mut(name)
-            .ok_or(Error::NoProgram(name))?
-            .try_into()
-            .map_err(|_: ProgramError| Error::NoProgram(name))?;
-        let loading = |source| Error::Load { program: name, source };
-        match program.load() {
-            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-            Err(error) => return Err(loading(error)),
-        }
-        let info = program.info().map_err(loading)?;
-        // A handle of our own, so that interfaces can be armed without the whole object at hand.
-        let program = SchedClassifier::from_program_info(info, name.into()).map_err(loading)?;
+        let program = program::load(ebpf, name, SchedClassifier::load, |loaded| {
+            SchedClassifier::from_program_info(loaded.info()?, name.into())
+        })?;
         Ok(Self { name, direction, program })
     }
 

@@ -5,13 +5,14 @@ use crate::{
     classifier::{Classifier, Interface, parse_pin},
     link::{self, Link},
     network::mapped,
+    program,
     switch::{gone_or, map_error, take},
     veth::{self, Ways},
     watch::What,
 };
 use aya::{
     maps::{Array, HashMap, MapData},
-    programs::{CgroupSkb, CgroupSkbAttachType, ProgramError, TcAttachType},
+    programs::{CgroupSkb, CgroupSkbAttachType, TcAttachType},
 };
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use ringfence_abi::SLOTS;
@@ -107,18 +108,9 @@ impl AtCgroup {
         pin: &'static str,
         direction: CgroupSkbAttachType,
     ) -> Result<Self, Error> {
-        let program: &mut CgroupSkb = ebpf
-            .program_mut(name)
-            .ok_or(Error::NoProgram(name))?
-            .try_into()
-            .map_err(|_: ProgramError| Error::NoProgram(name))?;
-        let loading = |source| Error::Load { program: name, source };
-        match program.load() {
-            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-            Err(error) => return Err(loading(error)),
-        }
-        let info = program.info().map_err(loading)?;
-        let program = CgroupSkb::from_program_info(info, name.into(), Some(direction)).map_err(loading)?;
+        let program = program::load(ebpf, name, CgroupSkb::load, |loaded| {
+            CgroupSkb::from_program_info(loaded.info()?, name.into(), Some(direction))
+        })?;
         Ok(Self { name, pin, direction, program })
     }
 }

@@ -42,6 +42,7 @@ mod leftovers;
 mod link;
 mod netns;
 mod network;
+mod program;
 mod switch;
 mod veth;
 mod watch;
