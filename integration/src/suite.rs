@@ -23,12 +23,36 @@ use anyhow::Result;
 pub use context::{Context, Programs, cut_at};
 pub use report::Report;
 
-/// A part of the suite: its tests share what is dear to set up.
-pub struct Part {
-    /// Names of all of its tests.
-    names: fn() -> Vec<String>,
-    /// Runs those tests of it that the report wants.
-    run: fn(&mut Context, &mut Report),
+/// A test by its name.
+type Test = (&'static str, fn(&mut Context) -> Result<()>);
+
+/// A part of the suite.
+pub enum Part {
+    /// Tests that stand for themselves.
+    Table(&'static [Test]),
+    /// Tests that are made of what they are about, or share what is dear to set up.
+    Made {
+        /// Names of all of them.
+        names: fn() -> Vec<String>,
+        /// Runs those that the report wants.
+        run: fn(&mut Context, &mut Report),
+    },
+}
+
+impl Part {
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Table(tests) => tests.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            Self::Made { names, .. } => names(),
+        }
+    }
+
+    fn run(&self, context: &mut Context, report: &mut Report) {
+        match self {
+            Self::Table(tests) => tests.iter().for_each(|(name, test)| report.check(name, || test(context))),
+            Self::Made { run, .. } => run(context, report),
+        }
+    }
 }
 
 /// In this order: what needs the node's only enforcer for itself comes last.
@@ -48,7 +72,7 @@ const PARTS: [Part; 11] = [
 
 /// Prints the names of all tests that hold `filter`.
 pub fn list(filter: &str) {
-    for name in PARTS.iter().flat_map(|part| (part.names)()).filter(|name| name.contains(filter)) {
+    for name in PARTS.iter().flat_map(Part::names).filter(|name| name.contains(filter)) {
         println!("{name}");
     }
 }
@@ -67,9 +91,9 @@ pub fn run(programs: &Programs, filter: &str) -> Result<ExitCode> {
     let mut report = Report::new(filter);
     let mut context = Context::start(programs)?;
     for part in &PARTS {
-        let names = (part.names)();
+        let names = part.names();
         if names.iter().any(|name| report.wants(name)) {
-            (part.run)(&mut context, &mut report);
+            part.run(&mut context, &mut report);
             for name in names {
                 if report.wants(&name) && !report.has(&name) {
                     report.fail(&name, "it did not run");

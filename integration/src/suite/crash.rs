@@ -12,29 +12,14 @@ use ringfence_policy::Mitigation;
 
 use super::Part;
 use super::context::{Context, address4, cut_at, of};
-use super::report::Report;
 use crate::cases::Needs;
 use crate::harness::Container;
 
-pub const PART: Part = Part { names, run };
-
-type Test = fn(&mut Context) -> Result<()>;
-
-const TESTS: [(&str, Test); 3] = [
+pub const PART: Part = Part::Table(&[
     ("crash/isolation-and-mitigation-survive", survive),
     ("crash/stop-and-start-without-a-gap", no_gap),
     ("uninstall/leaves-nothing", uninstall),
-];
-
-fn names() -> Vec<String> {
-    TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
-}
-
-fn run(context: &mut Context, report: &mut Report) {
-    for (name, test) in TESTS {
-        report.check(name, || test(context));
-    }
-}
+]);
 
 fn beacon(context: &mut Context, mitigation: Mitigation) -> Result<Container> {
     context.enforcer()?;

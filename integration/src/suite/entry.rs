@@ -6,25 +6,14 @@ use ringfence_policy::Mitigation;
 
 use super::Part;
 use super::context::Context;
-use super::report::Report;
 use crate::cases::Needs;
 
-pub const PART: Part = Part { names, run };
+pub const PART: Part = Part::Table(&[("entry/runtime-never-counts", never_counts)]);
 
 /// Programs started in one container from outside.
 const EXECS: usize = 30;
 /// Containers started.
 const STARTS: usize = 5;
-
-const NAME: &str = "entry/runtime-never-counts";
-
-fn names() -> Vec<String> {
-    vec![NAME.into()]
-}
-
-fn run(context: &mut Context, report: &mut Report) {
-    report.check(NAME, || never_counts(context));
-}
 
 /// With all rules at `terminate`, containers start, programs are started in them, and nothing happens.
 fn never_counts(context: &mut Context) -> Result<()> {

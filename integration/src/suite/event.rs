@@ -6,20 +6,9 @@ use ringfence_policy::Mitigation;
 
 use super::Part;
 use super::context::{Context, of};
-use super::report::Report;
 use crate::cases::Needs;
 
-pub const PART: Part = Part { names, run };
-
-const NAME: &str = "event/process-and-parents";
-
-fn names() -> Vec<String> {
-    vec![NAME.to_owned()]
-}
-
-fn run(context: &mut Context, report: &mut Report) {
-    report.check(NAME, || process_and_parents(context));
-}
+pub const PART: Part = Part::Table(&[("event/process-and-parents", process_and_parents)]);
 
 fn process_and_parents(context: &mut Context) -> Result<()> {
     context.enforcer()?;

@@ -11,14 +11,12 @@ use ringfence_policy::Mitigation;
 
 use super::Part;
 use super::context::Context;
-use super::report::Report;
 use crate::harness::Spec;
 use crate::image;
 use crate::rulesets;
 
-pub const PART: Part = Part { names, run };
+pub const PART: Part = Part::Table(&[("first-instruction/200-of-200", first_instruction)]);
 
-const NAME: &str = "first-instruction/200-of-200";
 const CONTAINERS: usize = 200;
 /// Containers that are started at the same time.
 const AT_ONCE: usize = 2;
@@ -30,14 +28,6 @@ const ENTRY_POINTS: [(&str, &[&str]); 4] = [
     ("RF-501", &["cat", "/etc/shadow"]),
     ("RF-513", &["actor", "connect", "packet-raw"]),
 ];
-
-fn names() -> Vec<String> {
-    vec![NAME.into()]
-}
-
-fn run(context: &mut Context, report: &mut Report) {
-    report.check(NAME, || first_instruction(context));
-}
 
 fn first_instruction(context: &mut Context) -> Result<()> {
     context.enforcer()?;

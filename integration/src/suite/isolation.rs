@@ -18,7 +18,7 @@ use crate::cases::Needs;
 use crate::harness::Container;
 use crate::sink::DNS;
 
-pub const PART: Part = Part { names, run };
+pub const PART: Part = Part::Made { names, run };
 
 const RULE: &str = "RF-501";
 

@@ -13,16 +13,14 @@ use ringfence_policy::Mitigation;
 
 use super::Part;
 use super::context::Context;
-use super::report::Report;
 use super::usage::{alone, refused};
 use crate::cases::Needs;
 use crate::enforcer::Enforcer;
 
-pub const PART: Part = Part { names, run };
-
-type Test = fn(&mut Context, &Disk) -> Result<()>;
-
-const TESTS: [(&str, Test); 2] = [("log/full-at-start", full_at_start), ("log/fills-up", fills_up)];
+pub const PART: Part = Part::Table(&[
+    ("log/full-at-start", |context| with_disk(context, full_at_start)),
+    ("log/fills-up", |context| with_disk(context, fills_up)),
+]);
 
 /// A guard against hanging.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -30,20 +28,12 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// Violations while the disk is full. One more than fit into what is left of the file's last page.
 const WHILE_FULL: usize = 8;
 
-fn names() -> Vec<String> {
-    TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
-}
-
-fn run(context: &mut Context, report: &mut Report) {
-    for (name, test) in TESTS {
-        report.check(name, || {
-            let disk = Disk::mount(context.node.directory().join("disk"))?;
-            let result = test(context, &disk);
-            // The next test finds the enforcer as it was, which also lets go of the disk.
-            let restored = context.restart_with(&[]);
-            result.and(restored)
-        });
-    }
+fn with_disk(context: &mut Context, test: fn(&mut Context, &Disk) -> Result<()>) -> Result<()> {
+    let disk = Disk::mount(context.node.directory().join("disk"))?;
+    let result = test(context, &disk);
+    // The next test finds the enforcer as it was, which also lets go of the disk.
+    let restored = context.restart_with(&[]);
+    result.and(restored)
 }
 
 /// A tiny disk. Only this process and its children see it.

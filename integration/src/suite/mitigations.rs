@@ -16,7 +16,7 @@ use super::report::Report;
 use crate::cases::{self, Act, Case, Needs};
 use crate::harness::Container;
 
-pub const PART: Part = Part { names, run };
+pub const PART: Part = Part::Made { names, run };
 
 /// Everything the sender sends in this time after a violation must not arrive.
 const QUIET: Duration = Duration::from_millis(150);

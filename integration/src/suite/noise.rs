@@ -17,7 +17,7 @@ use crate::cases::Needs;
 use crate::harness::{Container, Spec};
 use crate::{debian, rulesets};
 
-pub const PART: Part = Part { names, run };
+pub const PART: Part = Part::Made { names, run };
 
 /// A guard against hanging.
 const LIMIT: Duration = Duration::from_mins(3);

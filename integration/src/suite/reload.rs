@@ -11,35 +11,24 @@ use ringfence_policy::{Catalogue, Mitigation};
 
 use super::Part;
 use super::context::{Context, of};
-use super::report::Report;
 use crate::cases::Needs;
 use crate::rulesets::ruleset;
 
-pub const PART: Part = Part { names, run };
+pub const PART: Part = Part::Table(&[
+    ("reload/change-takes-effect", |context| tidily(context, change)),
+    ("reload/broken-file-keeps-the-last-good-one", |context| tidily(context, broken)),
+]);
 
-type Test = fn(&mut Context) -> Result<()>;
-
-const TESTS: [(&str, Test); 2] =
-    [("reload/change-takes-effect", change), ("reload/broken-file-keeps-the-last-good-one", broken)];
-
-fn names() -> Vec<String> {
-    TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
-}
-
-fn run(context: &mut Context, report: &mut Report) {
-    for (name, test) in TESTS {
-        report.check(name, || {
-            let result = test(context);
-            // Whatever happened, the next test finds the folder as it was.
-            let file = context.start.rulesets.join("reload.yaml");
-            if file.exists() {
-                fs::remove_file(file)?;
-                let restored = wait_for(context, "the file is gone", |status| !holds(status, "reload-"));
-                return result.and(restored);
-            }
-            result
-        });
+/// Whatever happens, the next test finds the folder as it was.
+fn tidily(context: &mut Context, test: fn(&mut Context) -> Result<()>) -> Result<()> {
+    let result = test(context);
+    let file = context.start.rulesets.join("reload.yaml");
+    if file.exists() {
+        fs::remove_file(file)?;
+        let restored = wait_for(context, "the file is gone", |status| !holds(status, "reload-"));
+        return result.and(restored);
     }
+    result
 }
 
 fn holds(status: &Status, prefix: &str) -> bool {

@@ -12,14 +12,12 @@ use super::context::Context;
 use super::report::Report;
 use crate::enforcer::{Start, finish};
 
-pub const PART: Part = Part { names, run };
+pub const PART: Part = Part::Made { names, run };
 
 /// Exit code of a usage or configuration error.
 const WRONG: i32 = 2;
 
-type Test = fn(&mut Context) -> Result<()>;
-
-const TESTS: [(&str, Test); 15] = [
+const TESTS: Part = Part::Table(&[
     ("usage/unknown-option", unknown_option),
     ("usage/no-rulesets-option", no_rulesets),
     ("usage/missing-folder", missing_folder),
@@ -35,7 +33,7 @@ const TESTS: [(&str, Test); 15] = [
     ("usage/ringfence-without-enforcer", without_enforcer),
     ("usage/ringfence-unknown-rule", unknown_rule),
     ("usage/ringfence-lint", lint),
-];
+]);
 
 /// What a folder of rulesets may hold instead of rulesets, and what the error names.
 const FOLDERS: [(&str, Lay, &[&str]); 9] = [
@@ -81,15 +79,13 @@ const OPTIONS: [(&str, &[&str], &[&str]); 19] = [
 ];
 
 fn names() -> Vec<String> {
-    let tests = TESTS.iter().map(|(name, _)| (*name).to_owned());
     let folders = FOLDERS.iter().map(|(name, ..)| format!("usage/rulesets-{name}"));
-    tests.chain(folders).chain(OPTIONS.iter().map(|(name, ..)| format!("usage/option-{name}"))).collect()
+    let options = OPTIONS.iter().map(|(name, ..)| format!("usage/option-{name}"));
+    TESTS.names().into_iter().chain(folders).chain(options).collect()
 }
 
 fn run(context: &mut Context, report: &mut Report) {
-    for (name, test) in TESTS {
-        report.check(name, || test(context));
-    }
+    TESTS.run(context, report);
     for (name, lay, said) in FOLDERS {
         report.check(&format!("usage/rulesets-{name}"), || folder(context, name, lay, said));
     }
