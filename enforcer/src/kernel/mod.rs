@@ -200,7 +200,7 @@ impl Kernel {
         }
         let keep: BTreeSet<String> = wanted.iter().chain(programs::IDENTITY).map(Attachment::link_name).collect();
         for gone in self.attached.iter().filter(|name| !keep.contains(*name)).cloned().collect::<Vec<_>>() {
-            let path = self.pins.links(&self.object).join(&gone);
+            let path = self.pin(&gone);
             std::fs::remove_file(&path).map_err(|source| Error::Path { path, source })?;
             self.attached.remove(&gone);
         }
@@ -223,9 +223,16 @@ impl Kernel {
 
     /// Whether it is neither attached nor impossible on this kernel.
     fn is_missing(&self, attachment: &Attachment) -> bool {
-        let name = attachment.link_name();
-        let is_there = self.attached.contains(&name) || self.pins.links(&self.object).join(&name).exists();
-        !is_there && self.is_possible(attachment)
+        !self.is_attached(&attachment.link_name()) && self.is_possible(attachment)
+    }
+
+    fn is_attached(&self, link: &str) -> bool {
+        self.attached.contains(link) || self.pin(link).exists()
+    }
+
+    /// Where a link is pinned.
+    fn pin(&self, link: &str) -> PathBuf {
+        self.pins.links(&self.object).join(link)
     }
 
     fn is_possible(&self, attachment: &Attachment) -> bool {
@@ -240,8 +247,7 @@ impl Kernel {
     /// Attaches a program that is loaded.
     fn attach(&mut self, attachment: &Attachment) -> Result<(), Error> {
         let name = attachment.link_name();
-        let pin = self.pins.links(&self.object).join(&name);
-        if self.attached.contains(&name) || pin.exists() {
+        if self.is_attached(&name) {
             self.attached.insert(name);
             return Ok(());
         }
@@ -252,7 +258,7 @@ impl Kernel {
         let program = attachment.program;
         let failed = |source| Error::Program { program, hook: name.clone(), source };
         let link = Self::link(&mut self.ebpf, attachment).map_err(failed)?;
-        link.pin(&pin).map_err(|error| Error::Pin(name.clone(), error.to_string()))?;
+        link.pin(self.pin(&name)).map_err(|error| Error::Pin(name.clone(), error.to_string()))?;
         self.attached.insert(name);
         Ok(())
     }
