@@ -254,8 +254,9 @@ pub enum Report {
 }
 
 impl Report {
+    /// Writes the object's path into the event.
     #[inline(always)]
-    fn object(self, s: &mut Scratch) {
+    pub fn object(self, s: &mut Scratch) {
         match self {
             Self::File => {
                 let o = &raw const s.object;

@@ -6,7 +6,7 @@ use crate::{
     scratch::PATH,
 };
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_kernel_str},
+    helpers::generated::bpf_probe_read_kernel_str,
     macros::{btf_tracepoint, map},
     maps::PerCpuArray,
     programs::BtfTracePointContext,
@@ -112,7 +112,7 @@ pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
             let _ = ENTERING.insert(&tgid, &from, 0);
         }
         // The runtime's init joins the hierarchies one after the other, and moves itself: not an escape.
-        (None, Some(mover)) if !identity::is_entering((bpf_get_current_pid_tgid() >> 32) as u32) => {
+        (None, Some(mover)) if !identity::is_entering(kernel::process(kernel::current())) => {
             let _ = ESCAPED.insert(&tgid, &mover.slot, 0);
             if let Some(count) = ESCAPES.get_ptr_mut(0) {
                 // SAFETY: only ever compared with 0.

@@ -44,8 +44,11 @@ fn named(change: Change) {
     s.event.header.number = change.number;
     let file = if change.follows { process::file(path::own_descriptor(s)) } else { 0 };
     if file != 0 {
-        let Some(len) = found(s, file, change.flags) else { return };
-        s.event.header.path_len = len;
+        matched(s, file, change.flags);
+        if !any(&s.hit) {
+            return;
+        }
+        Report::File.object(s);
     } else {
         s.event.header.flags = change.flags | flag::STRING_PATH;
         facets::flags(s, CLASS);
@@ -54,29 +57,15 @@ fn named(change: Change) {
         }
         path::join(s, change.at);
         facets::string(s, CLASS);
+        if !any(&s.hit) {
+            return;
+        }
+        kernel::copy_bytes(&mut s.event.path, s.path.as_ptr());
         s.event.header.path_len = s.len as u16;
     }
-    if !any(&s.hit) {
-        return;
-    }
-    kernel::copy_bytes(&mut s.event.path, s.path.as_ptr());
     facets::number(s, CLASS, ringfence_abi::Facet::Number, change.number);
     process::match_actor(s, CLASS);
     pending::keep_judged(change.which, s);
-}
-
-/// Narrows by a file of which everything is known, and writes its path; its length, if lines are left.
-#[inline(always)]
-fn found(s: &mut Scratch, file: u64, flags: u32) -> Option<u16> {
-    matched(s, file, flags);
-    if !any(&s.hit) {
-        return None;
-    }
-    let o = &raw const s.object;
-    // SAFETY: points into the scratch.
-    let (dentry, mnt, sb) = unsafe { ((*o).dentry, (*o).mnt, (*o).sb) };
-    path::measure(s, dentry, mnt, sb);
-    Some(path::write(s) as u16)
 }
 
 /// Narrows by a file of which everything is known.

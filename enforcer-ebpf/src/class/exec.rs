@@ -10,7 +10,7 @@ use crate::{
     socket,
 };
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_kernel_str},
+    helpers::generated::bpf_probe_read_kernel_str,
     macros::{btf_tracepoint, lsm},
     programs::{BtfTracePointContext, LsmContext},
 };
@@ -50,10 +50,11 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rf_whose_life() -> u32 {
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let task = kernel::current();
+    let tgid = kernel::process(task);
     // SAFETY: copied at once.
     let Some(from) = (unsafe { ENTERING.get(&tgid) }).copied() else { return life::INSIDE };
-    if identity::mount_namespace(kernel::current()) == from {
+    if identity::mount_namespace(task) == from {
         return life::RUNTIME;
     }
     let _ = ENTERING.remove(&tgid);

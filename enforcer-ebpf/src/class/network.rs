@@ -32,8 +32,8 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let sk: u64 = ctx.arg(0);
     let new: i32 = ctx.arg(2);
     match new {
-        TCP_SYN_SENT if !kernel::connect_judged_early() => happened::<Tracepoint>(Op::Connect, sk, End::Remote),
-        TCP_LISTEN => happened::<Tracepoint>(Op::Listen, sk, End::Local),
+        TCP_SYN_SENT if !kernel::connect_judged_early() => happened::<Tracepoint>(Op::Connect, End::Remote, || sk),
+        TCP_LISTEN => happened::<Tracepoint>(Op::Listen, End::Local, || sk),
         _ => Verdict::Pass,
     };
     0
@@ -54,10 +54,10 @@ pub fn exit_connect(ctx: TracePointContext) -> u32 {
     let family = socket::family(sk);
     let kind: u16 = read(sk, offset!(sock_type));
     if !kernel::connect_judged_early() && (family == AF_UNIX || kind != SOCK_STREAM) {
-        happened::<Tracepoint>(Op::Connect, sk, End::Remote);
+        happened::<Tracepoint>(Op::Connect, End::Remote, || sk);
     }
     if (0..=2).contains(&fd) && socket::leads_out(sk) {
-        happened::<Tracepoint>(Op::Stdio, sk, End::Remote);
+        happened::<Tracepoint>(Op::Stdio, End::Remote, || sk);
     }
     0
 }
@@ -65,11 +65,8 @@ pub fn exit_connect(ctx: TracePointContext) -> u32 {
 /// Exit of bind(fd, address, length).
 #[tracepoint]
 pub fn exit_bind(ctx: TracePointContext) -> u32 {
-    if result(&ctx) == 0 && identity::current().is_some() {
-        let sk = socket::of_descriptor(argument_at_exit(0) as i32);
-        if sk != 0 {
-            happened::<Tracepoint>(Op::Bind, sk, End::Local);
-        }
+    if result(&ctx) == 0 {
+        happened::<Tracepoint>(Op::Bind, End::Local, || socket::of_descriptor(argument_at_exit(0) as i32));
     }
     0
 }
@@ -78,11 +75,8 @@ pub fn exit_bind(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 pub fn exit_socket(ctx: TracePointContext) -> u32 {
     let fd = result(&ctx);
-    if fd >= 0 && identity::current().is_some() {
-        let sk = socket::of_descriptor(fd as i32);
-        if sk != 0 {
-            happened::<Tracepoint>(Op::Socket, sk, End::Remote);
-        }
+    if fd >= 0 {
+        happened::<Tracepoint>(Op::Socket, End::Remote, || socket::of_descriptor(fd as i32));
     }
     0
 }
@@ -113,7 +107,7 @@ fn on_stdio(fd: i64) {
     }
     let sk = socket::of_descriptor(fd as i32);
     if socket::leads_out(sk) {
-        happened::<Tracepoint>(Op::Stdio, sk, End::Remote);
+        happened::<Tracepoint>(Op::Stdio, End::Remote, || sk);
     }
 }
 
@@ -156,9 +150,13 @@ pub fn unix_stream_connect(ctx: LsmContext) -> i32 {
 
 /// Something happened to a socket: judge it.
 #[inline(always)]
-fn happened<E: EntryPoint>(op: Op, sk: u64, end: End) -> Verdict {
+fn happened<E: EntryPoint>(op: Op, end: End, socket: impl FnOnce() -> u64) -> Verdict {
     let Some(mut held) = judge::begin::<E>(CLASS, Lane::Network, op) else { return Verdict::Pass };
     let s = &mut *held;
+    let sk = socket();
+    if sk == 0 {
+        return Verdict::Pass;
+    }
     socket::describe(s, sk, end);
     if socket::family(sk) == AF_UNIX && op as u8 == Op::Connect as u8 {
         unix_object(s, read(sk, offset!(unix_peer)));

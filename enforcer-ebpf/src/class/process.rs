@@ -8,7 +8,7 @@ use crate::{
     kernel, path, process,
     scratch::{self, Lane},
 };
-use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 use ringfence_abi::{Class, Facet, Op, flag};
 
 const CLASS: Class = Class::Process;
@@ -30,7 +30,7 @@ fn over(op: Op, ctx: &TracePointContext, number: fn() -> u64, target: fn() -> u6
     let (number, target) = (number(), target() as u32);
     s.event.header.number = number;
     s.event.header.target_pid = target;
-    let own = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let own = kernel::process(kernel::current());
     let mut flags = 0;
     if failed {
         flags |= flag::FAILED;
