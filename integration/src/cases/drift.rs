@@ -95,7 +95,7 @@ pub const CASES: &[Case] = &[
             ),
         ],
         near_misses: &[
-            act("of-image", "actor map exec /lib/libdemo.so.1"),
+            act("of-image", "actor map exec /usr/bin/tool-actor"),
             act("read", "sh -c 'cp /lib/libdemo.so.1 /opt/library-d.so; actor map read /opt/library-d.so'"),
             act("memfd-read", "actor map memfd-read /lib/libdemo.so.1"),
             act("itself", "sh -c 'cp /usr/bin/actor /opt/library-e; /opt/library-e map exec /opt/library-e'"),
