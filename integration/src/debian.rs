@@ -1,13 +1,13 @@
 //! A Debian root file system with what people run in containers, made once and kept for later runs.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
+use crate::cache;
 use crate::harness::Image;
 
 /// Name of the image.
@@ -79,7 +79,7 @@ fn archive() -> Result<PathBuf> {
     let recipe = recipe();
     let digest = Sha256::digest(recipe.join("\n"));
     let key: Vec<_> = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let folder = cache()?;
+    let folder = cache::folder("debian")?;
     let archive = folder.join(format!("{SUITE}-{}.tar", key.concat()));
     if !archive.is_file() {
         make(&recipe, &folder, &archive).context("make a Debian root file system")?;
@@ -117,15 +117,4 @@ fn make(recipe: &[String], folder: &Path, archive: &Path) -> Result<()> {
         let _ = fs::remove_file(&unfinished);
     }
     made
-}
-
-/// Outlives the checkout: `~/.cache/ringfence/debian`.
-fn cache() -> Result<PathBuf> {
-    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let Some(base) = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache"))) else {
-        bail!("neither XDG_CACHE_HOME nor HOME is an absolute path");
-    };
-    let folder = base.join("ringfence").join("debian");
-    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    Ok(folder)
 }

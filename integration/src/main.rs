@@ -3,12 +3,15 @@
 mod bare;
 mod bench;
 mod bpffs;
+mod cache;
 mod cases;
+mod cluster;
 mod debian;
 mod demo;
 mod enforcer;
 mod harness;
 mod image;
+mod in_cluster;
 mod journal;
 mod rulesets;
 mod sink;
@@ -65,6 +68,18 @@ enum Command {
         #[arg(long)]
         actor: Option<PathBuf>,
     },
+    /// A real Kubernetes cluster on this machine. Needs root.
+    #[command(subcommand)]
+    Cluster(cluster::Subcommand),
+    /// Runs the tests that need a cluster, in one of their own. Needs root.
+    ClusterSuite {
+        /// Only tests whose name holds this text.
+        #[arg(long, default_value = "")]
+        filter: String,
+        /// Says which tests there are instead of running them.
+        #[arg(long)]
+        list: bool,
+    },
     /// Measures the enforcer's price per operation and its latencies on this kernel; prints Markdown. Needs root.
     Bench {
         /// The enforcer; the one beside this program by default.
@@ -115,8 +130,17 @@ fn run(command: Command) -> Result<ExitCode> {
         suite::list(filter);
         return Ok(ExitCode::SUCCESS);
     }
-    bpffs::private_mounts()?;
+    if let Command::ClusterSuite { filter, list: true } = &command {
+        in_cluster::list(filter);
+        return Ok(ExitCode::SUCCESS);
+    }
+    // A cluster's node has mounts of its own, and the user's shell has the user's.
+    if !matches!(command, Command::Cluster(_)) {
+        bpffs::private_mounts()?;
+    }
     match command {
+        Command::Cluster(command) => command.run(),
+        Command::ClusterSuite { filter, .. } => in_cluster::run(&filter),
         Command::Suite { filter, enforcer, actor, .. } => suite::run(&Programs::find(enforcer, actor)?, &filter),
         Command::Behaviours { filter, actor } => {
             // No enforcer will be started.

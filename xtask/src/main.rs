@@ -1,6 +1,7 @@
 //! The project's chores. `cargo xtask --help` lists them.
 
 mod bench;
+mod cluster;
 mod demo;
 mod interrupt;
 mod places;
@@ -29,8 +30,10 @@ enum Chore {
     Setup(setup::Arguments),
     /// Show containers breaking rules and being cut off, for real, in a containerd of the demo's own.
     Demo(demo::Arguments),
-    /// Run all tests: unit, containers, VM. The last line is the count.
+    /// Run all tests: unit, containers, cluster, VM. The last line is the count.
     Test(test::Arguments),
+    /// A real Kubernetes cluster on this machine: up, down, a shell for it.
+    Cluster(cluster::Arguments),
     /// Measure: criterion benchmarks, then the cost of every hook on this kernel.
     Bench(bench::Arguments),
     /// Boot a Debian kernel in a VM and run the tests, a command or a shell in it.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Chore::Setup(arguments) => setup::run(&arguments),
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
+        Chore::Cluster(arguments) => cluster::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Vm(arguments) => vm::run(&arguments),
     });

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::{
-    Refusal, places, process,
+    Refusal, cluster, places, process,
     products::Products,
     setup::{self, Purpose},
     tally::{Suite, Tally},
@@ -20,6 +20,8 @@ enum Group {
     Unit,
     /// Everything that needs root, containers and this machine's kernel.
     Containers,
+    /// What needs a real Kubernetes cluster: one is started for it.
+    Cluster,
     /// The same in a VM, with what this machine's kernel refuses.
     Vm,
 }
@@ -42,12 +44,17 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let wanted = |group| arguments.only.is_empty() || arguments.only.contains(&group);
     let mut purposes = vec![Purpose::Build];
-    if wanted(Group::Containers) {
+    if wanted(Group::Containers) || wanted(Group::Cluster) {
         if !nix::unistd::geteuid().is_root() {
             let hint = "without them: cargo xtask test --only unit --only vm";
-            return Err(Refusal(format!("the container tests load eBPF programs and need root; {hint}")).into());
+            return Err(
+                Refusal(format!("the container and cluster tests load eBPF programs and need root; {hint}")).into()
+            );
         }
         purposes.push(Purpose::Containers);
+    }
+    if wanted(Group::Cluster) {
+        purposes.push(Purpose::Cluster);
     }
     if wanted(Group::Vm) {
         purposes.push(Purpose::Vm);
@@ -59,10 +66,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if wanted(Group::Unit) {
         results.push(("unit".to_owned(), unit(name)?));
     }
-    if wanted(Group::Containers) || wanted(Group::Vm) {
+    if [Group::Containers, Group::Cluster, Group::Vm].into_iter().any(wanted) {
         let products = Products::build()?;
         if wanted(Group::Containers) {
             results.push(("containers".to_owned(), containers(&products, name)?));
+        }
+        if wanted(Group::Cluster) {
+            results.push(("cluster".to_owned(), cluster::suite(&products, name)?));
         }
         if wanted(Group::Vm) {
             for kernel in &arguments.kernel {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::netns::Netns;
 
 /// Where distributions put the plug-ins.
-const DIRECTORIES: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
+pub const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
 /// A network that containers can be attached to.
 #[derive(Debug, Clone)]
@@ -51,9 +51,9 @@ impl Network {
     }
 
     fn new(node: &Arc<Netns>, directory: &Path, name: &str, mut config: Value, subnet: u8) -> Result<Self> {
-        let plugins = DIRECTORIES.iter().map(PathBuf::from).find(|directory| directory.join(name).is_file());
+        let plugins = PLUGINS.iter().map(PathBuf::from).find(|directory| directory.join(name).is_file());
         let plugins = plugins.with_context(|| {
-            format!("no CNI plug-in `{name}` in {}: install containernetworking-plugins", DIRECTORIES.join(" or "))
+            format!("no CNI plug-in `{name}` in {}: install containernetworking-plugins", PLUGINS.join(" or "))
         })?;
         let (v4, v6) = (format!("10.{subnet}.0.0/16"), format!("fd00:{subnet}::/64"));
         config["cniVersion"] = "1.0.0".into();
@@ -108,7 +108,7 @@ impl Network {
 
 /// Sets the loopback interface of a network namespace up.
 pub fn loopback_up(netns: &Path) -> Result<()> {
-    let plugins = DIRECTORIES.iter().map(Path::new).find(|directory| directory.join("loopback").is_file());
+    let plugins = PLUGINS.iter().map(Path::new).find(|directory| directory.join("loopback").is_file());
     let plugins = plugins.context("no CNI plug-in `loopback`: install containernetworking-plugins")?;
     let config = json!({"cniVersion": "1.0.0", "name": "lo", "type": "loopback"});
     call(plugins, &config, "ADD", "lo", netns, "lo").map(drop)

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Debian's busybox-static.
-const BUSYBOX: &str = "/bin/busybox";
+pub const BUSYBOX: &str = "/bin/busybox";
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
 const GROUP: &str = "root:x:0:\nshadow:x:42:\nnogroup:x:65534:\n";
@@ -22,6 +22,7 @@ const SHADOW: &str = "root:$6$ringfence$notahash:19700:0:99999:7:::\nnobody:*:19
 pub struct Image {
     name: String,
     entries: BTreeMap<PathBuf, Entry>,
+    entrypoint: Vec<String>,
     command: Vec<String>,
     base: Base,
 }
@@ -29,6 +30,8 @@ pub struct Image {
 /// What there is besides the entries.
 #[derive(Debug, Clone)]
 enum Base {
+    /// Nothing.
+    Empty,
     /// The applets of this machine's busybox.
     Applets,
     /// A whole root file system.
@@ -74,8 +77,7 @@ impl Image {
     /// A static busybox with all of its applets, accounts, and the usual directories. `name` is a whole reference, such
     /// as `localhost/busybox:1`.
     pub fn busybox(name: &str) -> Self {
-        let mut image =
-            Self { name: name.to_owned(), entries: BTreeMap::new(), command: vec!["sh".into()], base: Base::Applets };
+        let mut image = Self::new(name, Base::Applets).command(&["sh"]);
         for path in
             ["/bin", "/dev", "/etc", "/home", "/proc", "/run", "/sbin", "/sys", "/usr/bin", "/usr/sbin", "/var/log"]
         {
@@ -94,8 +96,16 @@ impl Image {
 
     /// A root file system in an uncompressed tar archive; it takes no further entries.
     pub fn archive(name: &str, archive: &Path) -> Self {
-        let base = Base::Archive(archive.to_path_buf());
-        Self { name: name.to_owned(), entries: BTreeMap::new(), command: vec!["bash".into()], base }
+        Self::new(name, Base::Archive(archive.to_path_buf())).command(&["bash"])
+    }
+
+    /// Nothing but what is added, such as one static program.
+    pub fn empty(name: &str) -> Self {
+        Self::new(name, Base::Empty)
+    }
+
+    fn new(name: &str, base: Base) -> Self {
+        Self { name: name.to_owned(), entries: BTreeMap::new(), entrypoint: Vec::new(), command: Vec::new(), base }
     }
 
     /// A copy of a file of this machine.
@@ -124,6 +134,12 @@ impl Image {
         self
     }
 
+    /// The same, with what a pod calls `args` added to it.
+    pub fn entrypoint(mut self, command: &[&str]) -> Self {
+        self.entrypoint = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// Its reference.
     pub fn name(&self) -> &str {
         &self.name
@@ -144,7 +160,7 @@ impl Image {
             &json!({
                 "architecture": architecture,
                 "os": "linux",
-                "config": {"Cmd": self.command, "Env": [path], "WorkingDir": "/"},
+                "config": {"Entrypoint": self.entrypoint, "Cmd": self.command, "Env": [path], "WorkingDir": "/"},
                 "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
             }),
         );
@@ -169,6 +185,7 @@ impl Image {
                 ensure!(entries.is_empty(), "{}: an archive takes no further entries", self.name);
                 return std::fs::read(archive).with_context(|| archive.display().to_string());
             }
+            Base::Empty => {}
             Base::Applets => {
                 for path in applets()? {
                     entries.entry(path).or_insert(Entry::Link("/bin/busybox".into()));
@@ -208,6 +225,36 @@ impl Image {
             }
         }
         Ok(layer.into_inner()?)
+    }
+}
+
+impl Built {
+    /// All of it in one uncompressed archive in the form of the OCI image layout, under a whole reference.
+    pub fn archive(&self, name: &str) -> Result<Vec<u8>> {
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": media_type("index.v1+json"),
+            "manifests": [{
+                "mediaType": self.manifest.media_type,
+                "digest": self.manifest.digest,
+                "size": self.manifest.bytes.len(),
+                "annotations": {"io.containerd.image.name": name},
+            }],
+        });
+        let index = index.to_string().into_bytes();
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut add = |path: &str, bytes: &[u8]| -> Result<()> {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_size(bytes.len() as u64);
+            Ok(archive.append_data(&mut header, path, bytes)?)
+        };
+        add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        add("index.json", &index)?;
+        for blob in [&self.layer, &self.config, &self.manifest] {
+            add(&format!("blobs/{}", blob.digest.replace(':', "/")), &blob.bytes)?;
+        }
+        Ok(archive.into_inner()?)
     }
 }
 

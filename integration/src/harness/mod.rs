@@ -4,7 +4,7 @@
 //! addresses live in a network namespace of the node's own; containerd and what it starts sit in a cgroup of their own,
 //! by which they are killed. What a run that was itself killed left behind, the next one sweeps away.
 
-mod cgroup;
+pub mod cgroup;
 mod client;
 mod cni;
 mod container;
@@ -17,8 +17,12 @@ mod proof;
 mod spec;
 mod sweep;
 
+pub use client::Client;
+pub use cni::{PLUGINS as CNI_PLUGINS, loopback_up};
 pub use container::{Container, Output};
-pub use image::Image;
-pub use node::Node;
+pub use daemon::SANDBOX_IMAGE;
+pub use image::{BUSYBOX, Image};
+pub use netns::Netns;
+pub use node::{Node, POD_NAMESPACE};
 pub use proof::TESTS;
 pub use spec::Spec;

@@ -43,7 +43,7 @@ pub struct Shared {
 }
 
 /// containerd's namespace of the CRI.
-const CRI: &str = "k8s.io";
+pub const POD_NAMESPACE: &str = "k8s.io";
 
 /// Makes nodes of one process distinct.
 static NODES: AtomicU32 = AtomicU32::new(1);
@@ -122,10 +122,10 @@ impl Node {
 
     /// Imports an image for pods made by CRI, and as their sandbox's.
     pub fn import_for_pods(&self, image: &Image) -> Result<()> {
-        self.shared.client.create_namespace(CRI)?;
-        self.import_into(CRI, image)?;
+        self.shared.client.create_namespace(POD_NAMESPACE)?;
+        self.import_into(POD_NAMESPACE, image)?;
         let built = image.build()?;
-        self.shared.client.import(CRI, SANDBOX_IMAGE, &built)?;
+        self.shared.client.import(POD_NAMESPACE, SANDBOX_IMAGE, &built)?;
         [image.name(), SANDBOX_IMAGE].into_iter().try_for_each(|name| self.shared.client.wait_for_pod_image(name))
     }
 

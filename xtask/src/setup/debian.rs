@@ -43,6 +43,7 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Containers, "iproute2", "ip", "ip and tc"),
     package(Purpose::Containers, "busybox-static", "/bin/busybox", "a static busybox as /bin/busybox"),
     package(Purpose::Containers, "mmdebstrap", "mmdebstrap", "mmdebstrap, which fetches a Debian root file system"),
+    package(Purpose::Cluster, "iptables", "iptables", "iptables, for kube-proxy"),
     package(Purpose::Vm, "busybox-static", "/bin/busybox", "a static busybox as /bin/busybox"),
     package(Purpose::Vm, "qemu-system-x86", "qemu-system-x86_64", "qemu for x86-64"),
     package(Purpose::Vm, "cpio", "cpio", "cpio, which packs the initramfs"),

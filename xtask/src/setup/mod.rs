@@ -1,6 +1,7 @@
 //! What has to be installed, and installing it. Idempotent: what is there is left alone.
 
 mod debian;
+mod go;
 mod rust;
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ pub enum Purpose {
     Linker,
     /// Running containers.
     Containers,
+    /// A Kubernetes cluster, besides running containers.
+    Cluster,
     /// Booting kernels in VMs.
     Vm,
     /// The checks of `.ci/run`.
@@ -34,7 +37,7 @@ pub enum Purpose {
 
 /// `cargo xtask setup`.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let mut purposes = vec![Purpose::Build, Purpose::Containers, Purpose::Vm];
+    let mut purposes = vec![Purpose::Build, Purpose::Containers, Purpose::Cluster, Purpose::Vm];
     if arguments.ci {
         purposes.push(Purpose::Ci);
     }
@@ -44,6 +47,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Installs what these purposes need and is missing. Refuses, with a list, where it cannot install.
 pub fn ensure(purposes: &[Purpose]) -> Result<()> {
+    if purposes.contains(&Purpose::Cluster) {
+        go::check()?;
+    }
     let (packages, tools) = missing(purposes)?;
     if packages.is_empty() && tools.is_empty() {
         println!("setup: everything is there");

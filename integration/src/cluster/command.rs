@@ -1,0 +1,123 @@
+//! `cluster up`, `cluster down` and `cluster shell`.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{self, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use super::component::before_path;
+use super::{Cluster, Helm, Interrupt, Options, Programs, binaries, environment, kubeconfig, node, state, sweep};
+use crate::harness::Image;
+
+/// What to do with the cluster of this machine.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Starts one, and leaves it running.
+    Up,
+    /// Ends it and removes every trace; safe when there is none.
+    Down,
+    /// A shell with the cluster's kubectl, helm (3 and 4) and ctr; `exit` leaves it. With a command: runs that instead.
+    Shell {
+        /// The command and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+}
+
+/// An image that pods can run in a cluster that somebody plays with.
+const BUSYBOX: &str = "localhost/busybox:1";
+
+impl Command {
+    /// Does it.
+    pub fn run(&self) -> Result<ExitCode> {
+        match self {
+            Self::Up => up(),
+            Self::Down => down(),
+            Self::Shell { command } => shell(command),
+        }
+    }
+}
+
+fn up() -> Result<ExitCode> {
+    let interrupt = Interrupt::by_signals()?;
+    // What takes minutes, when it has to be built, comes before the cluster.
+    Programs::ensure(&interrupt)?;
+    let (older, newer) = (Helm::V3.program(&interrupt)?, Helm::V4.program(&interrupt)?);
+    let started = Instant::now();
+    let cluster = Cluster::up(&Options { interrupt: interrupt.clone(), ..Options::default() })?;
+    cluster.import(&Image::busybox(BUSYBOX))?;
+    let ctr = cluster.programs.containerd.join("ctr");
+    let programs = [("kubectl", cluster.kubectl_program()), ("ctr", ctr)];
+    link(&cluster, &programs)?;
+    link(&cluster, &[("helm3", older), ("helm4", newer.clone()), ("helm", newer)])?;
+    interrupt.check()?;
+    println!(
+        "Kubernetes {} with containerd {} is up, in {:.1} s. State and logs: {}",
+        binaries::KUBERNETES.version(),
+        binaries::CONTAINERD.version(),
+        started.elapsed().as_secs_f64(),
+        cluster.state().display()
+    );
+    println!("Image for pods, beside those that you load: {BUSYBOX}\n");
+    println!("    export KUBECONFIG={}", cluster.kubeconfig().display());
+    println!("    cargo xtask cluster shell                  # kubectl, helm3, helm4 and ctr of this cluster");
+    println!("    cargo xtask cluster shell kubectl get pods --all-namespaces");
+    println!("    cargo xtask cluster down");
+    cluster.leave()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Puts programs where the user's shell finds them.
+fn link(cluster: &Cluster, named: &[(&str, PathBuf)]) -> Result<()> {
+    let folder = programs(cluster.state());
+    fs::create_dir_all(&folder)?;
+    for (name, program) in named {
+        symlink(program, folder.join(name)).with_context(|| folder.join(name).display().to_string())?;
+    }
+    Ok(())
+}
+
+fn programs(state: &Path) -> PathBuf {
+    state.join("bin")
+}
+
+fn down() -> Result<ExitCode> {
+    if !sweep::is_there()? {
+        println!("There is no cluster.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(owner) = state::living_owner() {
+        bail!("process {owner} runs the cluster for itself, such as for a test; it ends it. End that process instead");
+    }
+    sweep::everything()?;
+    println!("The cluster is down. Nothing is left of it: no process, cgroup, mount, interface or file.");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn shell(command: &[String]) -> Result<ExitCode> {
+    let state = Path::new(state::FOLDER);
+    if !kubeconfig(state).is_file() || !node::socket(state).exists() {
+        bail!("there is no cluster: `cargo xtask cluster up` starts one");
+    }
+    let usual = || env::var("SHELL").ok().filter(|shell| !shell.is_empty()).unwrap_or_else(|| "/bin/sh".to_owned());
+    let path = before_path(&programs(state))?;
+    let (program, arguments) = match command {
+        [] => (PathBuf::from(usual()), command),
+        [program, arguments @ ..] => (find(program, &path), arguments),
+    };
+    let mut shell = process::Command::new(&program);
+    shell.args(arguments).envs(environment(state)).env("PATH", path);
+    let status = shell.status().with_context(|| format!("start {}", program.display()))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// A program is looked for where the shell would, not where this one would.
+fn find(program: &str, path: &std::ffi::OsStr) -> PathBuf {
+    let candidates = env::split_paths(path).map(|folder| folder.join(program));
+    if program.contains('/') { None } else { candidates.into_iter().find(|file| file.is_file()) }
+        .unwrap_or_else(|| program.into())
+}

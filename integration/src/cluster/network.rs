@@ -1,0 +1,75 @@
+//! The cluster's network: a namespace of its own, and one veth pair between it and whoever uses the cluster.
+//!
+//! Bridges, pods' interfaces, kube-proxy's rules and all ports are in that namespace, and go with it. From outside, the
+//! node, the pods and the Services' addresses are reached through the veth pair; nothing is forwarded the other way.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::harness::{Netns, loopback_up};
+
+/// The end of the veth pair outside.
+pub const LINK: &str = "rf-cluster0";
+
+/// Where the API server listens.
+pub const API_PORT: u16 = 6443;
+
+/// The node's address. The range is for benchmarks of network devices (RFC 2544): nobody routes it.
+pub const NODE_ADDRESS: &str = "198.18.0.2";
+const OUTSIDE_ADDRESS: &str = "198.18.0.1";
+const BITS: &str = "/30";
+
+/// Addresses of pods.
+pub const PODS: &str = "10.244.0.0/24";
+
+/// Addresses of Services, and the first of them.
+pub const SERVICES: &str = "10.96.0.0/16";
+/// The API server's Service.
+pub const API_SERVICE: &str = "10.96.0.1";
+/// Where a cluster's DNS would be.
+pub const DNS_SERVICE: &str = "10.96.0.10";
+
+/// Makes the namespace and the way into it.
+pub fn create() -> Result<Netns> {
+    let netns = Netns::new()?;
+    loopback_up(netns.path())?;
+    let path = netns.path().display().to_string();
+    ip(&["link", "add", LINK, "type", "veth", "peer", "name", "eth0", "netns", &path])?;
+    ip(&["address", "add", &format!("{OUTSIDE_ADDRESS}{BITS}"), "dev", LINK])?;
+    ip(&["link", "set", LINK, "up"])?;
+    // A pod must not get out, even where this machine forwards for others.
+    let forwarding = format!("/proc/sys/net/ipv4/conf/{LINK}/forwarding");
+    fs::write(&forwarding, "0").context(forwarding)?;
+    netns.within(|| -> Result<()> {
+        ip(&["address", "add", &format!("{NODE_ADDRESS}{BITS}"), "dev", "eth0"])?;
+        ip(&["link", "set", "eth0", "up"])?;
+        ip(&["route", "add", "default", "via", OUTSIDE_ADDRESS])?;
+        let forward = "/proc/sys/net/ipv4/ip_forward";
+        fs::write(forward, "1").context(forward)
+    })?;
+    for range in [PODS, SERVICES] {
+        ip(&["route", "add", range, "via", NODE_ADDRESS, "dev", LINK])
+            .with_context(|| format!("does this machine use {range} already?"))?;
+    }
+    Ok(netns)
+}
+
+/// Whether the veth pair is there.
+pub fn exists() -> bool {
+    Path::new("/sys/class/net").join(LINK).exists()
+}
+
+/// Removes the veth pair; with it go the routes through it.
+pub fn remove() -> Result<()> {
+    if exists() { ip(&["link", "delete", LINK]) } else { Ok(()) }
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("ip").args(arguments).output().context("ip: is iproute2 installed?")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`ip {}`: {}", arguments.join(" "), said.trim());
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! The node: containerd, the kubelet, kube-proxy.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::Programs;
+use super::component::{Launch, Place};
+use super::network::{DNS_SERVICE, NODE_ADDRESS, PODS};
+use super::pki::Pki;
+use crate::harness::{CNI_PLUGINS, SANDBOX_IMAGE};
+
+/// The node's name in the cluster.
+pub const NODE_NAME: &str = "node1";
+
+/// Inside, where every node has it.
+const SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// containerd's socket outside of the node's mount namespace.
+pub fn socket(state: &Path) -> PathBuf {
+    state.join("run/containerd.sock")
+}
+
+/// containerd. Its root and state are where every node has them.
+pub fn containerd(programs: &Programs, state: &Path) -> Result<Launch> {
+    let cni = state.join("cni");
+    fs::create_dir_all(&cni)?;
+    let network = json!({
+        "cniVersion": "1.0.0",
+        "name": "pods",
+        "plugins": [{
+            "type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}]},
+        }],
+    });
+    fs::write(cni.join("10-pods.conflist"), network.to_string())?;
+    let config = state.join("containerd.toml");
+    fs::write(&config, containerd_config(&cni, &state.join("opt"))?)?;
+    let arguments = vec!["--config".into(), config.display().to_string()];
+    // Its shim is the one that was built with it, not this machine's.
+    let folder = programs.containerd.clone();
+    Ok(Launch {
+        name: "containerd",
+        program: folder.join("containerd"),
+        arguments,
+        path: Some(folder),
+        place: Place::Node,
+    })
+}
+
+/// Configuration version 2, which containerd 1.6 and 2 read.
+///
+/// Without `restrict_oom_score_adj` no pod starts where root lacks `CAP_SYS_RESOURCE`.
+fn containerd_config(cni: &Path, opt: &Path) -> Result<String> {
+    let plugins = CNI_PLUGINS.into_iter().find(|folder| Path::new(folder).join("bridge").is_file());
+    let plugins = plugins.context("no CNI plug-ins: install containernetworking-plugins")?;
+    let (cni, opt) = (cni.display(), opt.display());
+    Ok(format!(
+        r#"version = 2
+disabled_plugins = ["io.containerd.nri.v1.nri"]
+[grpc]
+  address = "{SOCKET}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{opt}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{SANDBOX_IMAGE}"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "overlayfs"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{plugins}"
+    conf_dir = "{cni}"
+"#
+    ))
+}
+
+/// The kubelet.
+pub fn kubelet(programs: &Programs, pki: &Pki, state: &Path) -> Result<Launch> {
+    let resolver = state.join("resolv.conf");
+    fs::write(&resolver, format!("nameserver {DNS_SERVICE}\n"))?;
+    let config = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        // Its default since 1.35 is to refuse nodes such as many test machines are.
+        "failCgroupV1": false,
+        "containerRuntimeEndpoint": format!("unix://{SOCKET}"),
+        "cgroupDriver": "cgroupfs",
+        "failSwapOn": false,
+        "address": NODE_ADDRESS,
+        // Root may lack CAP_SYS_RESOURCE.
+        "oomScoreAdj": 0,
+        "maxOpenFiles": 20000,
+        "makeIPTablesUtilChains": false,
+        "volumePluginDir": "/var/lib/kubelet/volume-plugins",
+        // Nothing is evicted, and no image deleted, because a test machine's disk is full.
+        "evictionHard": {
+            "memory.available": "100Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%",
+        },
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
+        "authentication": {
+            "anonymous": {"enabled": false},
+            "webhook": {"enabled": true},
+            "x509": {"clientCAFile": pki.path("ca.crt")},
+        },
+        "authorization": {"mode": "Webhook"},
+        "clusterDomain": "cluster.local",
+        "clusterDNS": [DNS_SERVICE],
+        "resolvConf": resolver,
+    });
+    let file = state.join("kubelet.yaml");
+    fs::write(&file, config.to_string())?;
+    let arguments = vec![
+        format!("--config={}", file.display()),
+        format!("--kubeconfig={}", pki.kubeconfig("kubelet")),
+        format!("--hostname-override={NODE_NAME}"),
+        format!("--node-ip={NODE_ADDRESS}"),
+    ];
+    let program = programs.kubernetes.join("kubelet");
+    Ok(Launch { name: "kubelet", program, arguments, path: None, place: Place::Kubelet })
+}
+
+/// kube-proxy.
+pub fn kube_proxy(programs: &Programs, pki: &Pki, state: &Path) -> Result<Launch> {
+    let config = json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "iptables",
+        "clientConnection": {"kubeconfig": pki.kubeconfig("proxy")},
+        "clusterCIDR": PODS,
+        "hostnameOverride": NODE_NAME,
+        // The machine's own limits are left alone.
+        "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+    });
+    let file = state.join("kube-proxy.yaml");
+    fs::write(&file, config.to_string())?;
+    let arguments = vec![format!("--config={}", file.display())];
+    let program = programs.kubernetes.join("kube-proxy");
+    Ok(Launch { name: "kube-proxy", program, arguments, path: None, place: Place::Node })
+}

@@ -1,0 +1,73 @@
+//! The tests that need a cluster. One is started for all of them.
+
+mod basics;
+mod machine;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cluster::{Cluster, Interrupt, Options};
+use crate::suite::Report;
+use machine::Machine;
+
+/// What the tests share.
+pub struct Context {
+    /// The cluster.
+    pub cluster: Cluster,
+}
+
+/// Tests that belong together.
+struct Part {
+    /// Names of all of its tests.
+    names: fn() -> Vec<String>,
+    /// Runs those tests of it that the report wants.
+    run: fn(&mut Context, &mut Report),
+}
+
+const PARTS: [Part; 1] = [basics::PART];
+
+/// After the cluster is down, the machine is as it was.
+const NOTHING_LEFT: &str = "cluster/nothing-left";
+
+/// Prints the names of all tests that hold `filter`.
+pub fn list(filter: &str) {
+    for name in names().filter(|name| name.contains(filter)) {
+        println!("{name}");
+    }
+}
+
+fn names() -> impl Iterator<Item = String> {
+    PARTS.iter().flat_map(|part| (part.names)()).chain([NOTHING_LEFT.to_owned()])
+}
+
+/// Runs all tests whose names hold `filter`; 1 if one failed. Without such a test no cluster is started.
+pub fn run(filter: &str) -> Result<ExitCode> {
+    let mut report = Report::new(filter);
+    if !names().any(|name| report.wants(&name)) {
+        return Ok(report.finish());
+    }
+    let interrupt = Interrupt::by_signals()?;
+    let options = Options { interrupt: interrupt.clone(), ..Options::default() };
+    let before = Machine::look()?;
+    let mut context = Context { cluster: Cluster::up(&options)? };
+    for part in &PARTS {
+        let names = (part.names)();
+        if names.iter().any(|name| report.wants(name)) {
+            (part.run)(&mut context, &mut report);
+            interrupt.check()?;
+            for name in names {
+                if report.wants(&name) && !report.has(&name) {
+                    report.fail(&name, "it did not run");
+                }
+            }
+        }
+    }
+    let down = context.cluster.down();
+    // Told whatever the filter says, if it is not so.
+    let left = down.and_then(|()| before.compare(&Machine::look()?));
+    if left.is_err() || report.wants(NOTHING_LEFT) {
+        report.tell(NOTHING_LEFT, left);
+    }
+    Ok(report.finish())
+}

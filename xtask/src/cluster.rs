@@ -1,0 +1,75 @@
+//! A real Kubernetes cluster on this machine: `ringfence-integration cluster` does it; this builds it and stands by.
+
+use std::{
+    ffi::OsString,
+    process::{Command, ExitCode},
+};
+
+use anyhow::Result;
+
+use crate::{
+    Refusal, process,
+    products::Products,
+    setup::{self, Purpose},
+    tally::{Suite, Tally},
+};
+
+/// Arguments of `cargo xtask cluster`.
+#[derive(clap::Args)]
+#[command(after_help = "Example: cargo xtask cluster up && cargo xtask cluster shell kubectl get nodes")]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Start one, and leave it running. The programs are built when this machine does not have them: some minutes, once.
+    Up,
+    /// End it and remove every trace; safe when there is none.
+    Down,
+    /// A shell with the cluster's kubectl, helm (3 and 4) and ctr; `exit` leaves it.
+    Shell {
+        /// A command to run instead of the shell.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// `cargo xtask cluster`.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Refusal("a cluster has network and mount namespaces of its own: run it as root".to_owned()).into());
+    }
+    let purposes: &[Purpose] = match arguments.what {
+        What::Up => &[Purpose::Build, Purpose::Containers, Purpose::Cluster],
+        What::Down | What::Shell { .. } => &[Purpose::Build],
+    };
+    setup::ensure(purposes)?;
+    let mut command = Command::new(Products::build()?.integration());
+    command.arg("cluster");
+    match &arguments.what {
+        What::Up => command.arg("up"),
+        What::Down => command.arg("down"),
+        What::Shell { command: words } => command.arg("shell").args(words),
+    };
+    let status = process::status(&mut command)?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// The tests that need a cluster.
+pub fn suite(products: &Products, name: Option<&str>) -> Result<Tally> {
+    let mut command = Command::new(products.integration());
+    command.arg("cluster-suite").args(name.map(|name| ["--filter", name]).iter().flatten());
+    println!("==> {}", process::line(&command));
+    let mut suite = Suite::default();
+    let status = process::lines(&mut command, |line| {
+        println!("{line}");
+        suite.line(line);
+    })?;
+    let (tally, complaint) = suite.finish(status.code());
+    if let Some(complaint) = complaint {
+        println!("FAILED cluster: {complaint}");
+    }
+    Ok(tally)
+}
