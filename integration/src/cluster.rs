@@ -34,6 +34,7 @@ pub use self::command::Command as Subcommand;
 pub use self::component::Place;
 use self::component::{Component, Launch, Namespaces};
 pub use self::network::NODE_ADDRESS;
+pub use self::node::NODE_NAME;
 use self::pki::Pki;
 use crate::harness::{Client, Image, POD_NAMESPACE, SANDBOX_IMAGE};
 
@@ -177,7 +178,7 @@ impl Cluster {
         self.launch(node::kube_proxy(&self.programs, &pki, &self.state)?)?;
         let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
         self.wait_for("the node", |cluster| {
-            Ok(cluster.kubectl(["get", "node", node::NODE_NAME, "-o", ready]).is_ok_and(|status| status == "True"))
+            Ok(cluster.kubectl(["get", "node", NODE_NAME, "-o", ready]).is_ok_and(|status| status == "True"))
         })?;
         // Without it no pod can be made.
         self.wait_for("the default service account", |cluster| {

@@ -1,8 +1,10 @@
 //! `cluster up`, `cluster down` and `cluster shell`.
 
+use std::convert::Infallible;
 use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 use std::time::Instant;
@@ -37,7 +39,7 @@ impl Command {
         match self {
             Self::Up => up(),
             Self::Down => down(),
-            Self::Shell { command } => shell(command),
+            Self::Shell { command } => match shell(command)? {},
         }
     }
 }
@@ -98,7 +100,7 @@ fn down() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn shell(command: &[String]) -> Result<ExitCode> {
+fn shell(command: &[String]) -> Result<Infallible> {
     let state = Path::new(state::FOLDER);
     if !kubeconfig(state).is_file() || !node::socket(state).exists() {
         bail!("there is no cluster: `cargo xtask cluster up` starts one");
@@ -110,9 +112,9 @@ fn shell(command: &[String]) -> Result<ExitCode> {
         [program, arguments @ ..] => (find(program, &path), arguments),
     };
     let mut shell = process::Command::new(&program);
-    shell.args(arguments).envs(environment(state)).env("PATH", path);
-    let status = shell.status().with_context(|| format!("start {}", program.display()))?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    // The shell takes the place of this program: the terminal's keys are its own.
+    let error = shell.args(arguments).envs(environment(state)).env("PATH", path).exec();
+    Err(error).with_context(|| format!("start {}", program.display()))
 }
 
 /// A program is looked for where the shell would, not where this one would.

@@ -1,8 +1,9 @@
 //! The node's mount namespace: this machine's files, with the folders that a node writes to replaced by its own.
 //!
 //! `/run` is empty and in memory. What is written below `/var` goes to memory too, except where a node keeps much:
-//! those folders lie in the state folder. There is a bpf file system that nobody else has. All of it is shared within
-//! the namespace, as systemd does it on a node, and unknown outside; it ends with the last process in it.
+//! those folders lie in the state folder. There is a bpf file system that nobody else has, and the kernel's own file
+//! systems are mounted where systemd has them. All of it is shared within the namespace, as on a node, and unknown
+//! outside; it ends with the last process in it.
 
 use std::fs;
 use std::path::Path;
@@ -64,6 +65,12 @@ pub fn unshare_node(state: &Path) -> Result<()> {
         bind(&state.join(name), Path::new(path), MsFlags::empty())?;
     }
     plain("bpf", Path::new("/sys/fs/bpf"), "mode=700")?;
+    // As on every node with systemd. Without the folder, the kernel has no such file system.
+    for (kind, path) in [("tracefs", "/sys/kernel/tracing"), ("securityfs", "/sys/kernel/security")] {
+        if Path::new(path).is_dir() {
+            plain(kind, Path::new(path), "")?;
+        }
+    }
     propagate("/", MsFlags::MS_REC | MsFlags::MS_SHARED)
 }
 

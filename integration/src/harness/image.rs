@@ -320,4 +320,39 @@ mod tests {
         assert_eq!(digest("a"), digest("a"));
         assert_ne!(digest("a"), digest("b"));
     }
+
+    #[test]
+    fn an_image_of_one_program_holds_nothing_else() {
+        let image = Image::empty("localhost/x:1").content("/opt/program", "x", 0o755).entrypoint(&["/opt/program"]);
+        assert_eq!(paths(&image).into_keys().collect::<Vec<_>>(), ["opt", "opt/program"]);
+        let config: Value = serde_json::from_slice(&image.build().expect("an image").config.bytes).expect("JSON");
+        assert_eq!(config["config"]["Entrypoint"], json!(["/opt/program"]));
+    }
+
+    #[test]
+    fn an_archive_holds_what_its_index_names() {
+        let built = Image::empty("localhost/x:1").content("/f", "x", 0o644).build().expect("an image");
+        let bytes = built.archive("localhost/x:1").expect("an archive");
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let mut files = BTreeMap::new();
+        for entry in archive.entries().expect("entries") {
+            let mut entry = entry.expect("an entry");
+            let path = entry.path().expect("a path").display().to_string();
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut content).expect("content");
+            files.insert(path, content);
+        }
+        let index: Value = serde_json::from_slice(&files["index.json"]).expect("JSON");
+        let blob = |descriptor: &Value| {
+            let digest = descriptor["digest"].as_str().expect("a digest");
+            let bytes = &files[&format!("blobs/{}", digest.replace(':', "/"))];
+            assert_eq!(Blob::new("any", bytes.clone()).digest, digest);
+            assert_eq!(descriptor["size"], bytes.len());
+            bytes
+        };
+        assert_eq!(index["manifests"][0]["annotations"]["io.containerd.image.name"], "localhost/x:1");
+        let manifest: Value = serde_json::from_slice(blob(&index["manifests"][0])).expect("JSON");
+        blob(&manifest["config"]);
+        blob(&manifest["layers"][0]);
+    }
 }

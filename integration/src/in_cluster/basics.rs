@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{Context, Part};
-use crate::cluster::{Cluster, NODE_ADDRESS, Options};
+use crate::cluster::{Cluster, NODE_ADDRESS, NODE_NAME, Options};
 use crate::harness::Image;
 use crate::suite::Report;
 
@@ -17,7 +17,7 @@ pub const PART: Part = Part { names, run };
 
 type Test = fn(&mut Context) -> Result<()>;
 
-/// In this order: the first makes what the others look at.
+/// In this order: the last one removes what the others look at.
 const TESTS: [(&str, Test); 10] = [
     ("cluster/deployment", deployment),
     ("cluster/node-ready", node_ready),
@@ -64,16 +64,15 @@ fn prepare(cluster: &Cluster) -> Result<()> {
 }
 
 fn deployment(context: &mut Context) -> Result<()> {
-    let cluster = &context.cluster;
-    cluster.kubectl(["-n", "basics", "rollout", "status", "deployment/web", "--timeout=120s"])?;
-    let pods = pods(cluster, "app=web")?;
+    wait_for_rollout(&context.cluster, "deployment/web")?;
+    let pods = pods(&context.cluster, "app=web")?;
     let running = pods.iter().filter(|pod| pod["status"]["phase"] == "Running").count();
     ensure!(pods.len() == 2 && running == 2, "{running} of {} pods are running", pods.len());
     Ok(())
 }
 
 fn node_ready(context: &mut Context) -> Result<()> {
-    let node: Value = serde_json::from_str(&context.cluster.kubectl(["get", "node", "node1", "-o", "json"])?)?;
+    let node: Value = serde_json::from_str(&context.cluster.kubectl(["get", "node", NODE_NAME, "-o", "json"])?)?;
     let conditions = node["status"]["conditions"].as_array().context("the node has no conditions")?;
     let ready = conditions.iter().find(|condition| condition["type"] == "Ready").context("no condition Ready")?;
     ensure!(ready["status"] == "True", "Ready is {ready}");
@@ -147,7 +146,7 @@ fn api_from_pod(context: &mut Context) -> Result<()> {
 fn node_agent(context: &mut Context) -> Result<()> {
     let cluster = &context.cluster;
     cluster.apply(AGENT)?;
-    cluster.kubectl(["-n", "basics", "rollout", "status", "daemonset/agent", "--timeout=120s"])?;
+    wait_for_rollout(cluster, "daemonset/agent")?;
     let pod = name(pods(cluster, "app=agent")?.first().context("no pod of the agent")?)?;
     let run = |script: &str| cluster.kubectl(["-n", "basics", "exec", &pod, "--", "sh", "-c", script]);
 
@@ -171,6 +170,7 @@ fn node_agent(context: &mut Context) -> Result<()> {
 
     let kind = run("grep ' /sys/fs/bpf ' /proc/self/mounts")?;
     ensure!(kind.contains(" bpf "), "/sys/fs/bpf is no bpf file system: {kind}");
+    run("ls /node/sys/kernel/tracing/events").context("tracefs is not where a node has it")?;
     let token = run("cat /token/token")?;
     ensure!(token.split('.').count() == 3, "no token: {token:?}");
     Ok(())
@@ -212,7 +212,12 @@ fn pods(cluster: &Cluster, selector: &str) -> Result<Vec<Value>> {
     list["items"].as_array_mut().map(std::mem::take).context("no list of pods")
 }
 
+fn wait_for_rollout(cluster: &Cluster, workload: &str) -> Result<()> {
+    cluster.kubectl(["-n", "basics", "rollout", "status", workload, "--timeout=120s"]).map(drop)
+}
+
 fn first_pod(cluster: &Cluster) -> Result<String> {
+    wait_for_rollout(cluster, "deployment/web")?;
     name(pods(cluster, "app=web")?.first().context("no pod")?)
 }
 

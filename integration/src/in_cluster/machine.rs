@@ -85,3 +85,17 @@ impl Machine {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_and_what_went_is_told() {
+        let machine = |lines: &[&str]| Machine(lines.iter().map(|&line| line.to_owned()).collect());
+        let (before, after) = (machine(&["interface lo", "setting a 0"]), machine(&["interface lo", "setting a 1"]));
+        assert!(before.compare(&before).is_ok());
+        let error = before.compare(&after).expect_err("it changed").to_string();
+        assert!(error.contains("+ setting a 1; - setting a 0"), "{error}");
+    }
+}
