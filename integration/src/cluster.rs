@@ -36,6 +36,7 @@ use self::component::{Component, Launch, Namespaces};
 pub use self::network::NODE_ADDRESS;
 pub use self::node::NODE_NAME;
 use self::pki::Pki;
+pub use self::state::remove_stale;
 use crate::harness::{Client, Image, POD_NAMESPACE, SANDBOX_IMAGE};
 
 /// Name of the cgroup of the cluster's programs.

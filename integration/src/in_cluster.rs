@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::cluster::{Cluster, Interrupt, Options};
+use crate::cluster::{self, Cluster, Interrupt, Options};
 use crate::suite::Report;
 use machine::Machine;
 
@@ -49,6 +49,7 @@ pub fn run(filter: &str) -> Result<ExitCode> {
     }
     let interrupt = Interrupt::by_signals()?;
     let options = Options { interrupt: interrupt.clone(), ..Options::default() };
+    cluster::remove_stale()?;
     let before = Machine::look()?;
     let mut context = Context { cluster: Cluster::up(&options)? };
     for part in &PARTS {

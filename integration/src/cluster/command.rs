@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::env;
 use std::fs;
+use std::io::{self, Write as _};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -57,19 +58,23 @@ fn up() -> Result<ExitCode> {
     link(&cluster, &programs)?;
     link(&cluster, &[("helm3", older), ("helm4", newer.clone()), ("helm", newer)])?;
     interrupt.check()?;
-    println!(
-        "Kubernetes {} with containerd {} is up, in {:.1} s. State and logs: {}",
+    let told = format!(
+        "Kubernetes {} with containerd {} is up, in {:.1} s. State and logs: {}
+Image for pods, beside those that you load: {BUSYBOX}
+
+    export KUBECONFIG={}
+    cargo xtask cluster shell                  # kubectl, helm3, helm4 and ctr of this cluster
+    cargo xtask cluster shell kubectl get pods --all-namespaces
+    cargo xtask cluster down
+",
         binaries::KUBERNETES.version(),
         binaries::CONTAINERD.version(),
         started.elapsed().as_secs_f64(),
-        cluster.state().display()
+        cluster.state().display(),
+        cluster.kubeconfig().display()
     );
-    println!("Image for pods, beside those that you load: {BUSYBOX}\n");
-    println!("    export KUBECONFIG={}", cluster.kubeconfig().display());
-    println!("    cargo xtask cluster shell                  # kubectl, helm3, helm4 and ctr of this cluster");
-    println!("    cargo xtask cluster shell kubectl get pods --all-namespaces");
-    println!("    cargo xtask cluster down");
     cluster.leave()?;
+    io::stdout().write_all(told.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -64,7 +64,11 @@ pub fn exists() -> bool {
 
 /// Removes the veth pair; with it go the routes through it.
 pub fn remove() -> Result<()> {
-    if exists() { ip(&["link", "delete", LINK]) } else { Ok(()) }
+    match ip(&["link", "delete", LINK]) {
+        // It also goes with the namespace at its other end.
+        Err(error) if exists() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {

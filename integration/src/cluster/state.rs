@@ -33,9 +33,7 @@ struct Owner {
 /// removed first.
 pub fn claim() -> Result<PathBuf> {
     let folder = PathBuf::from(FOLDER);
-    if folder.exists() && owner_is_dead() {
-        sweep::everything().context("remove what an earlier cluster left")?;
-    }
+    remove_stale()?;
     match fs::create_dir(&folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             bail!("a cluster is there already; its state is in {FOLDER}, and `cargo xtask cluster down` ends it")
@@ -48,6 +46,11 @@ pub fn claim() -> Result<PathBuf> {
     }
     write(&Record { owner: Some(Owner::this()?) })?;
     Ok(folder)
+}
+
+/// Removes what the cluster of a process that died left behind.
+pub fn remove_stale() -> Result<()> {
+    if owner_is_dead() { sweep::everything().context("remove what an earlier cluster left") } else { Ok(()) }
 }
 
 /// The cluster outlives this process.
