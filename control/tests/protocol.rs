@@ -8,8 +8,8 @@ use std::{
 };
 
 use ringfence_control::{
-    Client, ClientError, Escaped, EventFilter, Explanation, Feed, Handler, ListenError, Listener, MAX_REQUEST, Next,
-    Refusal, RulesetsStatus, Status, Violation, serve,
+    CandidatesStatus, Client, ClientError, Escaped, EventFilter, Explanation, Feed, Handler, ListenError, Listener,
+    MAX_REQUEST, Next, Refusal, RulesetsStatus, Status, Violation, serve,
 };
 use ringfence_policy::{Catalogue, Labels, RuleId, Subject};
 use tempfile::TempDir;
@@ -36,6 +36,7 @@ impl Handler for Node {
             kernel: "6.18.0".to_owned(),
             started_at: "2026-11-25T03:00:00Z".parse().unwrap(),
             classes: vec![],
+            candidates: CandidatesStatus::default(),
             rules: vec![],
             containers: vec![],
             datapaths: vec![],
