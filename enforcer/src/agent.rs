@@ -15,7 +15,7 @@ use crate::{
     slots::Slots,
 };
 use jiff::Timestamp;
-use ringfence_abi::{Class, Event, SLOTS};
+use ringfence_abi::{Class, Event};
 use ringfence_containers::{
     Container, ContainerEvent, ContainerKey, Kind, Member, Runtime, cgroups::Hierarchies, container_id_in,
 };
@@ -297,6 +297,9 @@ impl Agent {
         if self.parts.rulesets.reload() {
             self.put_in_force();
         }
+        if let Err(error) = self.release_unknown() {
+            tracing::error!(%error, "unknown pods could not be released");
+        }
         if let Err(error) = self.parts.datapaths.verify().await {
             tracing::error!(%error, "the datapaths could not be verified");
         }
@@ -326,6 +329,7 @@ impl Agent {
         if self.parts.check {
             self.check(&tables, event, &owner);
         }
+        let owner = self.identified(&owner, header.cgroup);
         Some(Context { owner, tables, class })
     }
 
@@ -384,9 +388,20 @@ impl Agent {
     fn act(&mut self, key: &ContainerKey, slot: u32, mut violations: Vec<Violation>) {
         let strictest = violations.iter().map(|violation| violation.mitigation).max().unwrap_or(Mitigation::Log);
         let covered = self.coverage(slot).is_covered();
-        let Some(known) = self.known.get_mut(key).filter(|known| known.slot == slot) else {
+        // A pod that was unknown when it did it has a slot of its own by now.
+        let unknown = slot != 0 && slot == self.unknown_slot();
+        let Some(known) = self.known.get_mut(key).filter(|known| known.slot == slot || unknown) else {
             return self.publish(violations);
         };
+        if unknown && strictest >= Mitigation::Isolate && known.slot != slot {
+            let isolated = match known.slot {
+                0 => Ok(()),
+                slot => self.parts.switch.isolate(slot),
+            };
+            if let Err(error) = isolated {
+                tracing::error!(container = %key.id, %error, "it could not be isolated");
+            }
+        }
         if strictest >= Mitigation::Isolate && known.why_isolated.is_none() {
             let rule = violations.iter().find(|violation| violation.mitigation == strictest).map(|v| v.rule_id);
             known.why_isolated = Some(Why { rule, reason: None });
@@ -573,11 +588,6 @@ fn cgroup_path(cgroups_path: &str) -> String {
     }
     let scope = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };
     format!("{path}/{scope}")
-}
-
-/// Whether a slot number is one.
-fn is_slot(slot: u32) -> bool {
-    slot > 0 && slot < SLOTS
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl Agent {
         let asked = |of: &Vector| of.iter().zip(&header.lines).any(|(of, lines)| of & lines != 0);
         let (block, isolate, terminate) = (asked(&vectors.block), asked(&vectors.isolate), asked(&vectors.terminate));
         let known = self.known.get(&context.owner.container.key);
-        if !known.is_some_and(|known| known.slot == header.slot) {
+        if known.is_none_or(|known| known.slot != header.slot) {
             return vec!["the container had been removed before it could be mitigated".to_owned()];
         }
         let mut failed = Vec::new();

@@ -1,6 +1,6 @@
 //! Containers come and go, and rulesets change: who is governed by what.
 
-use super::{Agent, Known, is_slot};
+use super::{Agent, Known};
 use crate::{report::Owner, rulesets, state};
 use ringfence_abi::{BANKS, RULESETS, Slot, V1_CGROUP, slot_flag};
 use ringfence_containers::{
@@ -78,16 +78,12 @@ impl Agent {
             return Ok(None);
         }
         for key in self.cgroups(names)? {
-            if let Some(slot) = self.parts.kernel.bound(key)?.filter(|slot| is_slot(*slot)) {
-                self.inherited.remove(&slot);
+            // What is bound to the unknown pods' slot is theirs no longer.
+            if let Some(slot) = self.parts.kernel.bound(key)?.filter(|slot| self.inherited.remove(slot)) {
                 return Ok(Some(slot));
             }
         }
-        let announced = self.parts.kernel.announced(names)?.filter(|slot| is_slot(*slot));
-        if let Some(slot) = announced {
-            self.inherited.remove(&slot);
-        }
-        Ok(announced)
+        Ok(self.parts.kernel.announced(names)?.filter(|slot| self.inherited.remove(slot)))
     }
 
     /// Keys of the cgroups that exist under these names.
@@ -169,13 +165,17 @@ impl Agent {
 
     fn bind_cgroup(&mut self, cgroup: u64, slot: u32) -> anyhow::Result<()> {
         let bound = self.parts.kernel.bound(cgroup)?;
-        let unknown = self.known.get(&ContainerKey::new(POD_NAMESPACE, ANY_POD)).map_or(0, |known| known.slot);
+        let unknown = self.unknown_slot();
         match bound {
             None if slot != 0 => self.parts.kernel.bind(cgroup, slot)?,
             Some(of) if of == unknown && of != slot => {
                 if slot == 0 {
                     self.parts.kernel.unbind_cgroup(cgroup)?;
                 } else {
+                    // It may be the one that was isolated while it was unknown.
+                    if self.parts.switch.isolation(unknown)?.since != 0 {
+                        self.parts.switch.isolate(slot)?;
+                    }
                     self.parts.kernel.bind(cgroup, slot)?;
                 }
             }
@@ -184,22 +184,55 @@ impl Agent {
         Ok(())
     }
 
-    /// The same for every pod, in one walk.
-    fn bind_pods(&mut self) -> anyhow::Result<()> {
-        let mut slots = HashMap::new();
-        for known in self.known.values().filter(|known| known.owner.container.kind == Kind::Pod) {
-            slots.extend(known.names.iter().map(|name| (name.clone(), known.slot)));
-        }
-        if slots.is_empty() {
-            return Ok(());
-        }
-        let found = self.parts.hierarchies.find(&slots)?;
-        let found: Vec<(u32, u64)> =
-            found.into_iter().map(|(slot, cgroup)| (*slot, key_of(cgroup.version, cgroup.id))).collect();
-        for (slot, cgroup) in found {
-            self.bind_cgroup(cgroup, slot)?;
+    /// The slot that unknown pods share; 0: there is none.
+    pub(super) fn unknown_slot(&self) -> u32 {
+        self.known.get(&ContainerKey::new(POD_NAMESPACE, ANY_POD)).map_or(0, |known| known.slot)
+    }
+
+    /// Unknown pods that were isolated have slots of their own now: those to come begin anew.
+    pub(super) fn release_unknown(&mut self) -> anyhow::Result<()> {
+        let slot = self.unknown_slot();
+        if slot != 0 && self.parts.switch.isolation(slot)?.since != 0 && !self.parts.kernel.is_bound(slot)? {
+            self.parts.switch.release(slot)?;
         }
         Ok(())
+    }
+
+    /// The same for every pod, in one walk.
+    fn bind_pods(&mut self) -> anyhow::Result<()> {
+        for (owner, cgroup) in self.cgroups_of_pods()? {
+            self.bind_cgroup(cgroup, self.known[&owner].slot)?;
+        }
+        Ok(())
+    }
+
+    /// Every cgroup of every pod.
+    fn cgroups_of_pods(&self) -> anyhow::Result<Vec<(ContainerKey, u64)>> {
+        let mut pods = HashMap::new();
+        for (key, known) in self.known.iter().filter(|(_, known)| known.owner.container.kind == Kind::Pod) {
+            pods.extend(known.names.iter().map(|name| (name.clone(), key)));
+        }
+        if pods.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = self.parts.hierarchies.find(&pods)?;
+        Ok(found.into_iter().map(|(key, cgroup)| ((*key).clone(), key_of(cgroup.version, cgroup.id))).collect())
+    }
+
+    /// Who a record of the unknown pods' slot belongs to, now that it may be known: that pod, judged by what was in force
+    /// for unknown ones.
+    pub(super) fn identified(&self, owner: &Arc<Owner>, cgroup: u64) -> Arc<Owner> {
+        if owner.container.key != ContainerKey::new(POD_NAMESPACE, ANY_POD) {
+            return Arc::clone(owner);
+        }
+        let found = self.cgroups_of_pods().unwrap_or_default().into_iter().find(|(_, of)| *of == cgroup);
+        found.map_or_else(
+            || Arc::clone(owner),
+            |(key, _)| {
+                let container = self.known[&key].owner.container.clone();
+                Arc::new(Owner { container, resolved: owner.resolved.clone() })
+            },
+        )
     }
 
     async fn arm(&mut self, slot: u32, netns: Result<Netns, ringfence_netiso::Error>) {

@@ -34,6 +34,8 @@ struct Object {
 struct Inner {
     container: Container,
     pid: Option<u32>,
+    /// Its process has ended: the runtime forgets it later.
+    ended: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -131,7 +133,7 @@ impl Pods {
                     return Vec::new();
                 };
                 let pid = container.pid;
-                let inner = Inner { container: *container, pid };
+                let inner = Inner { container: *container, pid, ended: false };
                 self.by_uid.entry(uid.clone()).or_default().containers.insert(inner.container.key.clone(), inner);
                 self.tell(&uid, namespace_labels)
             }
@@ -181,6 +183,7 @@ impl Pods {
         let Some(uid) = self.of(key) else { return Vec::new() };
         if let Some(inner) = self.by_uid.get_mut(&uid).and_then(|entry| entry.containers.get_mut(key)) {
             inner.pid = pid;
+            inner.ended = pid.is_none();
         }
         self.tell(&uid, namespace_labels)
     }
@@ -188,10 +191,10 @@ impl Pods {
     /// What is new about a pod.
     fn tell(&mut self, uid: &str, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
         let Some(entry) = self.by_uid.get_mut(uid) else { return Vec::new() };
-        let runs = !entry.containers.is_empty();
+        let runs = entry.containers.values().any(|inner| !inner.ended);
         if !runs && entry.object.as_ref().is_none_or(|object| object.ended) {
             let told = entry.told.take();
-            if entry.object.is_none() {
+            if entry.object.is_none() && entry.containers.is_empty() {
                 self.by_uid.remove(uid);
             }
             let removed = told.map(|container| ContainerEvent::Removed(container.key));

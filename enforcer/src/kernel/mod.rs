@@ -359,6 +359,11 @@ impl Kernel {
         Ok(self.hash::<CgroupKey, u32>("CGROUPS")?.get(&cgroup, 0).ok())
     }
 
+    /// Whether any cgroup is bound to a slot.
+    pub fn is_bound(&mut self, slot: u32) -> Result<bool, Error> {
+        Ok(self.hash::<CgroupKey, u32>("CGROUPS")?.iter().flatten().any(|(_, of)| of == slot))
+    }
+
     /// All slots that a cgroup is bound to or that are announced.
     pub fn slots_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {
         let mut used = BTreeSet::new();
