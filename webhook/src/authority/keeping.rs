@@ -95,10 +95,10 @@ impl Keeping {
         &self.leaf.key
     }
 
-    /// PEM of what is trusted.
+    /// PEM of what is trusted, the older one first.
     pub fn bundle(&self) -> String {
-        let other = self.other.as_ref().map_or("", |other| &other.certificate);
-        format!("{}{other}", self.signing.certificate)
+        let (signing, other) = (&self.signing.certificate, self.other.as_ref().map_or("", |other| &other.certificate));
+        if self.phase == Phase::Replaced { format!("{other}{signing}") } else { format!("{signing}{other}") }
     }
 
     /// Somebody had not seen the phase yet: its pause begins anew. Whether there is one.
