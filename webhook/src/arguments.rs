@@ -52,10 +52,10 @@ pub struct Arguments {
     /// The Secret of our own authority and certificate.
     #[arg(long, value_name = "NAME", default_value = "ringfence-webhook-tls", help_heading = "Certificate")]
     pub tls_secret: String,
-    /// The MutatingWebhookConfiguration that is told what to trust.
+    /// The `MutatingWebhookConfiguration` that is told what to trust.
     #[arg(long, value_name = "NAME", default_value = "ringfence", help_heading = "Certificate")]
     pub mutating_configuration: String,
-    /// The ValidatingWebhookConfiguration that is told what to trust.
+    /// The `ValidatingWebhookConfiguration` that is told what to trust.
     #[arg(long, value_name = "NAME", default_value = "ringfence", help_heading = "Certificate")]
     pub validating_configuration: String,
     /// How long our authority lasts; it is replaced after two thirds of that.

@@ -23,7 +23,7 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// With the right to create SubjectAccessReviews, and to get pods of our own namespace.
+    /// With the right to create `SubjectAccessReview`s, and to get pods of our own namespace.
     pub fn new(client: Client, own_namespace: &str) -> Self {
         Self { client, own_namespace: own_namespace.to_owned() }
     }

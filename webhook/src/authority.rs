@@ -47,9 +47,9 @@ pub struct Plan {
     pub names: Vec<String>,
     /// Of certificates.
     pub lifetimes: Lifetimes,
-    /// The MutatingWebhookConfiguration that gets the bundle.
+    /// The `MutatingWebhookConfiguration` that gets the bundle.
     pub mutating: String,
-    /// The ValidatingWebhookConfiguration that gets the bundle.
+    /// The `ValidatingWebhookConfiguration` that gets the bundle.
     pub validating: String,
 }
 
@@ -157,17 +157,14 @@ impl Keeper {
         ]
         .map(|(key, value)| (key.to_owned(), ByteString(value)))
         .into();
-        let saved = match old {
+        let saved = if let Some(old) = old {
             // The resource version is still the one that was read: a leader that was deposed meanwhile fails.
-            Some(old) => {
-                let secret = Secret { data: Some(data), ..old.clone() };
-                self.secrets.replace(&self.plan.secret, &PostParams::default(), &secret).await
-            }
-            None => {
-                let metadata = ObjectMeta { name: Some(self.plan.secret.clone()), ..ObjectMeta::default() };
-                let secret = Secret { metadata, data: Some(data), ..Secret::default() };
-                self.secrets.create(&PostParams::default(), &secret).await
-            }
+            let secret = Secret { data: Some(data), ..old.clone() };
+            self.secrets.replace(&self.plan.secret, &PostParams::default(), &secret).await
+        } else {
+            let metadata = ObjectMeta { name: Some(self.plan.secret.clone()), ..ObjectMeta::default() };
+            let secret = Secret { metadata, data: Some(data), ..Secret::default() };
+            self.secrets.create(&PostParams::default(), &secret).await
         };
         self.metrics.write("certificate", saved.is_ok());
         saved?;
@@ -193,13 +190,13 @@ impl Keeper {
         let bundle = serde_json::to_value(ByteString(bundle.as_bytes().to_vec())).map_err(KeepingError::from)?;
         let webhooks = configuration["webhooks"].as_array().map(Vec::as_slice).unwrap_or_default();
         let stale = webhooks.iter().filter(|webhook| webhook["clientConfig"]["caBundle"] != bundle);
-        let patches: Vec<Value> =
+        let webhooks: Vec<Value> =
             stale.map(|webhook| json!({"name": webhook["name"], "clientConfig": {"caBundle": bundle}})).collect();
-        if patches.is_empty() {
+        if webhooks.is_empty() {
             return Ok(false);
         }
         // Merged by name; what else is in them stays.
-        let patch = Patch::Strategic(json!({"webhooks": patches}));
+        let patch = Patch::Strategic(json!({"webhooks": webhooks}));
         let patched = api.patch(name, &PatchParams::default(), &patch).await;
         self.metrics.write("bundle", patched.is_ok());
         patched?;

@@ -1,4 +1,4 @@
-//! What is counted, in the text form of OpenMetrics.
+//! What is counted, in the text form of `OpenMetrics`.
 
 use std::time::Duration;
 

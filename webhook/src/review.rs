@@ -1,4 +1,4 @@
-//! AdmissionReview: what the API server asks, and our answer.
+//! `AdmissionReview`: what the API server asks, and our answer.
 //!
 //! The types of `kube` would read the whole object, with everything in it; here the object stays text until it is known
 //! which parts matter. Rulesets and policies are judged as text, so that every problem has its field.
@@ -88,7 +88,7 @@ impl Request<'_> {
 /// Why a request cannot be answered.
 #[derive(Debug, thiserror::Error)]
 pub enum ReviewError {
-    /// It is not an AdmissionReview.
+    /// It is not an `AdmissionReview`.
     #[error("this is not an AdmissionReview of admission.k8s.io/v1: {0}")]
     Parse(#[from] serde_json::Error),
     /// It is another kind of object.
@@ -224,4 +224,88 @@ struct Response<'a> {
 struct Status<'a> {
     code: u16,
     message: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn review() -> Value {
+        json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "1", "operation": "UPDATE", "userInfo": {"username": "a", "groups": ["b"], "extra": {"c": ["d"]}},
+                "name": "web", "namespace": "shop", "resource": {"group": "", "version": "v1", "resource": "pods"},
+                "object": {"metadata": {"labels": {"a": "b"}}}, "oldObject": {"metadata": {}},
+            },
+        })
+    }
+
+    #[test]
+    fn a_request_is_read() {
+        let text = review().to_string();
+        let request = parse(text.as_bytes()).unwrap();
+        assert_eq!((request.what(), request.operation), ("pods".to_owned(), Operation::Update));
+        assert_eq!(request.new_text().unwrap(), r#"{"metadata":{"labels":{"a":"b"}}}"#);
+        let text = text.replace("\"oldObject\":{\"metadata\":{}}", "\"oldObject\":null");
+        let error = parse(text.as_bytes()).unwrap().old_text().unwrap_err();
+        assert_eq!(error.to_string(), "the AdmissionReview has no 'request.oldObject'");
+    }
+
+    #[test]
+    fn an_answer_is_what_the_api_server_reads() {
+        let patch = json_patch::Patch(vec![]);
+        let warning = Answer { warnings: vec!["w".to_owned()], patch, ..Answer::default() };
+        let read = |answer: Answer| serde_json::from_slice::<Value>(&answer.into_json("7").unwrap()).unwrap();
+        let expected = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "response": {"uid": "7", "allowed": true, "warnings": ["w"]}});
+        assert_eq!(read(warning), expected);
+        let refused = read(Answer::conflict("m"));
+        assert_eq!(refused["response"], json!({"uid": "7", "allowed": false, "status": {"code": 409, "message": "m"}}));
+    }
+
+    fn everything(body: &[u8]) {
+        let Ok(request) = parse(body) else { return };
+        let snapshots = [std::sync::Arc::new(crate::validate::tests::snapshot())];
+        let accounts = crate::identity::Accounts::new("ringfence", "w", "e");
+        let _ = crate::validate::validate(&request, &snapshots, &accounts);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_get_an_answer(body in proptest::collection::vec(any::<u8>(), 0..400)) {
+            everything(&body);
+        }
+
+        /// A review of which a piece was replaced, so that most of it still parses.
+        #[test]
+        fn damaged_reviews_get_an_answer(
+            at in any::<prop::sample::Index>(),
+            length in 0usize..12,
+            piece in prop_oneof![
+                Just("null".to_owned()), Just("{}".to_owned()), Just("[]".to_owned()), Just("1".to_owned()),
+                Just("\"\\ud800\"".to_owned()), Just("\"DELETE\"".to_owned()), ".{0,4}",
+            ],
+            resource in prop_oneof![
+                Just("pods"), Just("runtimerulesets"), Just("runtimepolicies"), Just("deployments"), Just("bindings"),
+            ],
+        ) {
+            let mut review = review();
+            review["request"]["resource"]["resource"] = json!(resource);
+            let group = match resource {
+                "deployments" => "apps",
+                resource if resource.starts_with("runtime") => "ringfence.dev",
+                _ => "",
+            };
+            review["request"]["resource"]["group"] = json!(group);
+            let mut text = review.to_string();
+            let start = at.index(text.len());
+            let end = (start + length).min(text.len());
+            text.replace_range(start..end, &piece);
+            everything(text.as_bytes());
+        }
+    }
 }

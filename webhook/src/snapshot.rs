@@ -1,9 +1,9 @@
 //! What is known of the cluster at one moment. Immutable: a change makes a new one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use ringfence_policy::{Enforced, Index, Labels, PodFacts};
+use ringfence_policy::{Enforced, Index, Labels, PodFacts, Policy};
 use serde_json::Value;
 
 use crate::labels;
@@ -66,23 +66,14 @@ impl Snapshot {
         labels::governing(&self.enforced, facts)
     }
 
-    /// Policies that name a ruleset.
-    pub fn policies_with(&self, ruleset: &str) -> Vec<&str> {
-        let policies = self.index.policies().iter();
-        let named = policies.filter(|(_, entry)| {
-            entry.good.as_ref().is_some_and(|policy| policy.rulesets.iter().any(|name| name == ruleset))
-        });
-        let in_force =
-            self.enforced.policy.as_ref().filter(|policy| policy.rulesets.iter().any(|name| name == ruleset));
-        let mut names: Vec<_> = named.map(|(name, _)| name.as_str()).collect();
-        // The one in force may have been deleted, or its current version be wrong.
-        names.extend(
-            in_force
-                .map(|policy| policy.name.as_str())
-                .filter(|name| !names.contains(name))
-                .into_iter()
-                .collect::<Vec<_>>(),
-        );
-        names
+    /// Names of the policies that name a ruleset.
+    pub fn policies_with(&self, ruleset: &str) -> BTreeSet<&str> {
+        let names = |policy: &Policy| policy.rulesets.iter().any(|name| name == ruleset);
+        let good = self.index.policies().values().filter_map(|entry| entry.good.as_deref());
+        // The one in force may have been deleted.
+        good.chain(self.enforced.policy.as_ref())
+            .filter(|policy| names(policy))
+            .map(|policy| policy.name.as_str())
+            .collect()
     }
 }

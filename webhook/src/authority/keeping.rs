@@ -81,7 +81,7 @@ pub(super) enum Step {
     /// Nothing for so long.
     Wait(Duration),
     /// This is to be kept from now on; and what it is, for people.
-    Save(Keeping, &'static str),
+    Save(Box<Keeping>, &'static str),
 }
 
 impl Keeping {
@@ -122,11 +122,11 @@ pub(super) fn next(
         let signing = Authority::new(now, lifetimes)?;
         let leaf = Leaf::new(&signing, names, now, lifetimes)?;
         let keeping = Keeping { signing, other: None, phase: Phase::Steady, since: now, leaf };
-        return Ok(Step::Save(keeping, "a new authority and certificate"));
+        return Ok(Step::Save(Box::new(keeping), "a new authority and certificate"));
     };
     if keeping.leaf.names != names || keeping.leaf.renew <= now {
         keeping.leaf = Leaf::new(&keeping.signing, names, now, lifetimes)?;
-        return Ok(Step::Save(keeping, "a new certificate"));
+        return Ok(Step::Save(Box::new(keeping), "a new certificate"));
     }
     let due = match keeping.phase {
         Phase::Steady => keeping.signing.renew,
@@ -157,7 +157,7 @@ pub(super) fn next(
             "the old authority is not trusted any more"
         }
     };
-    Ok(Step::Save(keeping, what))
+    Ok(Step::Save(Box::new(keeping), what))
 }
 
 /// When to replace what is made now and lasts so long.
@@ -269,7 +269,7 @@ mod tests {
                         assert!(trusted(&old.bundle(), new.certificate(), now), "{:?}", new.phase);
                         authorities += u32::from(old.signing.name != new.signing.name);
                     }
-                    keeping = Some(new);
+                    keeping = Some(*new);
                     steps += 1;
                     assert!(steps < 1000);
                 }
@@ -289,7 +289,7 @@ mod tests {
         let later = |seconds| now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
         let names = ["a.example".to_owned()];
         let step = |keeping, at| match next(keeping, at, &names, &lifetimes).unwrap() {
-            Step::Save(keeping, what) => (Some(keeping), what),
+            Step::Save(keeping, what) => (Some(*keeping), what),
             Step::Wait(_) => (None, "wait"),
         };
         let (keeping, _) = step(None, now);

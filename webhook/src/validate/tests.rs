@@ -1,5 +1,7 @@
 //! Requests as the API server sends them, and the decisions.
 
+#![expect(clippy::needless_pass_by_value, reason = "JSON that is written in place")]
+
 use std::sync::Arc;
 
 use ringfence_policy::{Index, Labels};
