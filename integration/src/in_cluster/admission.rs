@@ -333,7 +333,7 @@ fn own_node(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-const RELEASER: &str = r#"
+const RELEASER: &str = r"
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {name: releaser, namespace: shop}
@@ -344,7 +344,7 @@ kind: RoleBinding
 metadata: {name: releaser, namespace: shop}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: releaser}
 subjects: [{kind: ServiceAccount, name: alice, namespace: shop}]
-"#;
+";
 
 /// After [`own_node`], which isolates a pod.
 fn release(context: &mut Context) -> Result<()> {
@@ -420,7 +420,7 @@ fn statuses(context: &mut Context) -> Result<()> {
         let names = cluster.kubectl(["-n", "shop", "get", "pods", "-l", label, "-o", "name"])?;
         Ok(names.lines().count())
     };
-    let mut last = String::new();
+    let mut last = Vec::new();
     let reached = context.cluster.wait_for("the statuses", |cluster| {
         let mut good = true;
         last.clear();
@@ -433,11 +433,11 @@ fn statuses(context: &mut Context) -> Result<()> {
             let pods = governed(cluster, label)?;
             good &= columns(&object) == expected && object["status"]["pods"] == json!(pods);
             good &= object["status"]["observedGeneration"] == object["metadata"]["generation"];
-            last.push_str(&format!("{what} of {pods} pods: {}\n", object["status"]));
+            last.push(format!("{what} of {pods} pods: {}", object["status"]));
         }
         Ok(good)
     });
-    reached.with_context(|| last.clone())
+    reached.with_context(|| last.join("\n"))
 }
 
 fn policy_switch(context: &mut Context) -> Result<()> {
