@@ -75,9 +75,11 @@ pub struct RuntimeRulesetStatus {
     pub conditions: Vec<Condition>,
     /// How many rules it has, tactics spelt out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "int32"))]
     pub rules: Option<u32>,
     /// How many pods it governs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "int32"))]
     pub pods: Option<u32>,
     /// What nodes report about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

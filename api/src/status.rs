@@ -33,6 +33,6 @@ pub struct NodeFailure {
     /// What fails.
     pub reason: String,
     /// On how many nodes.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("format" = "int32"))]
     pub nodes: u32,
 }

@@ -210,6 +210,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Where the state folder of a cluster is.
+    pub fn folder() -> &'static Path {
+        Path::new(state::FOLDER)
+    }
+
     /// The state folder.
     pub fn state(&self) -> &Path {
         &self.state

@@ -1,20 +1,26 @@
 //! The tests that need a cluster. One is started for all of them.
 
+mod admission;
+mod audit;
 mod basics;
 mod machine;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
 use crate::cluster::{self, Cluster, Interrupt, Options};
 use crate::suite::Report;
+use audit::Audit;
 use machine::Machine;
 
 /// What the tests share.
 pub struct Context {
     /// The cluster.
     pub cluster: Cluster,
+    /// The program `ringfence-webhook`, static.
+    pub webhook: PathBuf,
 }
 
 /// Tests that belong together.
@@ -25,7 +31,7 @@ struct Part {
     run: fn(&mut Context, &mut Report),
 }
 
-const PARTS: [Part; 1] = [basics::PART];
+const PARTS: [Part; 2] = [basics::PART, admission::PART];
 
 /// After the cluster is down, the machine is as it was.
 const NOTHING_LEFT: &str = "cluster/nothing-left";
@@ -42,16 +48,17 @@ fn names() -> impl Iterator<Item = String> {
 }
 
 /// Runs all tests whose names hold `filter`; 1 if one failed. Without such a test no cluster is started.
-pub fn run(filter: &str) -> Result<ExitCode> {
+pub fn run(webhook: PathBuf, filter: &str) -> Result<ExitCode> {
     let mut report = Report::new(filter);
     if !names().any(|name| report.wants(&name)) {
         return Ok(report.finish());
     }
     let interrupt = Interrupt::by_signals()?;
-    let options = Options { interrupt: interrupt.clone(), ..Options::default() };
+    let audit = Audit::prepare()?;
+    let options = Options { interrupt: interrupt.clone(), api_server: audit.arguments() };
     cluster::remove_stale()?;
     let before = Machine::look()?;
-    let mut context = Context { cluster: Cluster::up(&options)? };
+    let mut context = Context { cluster: Cluster::up(&options)?, webhook };
     for part in &PARTS {
         let names = (part.names)();
         if names.iter().any(|name| report.wants(name)) {

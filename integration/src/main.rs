@@ -79,6 +79,9 @@ enum Command {
         /// Says which tests there are instead of running them.
         #[arg(long)]
         list: bool,
+        /// The webhook, static; `ringfence-webhook` beside this program by default.
+        #[arg(long)]
+        webhook: Option<PathBuf>,
     },
     /// Measures the enforcer's price per operation and its latencies on this kernel; prints Markdown. Needs root.
     Bench {
@@ -130,7 +133,7 @@ fn run(command: Command) -> Result<ExitCode> {
         suite::list(filter);
         return Ok(ExitCode::SUCCESS);
     }
-    if let Command::ClusterSuite { filter, list: true } = &command {
+    if let Command::ClusterSuite { filter, list: true, .. } = &command {
         in_cluster::list(filter);
         return Ok(ExitCode::SUCCESS);
     }
@@ -140,7 +143,10 @@ fn run(command: Command) -> Result<ExitCode> {
     }
     match command {
         Command::Cluster(command) => command.run(),
-        Command::ClusterSuite { filter, .. } => in_cluster::run(&filter),
+        Command::ClusterSuite { filter, webhook, .. } => {
+            let webhook = webhook.map_or_else(|| enforcer::beside_this_program("ringfence-webhook"), Ok)?;
+            in_cluster::run(webhook, &filter)
+        }
         Command::Suite { filter, enforcer, actor, .. } => suite::run(&Programs::find(enforcer, actor)?, &filter),
         Command::Behaviours { filter, actor } => {
             // No enforcer will be started.

@@ -1,7 +1,7 @@
 //! "Did you mean": the known word that is nearest to a misspelt one.
 
 /// The candidate most like `word`, ignoring case, if any is like it at all.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Below this Jaro-Winkler similarity a suggestion confuses more than it helps.
     const LIKE: f64 = 0.75;
     let word = word.to_lowercase();

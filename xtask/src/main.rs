@@ -2,6 +2,7 @@
 
 mod bench;
 mod cluster;
+mod crdgen;
 mod demo;
 mod interrupt;
 mod places;
@@ -34,6 +35,8 @@ enum Chore {
     Test(test::Arguments),
     /// A real Kubernetes cluster on this machine: up, down, a shell for it.
     Cluster(cluster::Arguments),
+    /// Write the custom resource definitions of the chart anew, from `api`.
+    Crdgen,
     /// Measure: criterion benchmarks, then the cost of every hook on this kernel.
     Bench(bench::Arguments),
     /// Boot a Debian kernel in a VM and run the tests, a command or a shell in it.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Cluster(arguments) => cluster::run(&arguments),
+        Chore::Crdgen => crdgen::run(),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Vm(arguments) => vm::run(&arguments),
     });

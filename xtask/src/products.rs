@@ -10,9 +10,10 @@ use crate::{places, process};
 pub const TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// Crates and the programs that they build. All end up side by side, and find each other there.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("ringfence-enforcer", "enforcer"),
     ("ringfence-cli", "ringfence"),
+    ("ringfence-webhook", "ringfence-webhook"),
     ("ringfence-integration", "ringfence-integration"),
     ("ringfence-actor", "ringfence-actor"),
 ];

@@ -1,0 +1,36 @@
+//! The labels that a pod has to bear, from what governs it.
+
+use ringfence_api::names::{
+    HASH_LABEL, ISOLATED_AT_ANNOTATION, ISOLATED_BY_ANNOTATION, ISOLATED_LABEL, POLICY_LABEL, is_ours, ruleset_label,
+};
+use ringfence_policy::{Enforced, Labels, PodFacts};
+
+/// Our labels of a pod: one for each ruleset that governs it, the policy, and the hash of the resolved ruleset. None for
+/// a pod that is not governed at all. A pod that no ruleset selects is governed: by nothing, which its hash says.
+pub fn governing(enforced: &Enforced, pod: PodFacts<'_>) -> Labels {
+    let (Ok(resolved), Some(policy)) = (enforced.resolve(pod), &enforced.policy) else { return Labels::new() };
+    let mut labels = Labels::new();
+    for ruleset in enforced.rulesets().filter(|ruleset| resolved.rulesets.binary_search(&ruleset.name).is_ok()) {
+        labels.insert(ruleset_label(&ruleset.name), ruleset.generation.to_string());
+    }
+    // A policy's name may be longer than a label's value.
+    let name = policy.name.get(..63).map_or(policy.name.as_str(), |start| start.trim_end_matches(['-', '.']));
+    labels.insert(POLICY_LABEL.to_owned(), name.to_owned());
+    labels.insert(HASH_LABEL.to_owned(), resolved.hash().label());
+    labels
+}
+
+/// Those that are not ours.
+pub fn foreign(labels: &Labels) -> Labels {
+    labels.iter().filter(|(key, _)| !is_ours(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// Those of ours that say what governs a pod, not whether it is isolated.
+pub fn of_governance(labels: &Labels) -> impl Iterator<Item = (&String, &String)> {
+    labels.iter().filter(|(key, _)| is_ours(key) && !of_isolation(key))
+}
+
+/// Whether a label or annotation says that a pod is isolated, when, and why: the enforcer writes it.
+pub fn of_isolation(key: &str) -> bool {
+    [ISOLATED_LABEL, ISOLATED_BY_ANNOTATION, ISOLATED_AT_ANNOTATION].contains(&key)
+}

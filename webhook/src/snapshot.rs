@@ -1,0 +1,79 @@
+//! What is known of the cluster at one moment. Immutable: a change makes a new one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use ringfence_policy::{Enforced, Index, Labels, PodFacts, Policy};
+use serde_json::Value;
+
+use crate::labels;
+use crate::pod::Pod;
+
+/// Labels of every namespace, by name.
+pub type Namespaces = HashMap<String, Arc<Labels>>;
+
+/// What is known of the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Every ruleset and policy.
+    pub index: Arc<Index>,
+    /// What of them is enforced.
+    pub enforced: Arc<Enforced>,
+    /// The namespaces.
+    pub namespaces: Arc<Namespaces>,
+    /// What is said about the rulesets and policies.
+    pub published: Arc<Statuses>,
+}
+
+/// What rulesets and policies say about themselves, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Statuses {
+    /// Of rulesets.
+    pub rulesets: BTreeMap<String, Published>,
+    /// Of policies.
+    pub policies: BTreeMap<String, Published>,
+}
+
+/// The status of one of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Published {
+    /// Whose.
+    pub uid: String,
+    /// The generation of the object, not of its status.
+    pub generation: i64,
+    /// `status`; null if there is none.
+    pub status: Value,
+}
+
+impl Snapshot {
+    /// Of these objects.
+    pub fn new(index: Index, namespaces: Namespaces) -> Self {
+        let enforced = Arc::new(index.enforced());
+        Self { index: Arc::new(index), enforced, namespaces: Arc::new(namespaces), published: Arc::default() }
+    }
+
+    /// Our labels that a pod of the namespace has to bear. None: the namespace is not known.
+    pub fn labels_of(&self, namespace: &str, pod: &Pod) -> Option<Labels> {
+        Some(self.labels_with(namespace, self.namespaces.get(namespace)?, pod))
+    }
+
+    /// The same with the namespace's labels given.
+    pub fn labels_with(&self, namespace: &str, namespace_labels: &Labels, pod: &Pod) -> Labels {
+        // Selectors do not see our own labels: what they give would depend on itself.
+        let labels = labels::foreign(&pod.labels);
+        let facts =
+            PodFacts { namespace, name: &pod.name, labels: &labels, namespace_labels, is_static: pod.is_static() };
+        labels::governing(&self.enforced, facts)
+    }
+
+    /// Names of the policies that name a ruleset.
+    pub fn policies_with(&self, ruleset: &str) -> BTreeSet<&str> {
+        let names = |policy: &Policy| policy.rulesets.iter().any(|name| name == ruleset);
+        let good = self.index.policies().values().filter_map(|entry| entry.good.as_deref());
+        // The one in force may have been deleted.
+        good.chain(self.enforced.policy.as_ref())
+            .filter(|policy| names(policy))
+            .map(|policy| policy.name.as_str())
+            .collect()
+    }
+}
