@@ -3,6 +3,7 @@
 mod admission;
 mod audit;
 mod basics;
+mod enforcement;
 mod machine;
 
 use std::path::PathBuf;
@@ -19,8 +20,15 @@ use machine::Machine;
 pub struct Context {
     /// The cluster.
     pub cluster: Cluster,
-    /// The program `ringfence-webhook`, static.
-    pub webhook: PathBuf,
+    /// Where the static programs lie that are put into images.
+    pub programs: PathBuf,
+}
+
+impl Context {
+    /// One of the programs.
+    fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
 }
 
 /// Tests that belong together.
@@ -31,7 +39,7 @@ struct Part {
     run: fn(&mut Context, &mut Report),
 }
 
-const PARTS: [Part; 2] = [basics::PART, admission::PART];
+const PARTS: [Part; 3] = [basics::PART, admission::PART, enforcement::PART];
 
 /// After the cluster is down, the machine is as it was.
 const NOTHING_LEFT: &str = "cluster/nothing-left";
@@ -48,7 +56,7 @@ fn names() -> impl Iterator<Item = String> {
 }
 
 /// Runs all tests whose names hold `filter`; 1 if one failed. Without such a test no cluster is started.
-pub fn run(webhook: PathBuf, filter: &str) -> Result<ExitCode> {
+pub fn run(programs: PathBuf, filter: &str) -> Result<ExitCode> {
     let mut report = Report::new(filter);
     if !names().any(|name| report.wants(&name)) {
         return Ok(report.finish());
@@ -58,7 +66,7 @@ pub fn run(webhook: PathBuf, filter: &str) -> Result<ExitCode> {
     let options = Options { interrupt: interrupt.clone(), api_server: audit.arguments() };
     cluster::remove_stale()?;
     let before = Machine::look()?;
-    let mut context = Context { cluster: Cluster::up(&options)?, webhook };
+    let mut context = Context { cluster: Cluster::up(&options)?, programs };
     for part in &PARTS {
         let names = (part.names)();
         if names.iter().any(|name| report.wants(name)) {

@@ -79,9 +79,9 @@ enum Command {
         /// Says which tests there are instead of running them.
         #[arg(long)]
         list: bool,
-        /// The webhook, static; `ringfence-webhook` beside this program by default.
+        /// Folder of the static programs enforcer, ringfence and ringfence-webhook; this program's own by default.
         #[arg(long)]
-        webhook: Option<PathBuf>,
+        programs: Option<PathBuf>,
     },
     /// Measures the enforcer's price per operation and its latencies on this kernel; prints Markdown. Needs root.
     Bench {
@@ -143,9 +143,9 @@ fn run(command: Command) -> Result<ExitCode> {
     }
     match command {
         Command::Cluster(command) => command.run(),
-        Command::ClusterSuite { filter, webhook, .. } => {
-            let webhook = webhook.map_or_else(|| enforcer::beside_this_program("ringfence-webhook"), Ok)?;
-            in_cluster::run(webhook, &filter)
+        Command::ClusterSuite { filter, programs, .. } => {
+            let own = || enforcer::beside_this_program("ringfence-webhook").map(|program| program.with_file_name(""));
+            in_cluster::run(programs.map_or_else(own, Ok)?, &filter)
         }
         Command::Suite { filter, enforcer, actor, .. } => suite::run(&Programs::find(enforcer, actor)?, &filter),
         Command::Behaviours { filter, actor } => {

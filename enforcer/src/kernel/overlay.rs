@@ -15,6 +15,9 @@ use nix::{
 use ringfence_abi::flag;
 use std::{fs, io, path::Path};
 
+/// Where the trial's file system is mounted: a folder that is there in the emptiest of containers. The thread alone sees it.
+const PLACE: &str = "/dev";
+
 /// The program that looks.
 pub const TRIAL: &str = "trial_open";
 
@@ -64,18 +67,18 @@ fn answers(trial: &mut Ebpf) -> Result<[u32; 3], TrialError> {
     // The thread's own mount namespace, gone with it.
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS)?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-    mount(Some("trial"), "/tmp", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    mount(Some("trial"), PLACE, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
     for dir in ["lower", "upper", "work", "merged"] {
-        fs::create_dir(Path::new("/tmp").join(dir))?;
+        fs::create_dir(Path::new(PLACE).join(dir))?;
     }
     for file in ["image", "touched"] {
-        fs::write(Path::new("/tmp/lower").join(file), "")?;
+        fs::write(Path::new("/dev/lower").join(file), "")?;
     }
-    let layers = "lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work";
-    mount(Some("overlay"), "/tmp/merged", Some("overlay"), MsFlags::empty(), Some(layers))?;
-    fs::write("/tmp/merged/fresh", "")?;
+    let layers = "lowerdir=/dev/lower,upperdir=/dev/upper,workdir=/dev/work";
+    mount(Some("overlay"), "/dev/merged", Some("overlay"), MsFlags::empty(), Some(layers))?;
+    fs::write("/dev/merged/fresh", "")?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions("/tmp/merged/touched", mode)?;
+    fs::set_permissions("/dev/merged/touched", mode)?;
 
     let program = trial.program_mut(TRIAL).expect("a program of the object");
     attach(program).map_err(|error| TrialError::Program(Box::new(error)))?;
@@ -85,7 +88,7 @@ fn answers(trial: &mut Ebpf) -> Result<[u32; 3], TrialError> {
     let mut flags = [0; 3];
     for (flags, file) in flags.iter_mut().zip(["image", "fresh", "touched"]) {
         // Not by File::open: musl's does not call openat(2), at whose exit the trial looks.
-        openat(AT_FDCWD, &Path::new("/tmp/merged").join(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        openat(AT_FDCWD, &Path::new("/dev/merged").join(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         *flags = results.get(&1, 0)?;
     }
     Ok(flags)

@@ -1,0 +1,562 @@
+//! The enforcer as a `DaemonSet`: pods of every kind break a rule, and the node answers.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{Context, Part};
+use crate::cluster::{Cluster, succeed};
+use crate::harness::Image;
+use crate::suite::Report;
+
+pub const PART: Part = Part { names, run };
+
+type Test = fn(&mut Context) -> Result<()>;
+
+/// In this order: they share the enforcer, and the last one removes it.
+const TESTS: [(&str, Test); 17] = [
+    ("enforcement/log", log),
+    ("enforcement/isolate-and-release", isolate),
+    ("enforcement/terminate", terminate),
+    ("enforcement/excluded-namespace", excluded),
+    ("enforcement/workloads", workloads),
+    ("enforcement/host-network", host_network),
+    ("enforcement/init-container", init_container),
+    ("enforcement/several-containers", several_containers),
+    ("enforcement/ephemeral-container", ephemeral_container),
+    ("enforcement/first-instruction", first_instruction),
+    ("enforcement/labels-change", labels_change),
+    ("enforcement/ruleset-changes", ruleset_changes),
+    ("enforcement/killed", killed),
+    ("enforcement/rolling-update", rolling_update),
+    ("enforcement/api-server-away", api_server_away),
+    ("enforcement/policy-switch", policy_switch),
+    ("enforcement/removed", removed),
+];
+
+const ENFORCER: &str = "localhost/ringfence-enforcer:1";
+const IMAGE: &str = "localhost/basics:1";
+
+const MANIFESTS: &str = include_str!("enforcement/enforcer.yaml");
+const OBJECTS: &str = include_str!("enforcement/objects.yaml");
+const RULESETS: &str = include_str!("../../../charts/ringfence/files/crds/runtimerulesets.yaml");
+const POLICIES: &str = include_str!("../../../charts/ringfence/files/crds/runtimepolicies.yaml");
+
+/// Waits for the file, then starts a program that is not the image's, again and again.
+const DRIFT: &str = "cp /bin/busybox /tmp/true; until [ -e /tmp/go ]; do sleep 0.1; done; \
+                     while :; do /tmp/true; sleep 1; done";
+/// The same at once.
+const DRIFT_NOW: &str = "cp /bin/busybox /tmp/true; while :; do /tmp/true; sleep 1; done";
+
+fn names() -> Vec<String> {
+    TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
+}
+
+fn run(context: &mut Context, report: &mut Report) {
+    if let Err(error) = prepare(context) {
+        report.fail("enforcement/installed", &format!("{error:#}"));
+        return;
+    }
+    for (name, test) in TESTS {
+        report.check(name, || test(context));
+    }
+}
+
+fn prepare(context: &mut Context) -> Result<()> {
+    let image = Image::empty(ENFORCER)
+        .file(&context.program("enforcer"), "/enforcer", 0o755)
+        .file(&context.program("ringfence"), "/ringfence", 0o755)
+        .entrypoint(&["/enforcer"]);
+    let cluster = &mut context.cluster;
+    cluster.import(&Image::busybox(IMAGE))?;
+    cluster.import(&image)?;
+    for definition in [RULESETS, POLICIES] {
+        cluster.apply(definition)?;
+    }
+    let wait = ["wait", "--for=condition=Established", "--timeout=30s"];
+    cluster
+        .kubectl(wait.into_iter().chain(["crd/runtimerulesets.ringfence.dev", "crd/runtimepolicies.ringfence.dev"]))?;
+    cluster.apply(OBJECTS)?;
+    install(cluster, "main", "1")
+}
+
+/// Installs the enforcer, or updates it, and waits until it is in force.
+fn install(cluster: &Cluster, policy: &str, revision: &str) -> Result<()> {
+    cluster.apply(&MANIFESTS.replace("<policy>", policy).replace("<revision>", revision))?;
+    rollout(cluster, "ringfence", "daemonset/ringfence-enforcer")
+}
+
+fn rollout(cluster: &Cluster, namespace: &str, what: &str) -> Result<()> {
+    cluster.kubectl(["-n", namespace, "rollout", "status", what, "--timeout=60s"]).map(drop)
+}
+
+/// A pod's containers: a shell that runs the script.
+fn spec(script: &str) -> Value {
+    json!({
+        "terminationGracePeriodSeconds": 0,
+        "automountServiceAccountToken": false,
+        "containers": [container("main", script)],
+    })
+}
+
+fn container(name: &str, script: &str) -> Value {
+    json!({"name": name, "image": IMAGE, "imagePullPolicy": "Never", "command": ["sh", "-c", script]})
+}
+
+fn pod(name: &str, on_drift: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"app": name, "on-drift": on_drift}},
+        "spec": spec,
+    })
+}
+
+/// Makes a pod, and waits until it runs; returns its UID.
+fn start(cluster: &Cluster, pod: &Value) -> Result<String> {
+    cluster.apply(&pod.to_string())?;
+    let name = pod["metadata"]["name"].as_str().context("it has a name")?;
+    cluster.kubectl(["-n", "shop", "wait", "--for=condition=Ready", "--timeout=60s", &format!("pod/{name}")])?;
+    field(cluster, name, "{.metadata.uid}")
+}
+
+fn field(cluster: &Cluster, pod: &str, path: &str) -> Result<String> {
+    cluster.kubectl(["-n", "shop", "get", "pod", pod, "-o", &format!("jsonpath={path}")])
+}
+
+fn exec(cluster: &Cluster, pod: &str, script: &str) -> Result<String> {
+    cluster.kubectl(["-n", "shop", "exec", pod, "-c", "main", "--", "sh", "-c", script])
+}
+
+/// Everything that the enforcer (all of its pods that still have logs) has reported.
+fn events(cluster: &Cluster) -> Result<Vec<Value>> {
+    let words = ["-n", "ringfence", "logs", "--selector=app=ringfence-enforcer", "--tail=-1"];
+    let text = cluster.kubectl(words)?;
+    Ok(text.lines().filter(|line| line.starts_with('{')).filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The first event of a pod for a rule.
+fn event(cluster: &mut Cluster, uid: &str, rule: &str) -> Result<Value> {
+    let mut found = None;
+    cluster.wait_for(&format!("{rule} of pod {uid}"), |cluster| {
+        found = events(cluster)?.into_iter().find(|event| event["k8sPodId"] == uid && event["ruleId"] == rule);
+        Ok(found.is_some())
+    })?;
+    found.context("it was just found")
+}
+
+/// Waits until a pod (by its UID) is gone.
+fn gone(cluster: &mut Cluster, uid: &str) -> Result<()> {
+    cluster.wait_for(&format!("the end of pod {uid}"), |cluster| {
+        let uids = ["get", "pods", "--all-namespaces", "-o", "jsonpath={.items[*].metadata.uid}"];
+        Ok(!cluster.kubectl(uids)?.split(' ').any(|other| other == uid))
+    })
+}
+
+fn reason(cluster: &mut Cluster, pod: &str, reason: &str) -> Result<()> {
+    cluster.wait_for(&format!("an Event {reason} of pod {pod}"), |cluster| {
+        let selector = format!("--field-selector=involvedObject.name={pod},reason={reason}");
+        Ok(!cluster.kubectl(["-n", "shop", "get", "events", &selector, "-o", "name"])?.trim().is_empty())
+    })
+}
+
+fn delete(cluster: &Cluster, pods: &[&str]) -> Result<()> {
+    let words = ["-n", "shop", "delete", "pod", "--force", "--ignore-not-found"];
+    cluster.kubectl(words.iter().chain(pods)).map(drop)
+}
+
+fn log(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    let uid = start(cluster, &pod("logged", "log", &spec(DRIFT_NOW)))?;
+    let event = event(cluster, &uid, "RF-901")?;
+    for (key, value) in [
+        ("mitigation", "log"),
+        ("node", crate::cluster::NODE_NAME),
+        ("policyName", "main"),
+        ("ruleSetName", "everywhere"),
+        ("k8sNamespace", "shop"),
+        ("k8sPodName", "logged"),
+        ("containerName", "main"),
+        ("objectFilePath", "/tmp/true"),
+    ] {
+        ensure!(event[key] == value, "{key} is {} instead of {value}", event[key]);
+    }
+    let id = field(cluster, "logged", "{.status.containerStatuses[0].containerID}")?;
+    ensure!(id == format!("containerd://{}", event["containerId"].as_str().unwrap_or_default()), "{id}: {event}");
+    reason(cluster, "logged", "RulesetViolation")?;
+    ensure!(field(cluster, "logged", "{.metadata.uid}")? == uid, "it was replaced");
+    delete(cluster, &["logged"])
+}
+
+/// Whether `from` gets an answer of the web server of `to`.
+fn reaches(cluster: &Cluster, from: &str, to: &str) -> bool {
+    let script = format!("wget -q -O /dev/null http://{to}:8080/ & p=$!; (sleep 3; kill $p) 2>/dev/null & wait $p");
+    exec(cluster, from, &script).is_ok()
+}
+
+const SERVER: &str = "mkdir /tmp/www; echo here > /tmp/www/index.html; httpd -p 8080 -h /tmp/www; ";
+
+fn isolate(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    start(cluster, &pod("peer", "log", &spec(&format!("{SERVER} sleep 999999"))))?;
+    let uid = start(cluster, &pod("cut", "isolate", &spec(&format!("{SERVER} {DRIFT}"))))?;
+    let (cut, peer) = (field(cluster, "cut", "{.status.podIP}")?, field(cluster, "peer", "{.status.podIP}")?);
+    cluster.wait_for("both servers", |cluster| Ok(reaches(cluster, "peer", &cut) && reaches(cluster, "cut", &peer)))?;
+
+    exec(cluster, "cut", "touch /tmp/go")?;
+    let event = event(cluster, &uid, "RF-901")?;
+    ensure!(event["mitigationDone"][0] == "isolated", "{event}");
+    ensure!(event["latencyNs"].as_u64().is_some_and(|latency| latency > 0), "{event}");
+    ensure!(!reaches(cluster, "peer", &cut), "a peer reaches it");
+    ensure!(!reaches(cluster, "cut", &peer), "it reaches a peer");
+    let label = "{.metadata.labels.ringfence\\.dev/isolated}";
+    cluster.wait_for("the label", |cluster| Ok(field(cluster, "cut", label)? == "true"))?;
+    ensure!(field(cluster, "cut", "{.metadata.annotations.ringfence\\.dev/isolated-by}")? == "RF-901", "by whom?");
+    reason(cluster, "cut", "PodIsolated")?;
+
+    // It goes on violating: it must be something else by then.
+    cluster.kubectl(["-n", "shop", "label", "pod", "cut", "on-drift-", "ringfence.dev/isolated-"])?;
+    cluster.wait_for("its network", |cluster| Ok(reaches(cluster, "peer", &cut) && reaches(cluster, "cut", &peer)))?;
+    reason(cluster, "cut", "PodReleased")?;
+    let annotations = "{.metadata.annotations.ringfence\\.dev/isolated-by}";
+    cluster.wait_for("its annotations", |cluster| Ok(field(cluster, "cut", annotations)?.is_empty()))?;
+    delete(cluster, &["cut", "peer"])
+}
+
+fn terminate(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    let uid = start(cluster, &pod("ended", "terminate", &spec(DRIFT)))?;
+    exec(cluster, "ended", "touch /tmp/go")?;
+    let event = event(cluster, &uid, "RF-901")?;
+    ensure!(event["mitigationDone"] == json!(["isolated", "killed", "terminated"]), "{event}");
+    gone(cluster, &uid)?;
+    reason(cluster, "ended", "PodTerminated")
+}
+
+fn excluded(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: excluded, labels: {env: prod}}}")?;
+    let mut free = pod("free", "terminate", &spec(DRIFT_NOW));
+    free["metadata"]["namespace"] = json!("excluded");
+    cluster.wait_for("its service account", |cluster| {
+        Ok(cluster.kubectl(["-n", "excluded", "get", "serviceaccount", "default"]).is_ok())
+    })?;
+    cluster.apply(&free.to_string())?;
+    cluster.kubectl(["-n", "excluded", "wait", "--for=condition=Ready", "--timeout=60s", "pod/free"])?;
+    // A witness that comes later: what the first one did would have been reported before.
+    let uid = start(cluster, &pod("witness", "log", &spec(DRIFT_NOW)))?;
+    event(cluster, &uid, "RF-901")?;
+    let told = events(cluster)?.into_iter().find(|event| event["k8sPodName"] == "free");
+    ensure!(told.is_none(), "{told:?}");
+    cluster.kubectl(["-n", "excluded", "exec", "free", "--", "true"])?;
+    cluster.kubectl(["delete", "namespace", "excluded", "--wait=false"])?;
+    delete(cluster, &["witness"])
+}
+
+/// Each of these makes pods; the first one of each is ended, and where a controller keeps a number of them, replaced.
+fn workloads(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    let template = |name: &str, restart: &str| {
+        let mut spec = spec(DRIFT);
+        spec["restartPolicy"] = json!(restart);
+        json!({"metadata": {"labels": {"app": name, "on-drift": "terminate"}}, "spec": spec})
+    };
+    let selector = |name: &str| json!({"matchLabels": {"app": name}});
+    let objects = [
+        (
+            "deployment",
+            "apps/v1",
+            "Deployment",
+            json!({"replicas": 1, "selector": selector("deployment"), "template": template("deployment", "Always")}),
+        ),
+        (
+            "daemonset",
+            "apps/v1",
+            "DaemonSet",
+            json!({"selector": selector("daemonset"), "template": template("daemonset", "Always")}),
+        ),
+        (
+            "statefulset",
+            "apps/v1",
+            "StatefulSet",
+            json!({"serviceName": "none", "selector": selector("statefulset"), "template": template("statefulset", "Always")}),
+        ),
+        ("job", "batch/v1", "Job", json!({"backoffLimit": 4, "template": template("job", "Never")})),
+    ];
+    for (name, version, kind, spec) in objects {
+        let object =
+            json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "shop"}, "spec": spec});
+        cluster.apply(&object.to_string())?;
+        let selector = format!("--selector=app={name}");
+        let first =
+            |path: &str| ["-n", "shop", "get", "pods", &selector, "-o", &format!("jsonpath={path}")].map(str::to_owned);
+        cluster.wait_for(&format!("a pod of the {kind}"), |cluster| {
+            Ok(cluster.kubectl(first("{.items[0].status.phase}")).is_ok_and(|phase| phase == "Running"))
+        })?;
+        let pod = cluster.kubectl(first("{.items[0].metadata.name}"))?;
+        let uid = cluster.kubectl(first("{.items[0].metadata.uid}"))?;
+        exec(cluster, &pod, "touch /tmp/go")?;
+        event(cluster, &uid, "RF-901")?;
+        gone(cluster, &uid)?;
+        cluster.wait_for(&format!("another pod of the {kind}"), |cluster| {
+            Ok(cluster.kubectl(first("{.items[0].metadata.uid}")).is_ok_and(|other| !other.is_empty() && other != uid))
+        })?;
+        cluster.kubectl(["-n", "shop", "delete", kind, name, "--cascade=foreground", "--wait=false"])?;
+    }
+    Ok(())
+}
+
+fn host_network(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    for (on_drift, done) in [("isolate", "isolated"), ("terminate", "terminated")] {
+        let mut spec = spec(DRIFT);
+        spec["hostNetwork"] = json!(true);
+        let name = format!("host-{on_drift}");
+        let uid = start(cluster, &pod(&name, on_drift, &spec))?;
+        exec(cluster, &name, "touch /tmp/go")?;
+        let event = event(cluster, &uid, "RF-901")?;
+        let all = event["mitigationDone"].as_array().is_some_and(|all| all.iter().any(|one| one == done));
+        ensure!(all, "{event}");
+        if on_drift == "terminate" {
+            gone(cluster, &uid)?;
+        } else {
+            // The node itself has its network still.
+            ensure!(cluster.kubectl(["get", "--raw", "/readyz"])? == "ok", "the API server");
+            delete(cluster, &[&name])?;
+        }
+    }
+    Ok(())
+}
+
+fn init_container(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    let mut spec = spec("sleep 999999");
+    spec["initContainers"] = json!([container("first", DRIFT_NOW)]);
+    cluster.apply(&pod("init", "terminate", &spec).to_string())?;
+    let uid = field(cluster, "init", "{.metadata.uid}")?;
+    let event = event(cluster, &uid, "RF-901")?;
+    ensure!(event["containerName"] == "first", "{event}");
+    gone(cluster, &uid)
+}
+
+fn several_containers(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    let mut spec = spec(DRIFT);
+    spec["containers"].as_array_mut().context("a list")?.push(container("beside", "sleep 999999"));
+    let uid = start(cluster, &pod("several", "terminate", &spec))?;
+    exec(cluster, "several", "touch /tmp/go")?;
+    ensure!(event(cluster, &uid, "RF-901")?["containerName"] == "main", "not by its name");
+    gone(cluster, &uid)
+}
+
+fn ephemeral_container(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    let uid = start(cluster, &pod("debugged", "terminate", &spec("sleep 999999")))?;
+    let debug =
+        ["-n", "shop", "debug", "debugged", "--image", IMAGE, "--image-pull-policy=Never", "--container=visitor"];
+    cluster.kubectl(debug.iter().chain(&["--profile=general", "--", "sh", "-c", DRIFT_NOW]))?;
+    ensure!(event(cluster, &uid, "RF-901")?["containerName"] == "visitor", "not by its name");
+    gone(cluster, &uid)
+}
+
+/// Fifty pods whose first instruction is the violation.
+fn first_instruction(context: &mut Context) -> Result<()> {
+    const PODS: usize = 50;
+    let cluster = &mut context.cluster;
+    let mut spec = spec("");
+    spec["containers"][0]["command"] = json!(["cat", "/etc/shadow"]);
+    spec["restartPolicy"] = json!("Never");
+    let template = json!({"metadata": {"labels": {"app": "first"}}, "spec": spec});
+    let job = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "first", "namespace": "shop"},
+        "spec": {"completions": PODS, "parallelism": 10, "template": template},
+    });
+    cluster.apply(&job.to_string())?;
+    cluster.kubectl(["-n", "shop", "wait", "--for=condition=Complete", "--timeout=180s", "job/first"])?;
+    let uids = ["-n", "shop", "get", "pods", "--selector=app=first", "-o", "jsonpath={.items[*].metadata.uid}"];
+    let uids = cluster.kubectl(uids)?;
+    let uids: Vec<&str> = uids.split(' ').collect();
+    ensure!(uids.len() == PODS, "{} pods", uids.len());
+    let mut missed = Vec::new();
+    let waited = cluster.wait_for("all of them in the log", |cluster| {
+        let events = events(cluster)?;
+        let told = |uid: &str| events.iter().any(|event| event["k8sPodId"] == uid && event["ruleId"] == "RF-501");
+        missed = uids.iter().filter(|uid| !told(uid)).map(ToString::to_string).collect();
+        Ok(missed.is_empty())
+    });
+    ensure!(missed.is_empty(), "{} of {PODS} were missed: {missed:?}", missed.len());
+    waited?;
+    cluster.kubectl(["-n", "shop", "delete", "job", "first", "--wait=false"]).map(drop)
+}
+
+fn labels_change(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    let uid = start(cluster, &pod("relabelled", "log", &spec(DRIFT_NOW)))?;
+    event(cluster, &uid, "RF-901")?;
+    cluster.kubectl(["-n", "shop", "label", "pod", "relabelled", "on-drift=terminate", "--overwrite"])?;
+    gone(cluster, &uid)?;
+    // The same by the labels of the namespace.
+    cluster.kubectl(["label", "namespace", "shop", "env=test", "--overwrite"])?;
+    let uid = start(cluster, &pod("elsewhere", "terminate", &spec(DRIFT_NOW)))?;
+    event(cluster, &uid, "RF-901")?;
+    cluster.kubectl(["label", "namespace", "shop", "env=prod", "--overwrite"])?;
+    gone(cluster, &uid)
+}
+
+fn ruleset_changes(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    let uid = start(cluster, &pod("stricter", "log", &spec(DRIFT_NOW)))?;
+    event(cluster, &uid, "RF-901")?;
+    let stricter = r#"{"spec": {"rules": [{"rule": "RF-501", "mitigation": "log"}, {"rule": "RF-901", "mitigation": "terminate"}]}}"#;
+    cluster.kubectl(["patch", "rrs", "everywhere", "--type=merge", "-p", stricter])?;
+    gone(cluster, &uid)?;
+    cluster.apply(OBJECTS).map(drop)
+}
+
+/// The name of the enforcer's pod.
+fn enforcer(cluster: &Cluster) -> Result<String> {
+    let words = [
+        "-n",
+        "ringfence",
+        "get",
+        "pods",
+        "--selector=app=ringfence-enforcer",
+        "--field-selector=status.phase=Running",
+    ];
+    cluster.kubectl(words.iter().chain(&["-o", "jsonpath={.items[0].metadata.name}"]))
+}
+
+fn killed(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    start(cluster, &pod("peer", "log", &spec(&format!("{SERVER} sleep 999999"))))?;
+    let uid = start(cluster, &pod("cut", "isolate", &spec(DRIFT)))?;
+    let peer = field(cluster, "peer", "{.status.podIP}")?;
+    cluster.wait_for("the server", |cluster| Ok(reaches(cluster, "cut", &peer)))?;
+    // Nobody comes back for the time being.
+    let nowhere = r#"{"spec": {"template": {"spec": {"nodeSelector": {"no": "node"}}}}}"#;
+    cluster.kubectl(["-n", "ringfence", "patch", "daemonset", "ringfence-enforcer", "-p", nowhere])?;
+    let words =
+        ["-n", "ringfence", "delete", "pods", "--selector=app=ringfence-enforcer", "--force", "--ignore-not-found"];
+    cluster.kubectl(words)?;
+    cluster.wait_for("no enforcer", |_| Ok(!runs("/enforcer")?))?;
+
+    exec(cluster, "cut", "touch /tmp/go")?;
+    cluster.wait_for("the isolation", |cluster| Ok(!reaches(cluster, "cut", &peer)))?;
+    let back = r#"{"spec": {"template": {"spec": {"nodeSelector": null}}}}"#;
+    cluster.kubectl(["-n", "ringfence", "patch", "daemonset", "ringfence-enforcer", "-p", back])?;
+    rollout(cluster, "ringfence", "daemonset/ringfence-enforcer")?;
+    let event = event(cluster, &uid, "RF-901")?;
+    ensure!(event["mitigationDone"][0] == "isolated", "{event}");
+    ensure!(!reaches(cluster, "cut", &peer), "the new enforcer released it");
+    let label = "{.metadata.labels.ringfence\\.dev/isolated}";
+    cluster.wait_for("the label", |cluster| Ok(field(cluster, "cut", label)? == "true"))?;
+    delete(cluster, &["cut", "peer"])
+}
+
+/// Whether a process of this machine has the program.
+fn runs(program: &str) -> Result<bool> {
+    for process in std::fs::read_dir("/proc")?.flatten() {
+        let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if command.split(|byte| *byte == 0).next() == Some(program.as_bytes()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A pod that violates all the while is reported all the while, whichever enforcer is there.
+fn rolling_update(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    let counting =
+        "cp /bin/busybox /tmp/true; i=0; while [ $i -lt 100000 ]; do /tmp/true $i; i=$((i+1)); sleep 0.1; done";
+    let uid = start(cluster, &pod("counting", "log", &spec(counting)))?;
+    event(cluster, &uid, "RF-901")?;
+    let before = enforcer(cluster)?;
+    let numbers = |cluster: &Cluster| -> Result<Vec<u64>> {
+        let own = |event: &Value| event["k8sPodId"] == *uid && event["ruleId"] == "RF-901";
+        let number = |event: &Value| event["processCmd"].as_array()?.get(1)?.as_str()?.parse().ok();
+        Ok(events(cluster)?.iter().filter(|event| own(event)).filter_map(number).collect())
+    };
+    let last_of_old = numbers(cluster)?.into_iter().max().context("it counts")?;
+    install(cluster, "main", "2")?;
+    ensure!(enforcer(cluster)? != before, "it was not replaced");
+    // The old one's log is gone with it: what it reported last is unknown, but not later than what the new one begins with.
+    let mut told = Vec::new();
+    cluster.wait_for("more of them", |cluster| {
+        told = numbers(cluster)?;
+        Ok(told.len() > 20)
+    })?;
+    told.sort_unstable();
+    let (first, last) = (told[0], *told.last().context("some")?);
+    ensure!(first > last_of_old, "{first} was reported by both");
+    let missing: Vec<u64> = (first..=last).filter(|number| !told.contains(number)).collect();
+    ensure!(missing.is_empty(), "missing: {missing:?}");
+    delete(cluster, &["counting"])
+}
+
+/// The node goes on without the API server; what it had to say is said afterwards.
+fn api_server_away(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    let waits = "cp /bin/busybox /tmp/true; sleep 8; while :; do /tmp/true; sleep 1; done";
+    let uid = start(cluster, &pod("alone", "terminate", &spec(waits)))?;
+    let marker = "cp /bin/busybox /tmp/true; sleep 8; while :; do /tmp/true; sleep 1; done";
+    let cut = start(cluster, &pod("alone-too", "isolate", &spec(marker)))?;
+    cluster.kill("kube-apiserver")?;
+    let log = cluster.state().join("pods");
+    cluster.wait_for("both in the enforcer's log", |_| {
+        let text = enforcer_log(&log)?;
+        Ok([&uid, &cut].iter().all(|uid| text.lines().any(|line| line.contains(*uid) && line.contains("isolated"))))
+    })?;
+    cluster.restart("kube-apiserver")?;
+    cluster.wait_for("the API server", |cluster| Ok(cluster.kubectl(["get", "--raw", "/readyz"]).is_ok()))?;
+    gone(cluster, &uid)?;
+    let label = "{.metadata.labels.ringfence\\.dev/isolated}";
+    cluster.wait_for("the label", |cluster| Ok(field(cluster, "alone-too", label)? == "true"))?;
+    reason(cluster, "alone-too", "PodIsolated")?;
+    delete(cluster, &["alone-too"])
+}
+
+/// The enforcer's log where the kubelet keeps it: there is no API server to ask.
+fn enforcer_log(pods: &std::path::Path) -> Result<String> {
+    let mut text = String::new();
+    for pod in std::fs::read_dir(pods)?.flatten() {
+        if pod.file_name().to_string_lossy().starts_with("ringfence_ringfence-enforcer") {
+            for file in std::fs::read_dir(pod.path().join("enforcer"))?.flatten() {
+                text.push_str(&std::fs::read_to_string(file.path())?);
+            }
+        }
+    }
+    Ok(text)
+}
+
+/// Under the policy of the dry run nothing is ended.
+fn policy_switch(context: &mut Context) -> Result<()> {
+    let cluster = &mut context.cluster;
+    install(cluster, "dry-run", "3")?;
+    let uid = start(cluster, &pod("dry", "terminate", &spec(DRIFT_NOW)))?;
+    let event = event(cluster, &uid, "RF-901")?;
+    ensure!(event["mitigation"] == "log" && event["policyName"] == "dry-run", "{event}");
+    ensure!(field(cluster, "dry", "{.metadata.uid}")? == uid, "it was replaced");
+    delete(cluster, &["dry"])
+}
+
+/// After `enforcer uninstall` nothing is left in the kernel.
+fn removed(context: &mut Context) -> Result<()> {
+    let program = context.program("enforcer");
+    let cluster = &mut context.cluster;
+    cluster.kubectl([
+        "-n",
+        "ringfence",
+        "delete",
+        "daemonset",
+        "ringfence-enforcer",
+        "--cascade=foreground",
+        "--timeout=60s",
+    ])?;
+    cluster.wait_for("no enforcer", |_| Ok(!runs("/enforcer")?))?;
+    let said = cluster.within(move || {
+        succeed(std::process::Command::new(&program).args(["uninstall", "--state", "/run/ringfence"]), None)
+    })?;
+    ensure!(said.contains("nothing of Ringfence is left in the kernel"), "{said}");
+    cluster.kubectl(["delete", "namespace", "shop", "ringfence", "--wait=false"])?;
+    cluster.kubectl(["delete", "clusterrole,clusterrolebinding", "ringfence-enforcer"])?;
+    cluster.kubectl(["delete", "rrs,rpol", "--all"]).map(drop)
+}
