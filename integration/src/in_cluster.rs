@@ -3,12 +3,13 @@
 mod admission;
 mod audit;
 mod basics;
+mod chart;
 mod machine;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::cluster::{self, Cluster, Interrupt, Options};
 use crate::suite::Report;
@@ -19,8 +20,17 @@ use machine::Machine;
 pub struct Context {
     /// The cluster.
     pub cluster: Cluster,
-    /// The program `ringfence-webhook`, static.
-    pub webhook: PathBuf,
+    /// The folder with the static programs that are shipped.
+    pub programs: PathBuf,
+}
+
+impl Context {
+    /// One of those programs.
+    fn program(&self, name: &str) -> Result<PathBuf> {
+        let path = self.programs.join(name);
+        ensure!(path.is_file(), "{} is missing: build it, or name another folder", path.display());
+        Ok(path)
+    }
 }
 
 /// Tests that belong together.
@@ -31,7 +41,7 @@ struct Part {
     run: fn(&mut Context, &mut Report),
 }
 
-const PARTS: [Part; 2] = [basics::PART, admission::PART];
+const PARTS: [Part; 3] = [basics::PART, admission::PART, chart::PART];
 
 /// After the cluster is down, the machine is as it was.
 const NOTHING_LEFT: &str = "cluster/nothing-left";
@@ -44,21 +54,29 @@ pub fn list(filter: &str) {
 }
 
 fn names() -> impl Iterator<Item = String> {
+    crate::chart::names().into_iter().chain(of_cluster())
+}
+
+fn of_cluster() -> impl Iterator<Item = String> {
     PARTS.iter().flat_map(|part| (part.names)()).chain([NOTHING_LEFT.to_owned()])
 }
 
 /// Runs all tests whose names hold `filter`; 1 if one failed. Without such a test no cluster is started.
-pub fn run(webhook: PathBuf, filter: &str) -> Result<ExitCode> {
+pub fn run(programs: PathBuf, filter: &str) -> Result<ExitCode> {
     let mut report = Report::new(filter);
     if !names().any(|name| report.wants(&name)) {
         return Ok(report.finish());
     }
     let interrupt = Interrupt::by_signals()?;
+    crate::chart::run(&mut report, &interrupt)?;
+    if !of_cluster().any(|name| report.wants(&name)) {
+        return Ok(report.finish());
+    }
     let audit = Audit::prepare()?;
     let options = Options { interrupt: interrupt.clone(), api_server: audit.arguments() };
     cluster::remove_stale()?;
     let before = Machine::look()?;
-    let mut context = Context { cluster: Cluster::up(&options)?, webhook };
+    let mut context = Context { cluster: Cluster::up(&options)?, programs };
     for part in &PARTS {
         let names = (part.names)();
         if names.iter().any(|name| report.wants(name)) {

@@ -5,6 +5,7 @@ mod bench;
 mod bpffs;
 mod cache;
 mod cases;
+mod chart;
 mod cluster;
 mod debian;
 mod demo;
@@ -79,9 +80,9 @@ enum Command {
         /// Says which tests there are instead of running them.
         #[arg(long)]
         list: bool,
-        /// The webhook, static; `ringfence-webhook` beside this program by default.
+        /// The folder with the enforcer, the webhook and `ringfence`, static; this program's by default.
         #[arg(long)]
-        webhook: Option<PathBuf>,
+        programs: Option<PathBuf>,
     },
     /// Measures the enforcer's price per operation and its latencies on this kernel; prints Markdown. Needs root.
     Bench {
@@ -143,9 +144,9 @@ fn run(command: Command) -> Result<ExitCode> {
     }
     match command {
         Command::Cluster(command) => command.run(),
-        Command::ClusterSuite { filter, webhook, .. } => {
-            let webhook = webhook.map_or_else(|| enforcer::beside_this_program("ringfence-webhook"), Ok)?;
-            in_cluster::run(webhook, &filter)
+        Command::ClusterSuite { filter, programs, .. } => {
+            let beside = || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name(""));
+            in_cluster::run(programs.map_or_else(beside, Ok)?, &filter)
         }
         Command::Suite { filter, enforcer, actor, .. } => suite::run(&Programs::find(enforcer, actor)?, &filter),
         Command::Behaviours { filter, actor } => {
