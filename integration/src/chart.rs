@@ -5,6 +5,7 @@
 
 mod values;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -163,7 +164,9 @@ fn golden(program: &Path, name: &str) -> Result<()> {
         let lines = document.lines().filter(|line| !line.trim().is_empty() && *line != "---");
         lines.collect::<Vec<_>>().join("\n")
     });
-    let found = documents.collect::<Vec<_>>().join("\n---\n") + "\n";
+    // Each Helm has an order of its own, which does not matter.
+    let documents: BTreeSet<_> = documents.collect();
+    let found = documents.into_iter().collect::<Vec<_>>().join("\n---\n") + "\n";
     let file = own_folder().join("golden").join(name).with_extension("yaml");
     if bless() {
         fs::write(&file, &found)?;
