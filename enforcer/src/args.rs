@@ -59,6 +59,10 @@ pub struct Run {
     /// With --cluster: the namespace that Ringfence runs in, which is never governed. Default: of the service account.
     #[arg(long, value_name = "NAME", requires = "cluster")]
     pub namespace: Option<String>,
+    /// With --cluster: the `DaemonSet` in that namespace whose pod this is. When it is deleted and this enforcer ends,
+    /// every trace is removed from the kernel, as by `enforcer uninstall`.
+    #[arg(long, value_name = "NAME", requires = "cluster")]
+    pub daemon_set: Option<String>,
     /// With --cluster: how to reach the API server. Default: as a pod does, by its service account.
     #[arg(long, value_name = "FILE", requires = "cluster")]
     pub kubeconfig: Option<PathBuf>,

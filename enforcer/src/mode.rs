@@ -7,6 +7,7 @@ use crate::{
         ear::{Ear, Lines},
         mouth::Mouth,
         objects::Objects,
+        removal::Removal,
         watch,
     },
     control::Control,
@@ -14,6 +15,7 @@ use crate::{
     plan::{Mode, Plan},
     processes::Processes,
     rulesets::{self, Rulesets},
+    uninstall::uninstall,
 };
 use anyhow::Context;
 use kube::{Client, Config, config::Kubeconfig};
@@ -42,6 +44,7 @@ struct Sources {
     containers: mpsc::Receiver<ContainerEvent>,
     changes: mpsc::Receiver<Enforced>,
     told: Option<mpsc::UnboundedSender<Told>>,
+    removal: Option<Removal>,
 }
 
 /// Enforces until SIGTERM or SIGINT. Errors before it enforces are the user's to mend.
@@ -54,11 +57,14 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     let node = args.node.clone().map_or_else(host_name, Ok)?;
     let runtime = runtime(&args).await?;
     let (send, commands) = mpsc::channel(64);
-    let Sources { rulesets, containers, changes, told } = match mode {
+    let Sources { rulesets, containers, changes, told, removal } = match mode {
         Mode::Standalone { rulesets, cgroups } => standalone(*rulesets, cgroups, runtime.as_deref())?,
         Mode::Cluster { catalogue, policy, namespace } => {
+            let client = connect(&args).await?;
+            let removal = args.daemon_set.as_ref().map(|name| Removal::follow(client.clone(), &namespace, name));
             let objects = Objects::new(catalogue.clone(), namespace, policy);
-            cluster(&args, &node, objects, catalogue, runtime.as_deref(), send.clone()).await?
+            let sources = cluster(client, &node, objects, catalogue, runtime.as_deref(), send.clone()).await?;
+            Sources { removal, ..sources }
         }
     };
 
@@ -119,7 +125,14 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     let result = agent.run(containers, commands, changes, stop).await;
     server.abort();
     let _ = server.await;
-    result
+    result?;
+    if let Some(removal) = removal
+        && removal.is_meant().await
+    {
+        let removed = uninstall(&args.bpffs, &args.state).await?;
+        tracing::info!("removed for good: {} pins, links and filters; nothing is left in the kernel", removed.len());
+    }
+    Ok(())
 }
 
 fn standalone(rulesets: Rulesets, cgroups: Vec<Container>, runtime: Option<&Runtime>) -> anyhow::Result<Sources> {
@@ -129,18 +142,17 @@ fn standalone(rulesets: Rulesets, cgroups: Vec<Container>, runtime: Option<&Runt
     };
     // Files change by themselves: nobody tells.
     let (_, changes) = mpsc::channel(1);
-    Ok(Sources { rulesets, containers, changes, told: None })
+    Ok(Sources { rulesets, containers, changes, told: None, removal: None })
 }
 
 async fn cluster(
-    args: &Run,
+    client: Client,
     node: &str,
     objects: Objects,
     catalogue: Catalogue,
     runtime: Option<&Runtime>,
     commands: mpsc::Sender<Command>,
 ) -> anyhow::Result<Sources> {
-    let client = connect(args).await?;
     let runtime = runtime.context("pods can't be told apart without a container runtime")?;
     let (ear, enforced) = Ear::open(objects, watch::start(&client, node), runtime.watch()).await?;
     let rulesets = Rulesets::of_cluster(enforced, catalogue.clone()).or_else(|problem| {
@@ -152,7 +164,7 @@ async fn cluster(
     let (tell, told) = mpsc::unbounded_channel();
     tokio::spawn(ear.listen(Lines { containers: send_containers, changes: send_changes, commands }));
     tokio::spawn(Mouth::new(client, node).speak(told));
-    Ok(Sources { rulesets, containers, changes, told: Some(tell) })
+    Ok(Sources { rulesets, containers, changes, told: Some(tell), removal: None })
 }
 
 async fn connect(args: &Run) -> anyhow::Result<Client> {

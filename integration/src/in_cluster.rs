@@ -3,13 +3,14 @@
 mod admission;
 mod audit;
 mod basics;
+mod chart;
 mod enforcement;
 mod machine;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::cluster::{self, Cluster, Interrupt, Options};
 use crate::suite::Report;
@@ -20,14 +21,16 @@ use machine::Machine;
 pub struct Context {
     /// The cluster.
     pub cluster: Cluster,
-    /// Where the static programs lie that are put into images.
+    /// The folder with the static programs that are shipped.
     pub programs: PathBuf,
 }
 
 impl Context {
-    /// One of the programs.
-    fn program(&self, name: &str) -> PathBuf {
-        self.programs.join(name)
+    /// One of those programs.
+    fn program(&self, name: &str) -> Result<PathBuf> {
+        let path = self.programs.join(name);
+        ensure!(path.is_file(), "{} is missing: build it, or name another folder", path.display());
+        Ok(path)
     }
 }
 
@@ -39,7 +42,7 @@ struct Part {
     run: fn(&mut Context, &mut Report),
 }
 
-const PARTS: [Part; 3] = [basics::PART, admission::PART, enforcement::PART];
+const PARTS: [Part; 4] = [basics::PART, admission::PART, enforcement::PART, chart::PART];
 
 /// After the cluster is down, the machine is as it was.
 const NOTHING_LEFT: &str = "cluster/nothing-left";
@@ -52,6 +55,10 @@ pub fn list(filter: &str) {
 }
 
 fn names() -> impl Iterator<Item = String> {
+    crate::chart::names().into_iter().chain(of_cluster())
+}
+
+fn of_cluster() -> impl Iterator<Item = String> {
     PARTS.iter().flat_map(|part| (part.names)()).chain([NOTHING_LEFT.to_owned()])
 }
 
@@ -62,6 +69,10 @@ pub fn run(programs: PathBuf, filter: &str) -> Result<ExitCode> {
         return Ok(report.finish());
     }
     let interrupt = Interrupt::by_signals()?;
+    crate::chart::run(&mut report, &interrupt)?;
+    if !of_cluster().any(|name| report.wants(&name)) {
+        return Ok(report.finish());
+    }
     let audit = Audit::prepare()?;
     let options = Options { interrupt: interrupt.clone(), api_server: audit.arguments() };
     cluster::remove_stale()?;

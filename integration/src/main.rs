@@ -5,6 +5,7 @@ mod bench;
 mod bpffs;
 mod cache;
 mod cases;
+mod chart;
 mod cluster;
 mod debian;
 mod demo;
@@ -79,7 +80,7 @@ enum Command {
         /// Says which tests there are instead of running them.
         #[arg(long)]
         list: bool,
-        /// Folder of the static programs enforcer, ringfence and ringfence-webhook; this program's own by default.
+        /// The folder with the enforcer, the webhook and `ringfence`, static; this program's by default.
         #[arg(long)]
         programs: Option<PathBuf>,
     },
@@ -144,8 +145,8 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Cluster(command) => command.run(),
         Command::ClusterSuite { filter, programs, .. } => {
-            let own = || enforcer::beside_this_program("ringfence-webhook").map(|program| program.with_file_name(""));
-            in_cluster::run(programs.map_or_else(own, Ok)?, &filter)
+            let beside = || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name(""));
+            in_cluster::run(programs.map_or_else(beside, Ok)?, &filter)
         }
         Command::Suite { filter, enforcer, actor, .. } => suite::run(&Programs::find(enforcer, actor)?, &filter),
         Command::Behaviours { filter, actor } => {

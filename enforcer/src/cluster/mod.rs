@@ -7,9 +7,11 @@
 //! | [`pods`] | pods of this node, put together from the API server's word and the runtime's |
 //! | [`ear`] | the task that hears all of them and tells the agent |
 //! | [`mouth`] | the task that does the API server's part of a mitigation |
+//! | [`removal`] | whether an end is for good |
 
 pub mod ear;
 pub mod mouth;
 pub mod objects;
 pub mod pods;
+pub mod removal;
 pub mod watch;

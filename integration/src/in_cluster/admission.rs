@@ -65,10 +65,10 @@ fn run(context: &mut Context, report: &mut Report) {
 }
 
 fn prepare(context: &mut Context) -> Result<()> {
-    let program = context.program("ringfence-webhook");
+    let webhook = context.program("ringfence-webhook")?;
     let cluster = &mut context.cluster;
     cluster
-        .import(&Image::empty(IMAGE).file(&program, "/ringfence-webhook", 0o755).entrypoint(&["/ringfence-webhook"]))?;
+        .import(&Image::empty(IMAGE).file(&webhook, "/ringfence-webhook", 0o755).entrypoint(&["/ringfence-webhook"]))?;
     cluster.import(&Image::busybox("localhost/basics:1"))?;
     for definition in [RULESETS, POLICIES] {
         cluster.apply(definition)?;

@@ -63,8 +63,8 @@ fn run(context: &mut Context, report: &mut Report) {
 
 fn prepare(context: &mut Context) -> Result<()> {
     let image = Image::empty(ENFORCER)
-        .file(&context.program("enforcer"), "/enforcer", 0o755)
-        .file(&context.program("ringfence"), "/ringfence", 0o755)
+        .file(&context.program("enforcer")?, "/enforcer", 0o755)
+        .file(&context.program("ringfence")?, "/ringfence", 0o755)
         .entrypoint(&["/enforcer"]);
     let cluster = &mut context.cluster;
     cluster.import(&Image::busybox(IMAGE))?;
@@ -540,7 +540,7 @@ fn policy_switch(context: &mut Context) -> Result<()> {
 
 /// After `enforcer uninstall` nothing is left in the kernel.
 fn removed(context: &mut Context) -> Result<()> {
-    let program = context.program("enforcer");
+    let program = context.program("enforcer")?;
     let cluster = &mut context.cluster;
     cluster.kubectl([
         "-n",

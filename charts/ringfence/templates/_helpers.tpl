@@ -1,0 +1,73 @@
+{{- define "ringfence.labels" -}}
+app.kubernetes.io/part-of: ringfence
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") }}
+{{- end }}
+
+{{- /* Of one component: (dict "root" $ "component" "webhook") */ -}}
+{{- define "ringfence.selector" -}}
+app.kubernetes.io/name: ringfence-{{ .component }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- end }}
+
+{{- /* (dict "root" $ "image" .Values.webhook.image) */ -}}
+{{- define "ringfence.image" -}}
+{{- $common := .root.Values.image -}}
+{{- $name := .image.repository -}}
+{{- if $common.registry }}{{ $name = printf "%s/%s" (trimSuffix "/" $common.registry) $name }}{{ end -}}
+{{- if .image.digest -}}
+{{ printf "%s@%s" $name .image.digest }}
+{{- else -}}
+{{ printf "%s:%s" $name (.image.tag | default $common.tag | default .root.Chart.AppVersion) }}
+{{- end -}}
+{{- end }}
+
+{{- define "ringfence.proxy" -}}
+{{- with .Values.proxy -}}
+{{- if .httpProxy }}
+- {name: HTTP_PROXY, value: {{ .httpProxy | quote }}}
+{{- end }}
+{{- if .httpsProxy }}
+- {name: HTTPS_PROXY, value: {{ .httpsProxy | quote }}}
+{{- end }}
+{{- if or .httpProxy .httpsProxy }}
+{{- $none := list "127.0.0.1" "localhost" ".svc" ".cluster.local" "$(KUBERNETES_SERVICE_HOST)" .noProxy | compact }}
+- {name: NO_PROXY, value: {{ join "," $none | quote }}}
+{{- end }}
+{{- end -}}
+{{- end }}
+
+{{- /* Pods of these never wait for the webhook: what it runs on and it itself. */ -}}
+{{- define "ringfence.namespaceSelector" -}}
+matchExpressions:
+- key: kubernetes.io/metadata.name
+  operator: NotIn
+  values:
+  {{- range concat (list "kube-system" .Release.Namespace) .Values.webhook.skipNamespaces | uniq }}
+  - {{ . | quote }}
+  {{- end }}
+{{- end }}
+
+{{- define "ringfence.runtimeKind" -}}
+{{- .Values.runtimeSecurity.runtime.kind | default (ternary "cri" "containerd" (eq .Values.platform "openshift")) -}}
+{{- end }}
+
+{{- define "ringfence.runtimeSocket" -}}
+{{- $socket := "/run/containerd/containerd.sock" -}}
+{{- if eq .Values.platform "k3s" }}{{ $socket = "/run/k3s/containerd/containerd.sock" }}{{ end -}}
+{{- if eq (include "ringfence.runtimeKind" .) "cri" }}{{ $socket = "/run/crio/crio.sock" }}{{ end -}}
+{{- .Values.runtimeSecurity.runtime.socket | default $socket -}}
+{{- end }}
+
+{{- /* What can't be said in the schema. */ -}}
+{{- define "ringfence.check" -}}
+{{- if and (eq .Values.platform "gke-autopilot") .Values.runtimeSecurity.enabled (not .Values.gkeAutopilot.allowlisted) -}}
+{{- fail "platform gke-autopilot: its nodes refuse the enforcer's pod (privileged, hostPID, hostNetwork, hostPath) unless the cluster has a WorkloadAllowlist for it. Install one, then set gkeAutopilot.allowlisted=true; or set runtimeSecurity.enabled=false." -}}
+{{- end -}}
+{{- with .Values.webhook.certificate -}}
+{{- if and (eq .source "secret") (or (not .secretName) (not .caBundle)) -}}
+{{- fail "webhook.certificate.source is secret: set webhook.certificate.secretName and webhook.certificate.caBundle too" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
