@@ -3,7 +3,6 @@
 mod admission;
 mod audit;
 mod basics;
-mod chart;
 mod enforcement;
 mod machine;
 
@@ -42,7 +41,7 @@ struct Part {
     run: fn(&mut Context, &mut Report),
 }
 
-const PARTS: [Part; 4] = [basics::PART, admission::PART, enforcement::PART, chart::PART];
+const PARTS: [Part; 3] = [basics::PART, admission::PART, enforcement::PART];
 
 /// After the cluster is down, the machine is as it was.
 const NOTHING_LEFT: &str = "cluster/nothing-left";

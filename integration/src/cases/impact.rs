@@ -17,7 +17,7 @@ pub const CASES: &[Case] = &[
             act("other-name", "/usr/bin/not-xmrig nothing"),
             act("argument", "actor nothing xmrig"),
             act("padded-argument", "actor nothing {longer} xmrig"),
-            act("padded-name", "actor exec plain --arg0 /{longer}/not-xmrig /usr/bin/not-xmrig nothing"),
+            act("padded-other-name", "actor exec plain --arg0 /{longer}/not-xmrig /usr/bin/not-xmrig nothing"),
         ],
         ..Case::new("RF-801")
     },
@@ -39,8 +39,8 @@ pub const CASES: &[Case] = &[
         near_misses: &[
             act("word", "actor nothing stratum"),
             act("tcp", "actor nothing tcp://pool.example:3333"),
-            act("padded", "sh -c 'sleep 1; true {longer} tcp://pool.example:3333'"),
-            act("padded-by-much", "sh -c 'sleep 1; true {longest} tcp://pool.example:3333'"),
+            act("padded-tcp", "sh -c 'sleep 1; true {longer} tcp://pool.example:3333'"),
+            act("padded-tcp-by-much", "sh -c 'sleep 1; true {longest} tcp://pool.example:3333'"),
             act("http", "actor nothing --url=http://pool.example:3333/stratum"),
         ],
         ..Case::new("RF-802")

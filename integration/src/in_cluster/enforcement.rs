@@ -13,7 +13,7 @@ pub const PART: Part = Part { names, run };
 type Test = fn(&mut Context) -> Result<()>;
 
 /// In this order: they share the enforcer, and the last one removes it.
-const TESTS: [(&str, Test); 17] = [
+const TESTS: [(&str, Test); 16] = [
     ("enforcement/log", log),
     ("enforcement/isolate-and-release", isolate),
     ("enforcement/terminate", terminate),
@@ -27,7 +27,6 @@ const TESTS: [(&str, Test); 17] = [
     ("enforcement/labels-change", labels_change),
     ("enforcement/ruleset-changes", ruleset_changes),
     ("enforcement/killed", killed),
-    ("enforcement/rolling-update", rolling_update),
     ("enforcement/api-server-away", api_server_away),
     ("enforcement/policy-switch", policy_switch),
     ("enforcement/removed", removed),
@@ -411,19 +410,6 @@ fn ruleset_changes(context: &mut Context) -> Result<()> {
     cluster.apply(OBJECTS).map(drop)
 }
 
-/// The name of the enforcer's pod.
-fn enforcer(cluster: &Cluster) -> Result<String> {
-    let words = [
-        "-n",
-        "ringfence",
-        "get",
-        "pods",
-        "--selector=app=ringfence-enforcer",
-        "--field-selector=status.phase=Running",
-    ];
-    cluster.kubectl(words.iter().chain(&["-o", "jsonpath={.items[0].metadata.name}"]))
-}
-
 fn killed(context: &mut Context) -> Result<()> {
     let cluster = &mut context.cluster;
     start(cluster, &pod("peer", "log", &spec(&format!("{SERVER} sleep 999999"))))?;
@@ -460,36 +446,6 @@ fn runs(program: &str) -> Result<bool> {
         }
     }
     Ok(false)
-}
-
-/// A pod that violates all the while is reported all the while, whichever enforcer is there.
-fn rolling_update(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
-    let counting =
-        "cp /bin/busybox /tmp/true; i=0; while [ $i -lt 100000 ]; do /tmp/true $i; i=$((i+1)); sleep 0.1; done";
-    let uid = start(cluster, &pod("counting", "log", &spec(counting)))?;
-    event(cluster, &uid, "RF-901")?;
-    let before = enforcer(cluster)?;
-    let numbers = |cluster: &Cluster| -> Result<Vec<u64>> {
-        let own = |event: &Value| event["k8sPodId"] == *uid && event["ruleId"] == "RF-901";
-        let number = |event: &Value| event["processCmd"].as_array()?.get(1)?.as_str()?.parse().ok();
-        Ok(events(cluster)?.iter().filter(|event| own(event)).filter_map(number).collect())
-    };
-    let last_of_old = numbers(cluster)?.into_iter().max().context("it counts")?;
-    install(cluster, "main", "2")?;
-    ensure!(enforcer(cluster)? != before, "it was not replaced");
-    // The old one's log is gone with it: what it reported last is unknown, but not later than what the new one begins with.
-    let mut told = Vec::new();
-    cluster.wait_for("more of them", |cluster| {
-        told = numbers(cluster)?;
-        Ok(told.len() > 20)
-    })?;
-    told.sort_unstable();
-    let (first, last) = (told[0], *told.last().context("some")?);
-    ensure!(first > last_of_old, "{first} was reported by both");
-    let missing: Vec<u64> = (first..=last).filter(|number| !told.contains(number)).collect();
-    ensure!(missing.is_empty(), "missing: {missing:?}");
-    delete(cluster, &["counting"])
 }
 
 /// The node goes on without the API server; what it had to say is said afterwards.
