@@ -1,5 +1,5 @@
 //! Labels, annotations, finalizers, and reasons of events and conditions: the contract between webhook, enforcer, CLI
-//! and users. `docs/labels.md` is generated from [`TABLE`].
+//! and users. [`TABLE`] holds all of it; `docs/cluster.md` shows it.
 
 /// Prefix of the label that a pod bears for each ruleset which governs it: `ruleset.ringfence.dev/<name>`. The value is
 /// the ruleset's `metadata.generation` at the time.
@@ -81,6 +81,15 @@ pub fn ruleset_label(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_document_has_every_name() {
+        let document = include_str!("../../docs/cluster.md");
+        for (_, name, who, what) in TABLE {
+            let row = format!("| `{name}` | {who} | {what} |");
+            assert!(document.contains(&row), "docs/cluster.md lacks: {row}");
+        }
+    }
 
     #[test]
     fn every_name_is_ours_and_nothing_else_is() {
