@@ -44,10 +44,12 @@ pub struct Policy {
 impl Policy {
     /// Everything is enforced, everywhere and without limits: what a node without a cluster does with its files.
     pub fn everything(rulesets: &[Ruleset]) -> Self {
+        let mut names: Vec<String> = rulesets.iter().map(|ruleset| ruleset.name.clone()).collect();
+        names.sort();
         Self {
             name: String::new(),
             generation: 0,
-            rulesets: rulesets.iter().map(|ruleset| ruleset.name.clone()).collect(),
+            rulesets: names,
             max_mitigation: Mitigation::Terminate,
             excluded_namespaces: Vec::new(),
             govern_static_pods: Vec::new(),

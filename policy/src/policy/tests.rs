@@ -68,6 +68,17 @@ fn labels_of_pods_and_namespaces_select() {
 }
 
 #[test]
+fn without_a_cluster_every_ruleset_counts() {
+    let rulesets: Vec<Ruleset> = ["log", "isolate", "terminate"]
+        .into_iter()
+        .map(|name| Ruleset { name: name.to_owned(), ..Ruleset::default() })
+        .collect();
+    let policy = Some(Policy::everything(&rulesets));
+    let all = Enforced { policy, rulesets, ..Enforced::default() };
+    assert_eq!((all.rulesets().count(), all.missing().count()), (3, 0), "in whatever order they come");
+}
+
+#[test]
 fn a_dry_run_logs() {
     let dry = enforced("{rulesets: [web, prod], maxMitigation: log}");
     assert_eq!(ask(&dry, "shop", "web", "prod", false).unwrap(), ["RF-801 log", "RF-901 log"]);
