@@ -11,7 +11,6 @@ use crate::{
     Refusal, process,
     products::Products,
     setup::{self, Purpose},
-    tally::{Suite, Tally},
 };
 
 /// Arguments of `cargo xtask cluster`.
@@ -55,21 +54,4 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     let status = process::status(&mut command)?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
-}
-
-/// The tests that need a cluster.
-pub fn suite(products: &Products, name: Option<&str>) -> Result<Tally> {
-    let mut command = Command::new(products.integration());
-    command.arg("cluster-suite").args(name.map(|name| ["--filter", name]).iter().flatten());
-    println!("==> {}", process::line(&command));
-    let mut suite = Suite::default();
-    let status = process::lines(&mut command, |line| {
-        println!("{line}");
-        suite.line(line);
-    })?;
-    let (tally, complaint) = suite.finish(status.code());
-    if let Some(complaint) = complaint {
-        println!("FAILED cluster: {complaint}");
-    }
-    Ok(tally)
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::{
-    Refusal, cluster, places, process,
+    Refusal, places, process,
     products::Products,
     setup::{self, Purpose},
     tally::{Suite, Tally},
@@ -69,10 +69,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if [Group::Containers, Group::Cluster, Group::Vm].into_iter().any(wanted) {
         let products = Products::build()?;
         if wanted(Group::Containers) {
-            results.push(("containers".to_owned(), containers(&products, name)?));
+            results.push(("containers".to_owned(), suite(&products, "suite", "containers", name)?));
         }
         if wanted(Group::Cluster) {
-            results.push(("cluster".to_owned(), cluster::suite(&products, name)?));
+            results.push(("cluster".to_owned(), suite(&products, "cluster-suite", "cluster", name)?));
         }
         if wanted(Group::Vm) {
             for kernel in &arguments.kernel {
@@ -114,10 +114,10 @@ fn unit(name: Option<&str>) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The suite that needs root.
-fn containers(products: &Products, name: Option<&str>) -> Result<Tally> {
+/// A suite of the integration program; `what` names it when it does not end as it should.
+fn suite(products: &Products, subcommand: &str, what: &str, name: Option<&str>) -> Result<Tally> {
     let mut command = Command::new(products.integration());
-    command.arg("suite").args(name.map(|name| ["--filter", name]).iter().flatten());
+    command.arg(subcommand).args(name.map(|name| ["--filter", name]).iter().flatten());
     println!("==> {}", process::line(&command));
     let mut suite = Suite::default();
     let status = process::lines(&mut command, |line| {
@@ -126,7 +126,7 @@ fn containers(products: &Products, name: Option<&str>) -> Result<Tally> {
     })?;
     let (tally, complaint) = suite.finish(status.code());
     if let Some(complaint) = complaint {
-        println!("FAILED containers: {complaint}");
+        println!("FAILED {what}: {complaint}");
     }
     Ok(tally)
 }
