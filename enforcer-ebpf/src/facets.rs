@@ -109,12 +109,26 @@ pub fn drop_caring(s: &mut Scratch, class: Class, facet: Facet) {
     }
 }
 
-/// Keeps only the lines that look at the facet.
+/// Keeps only the lines that look at one of two facets.
 #[inline(always)]
-pub fn keep_caring(s: &mut Scratch, class: Class, facet: Facet) {
-    if let Some(d) = defaults(s, class, facet) {
-        and(&mut s.hit, &d.care);
+pub fn keep_caring(s: &mut Scratch, class: Class, one: Facet, other: Facet) {
+    zero_words(&mut s.set);
+    for facet in [one, other] {
+        if let Some(d) = defaults(s, class, facet) {
+            or(&mut s.set, &d.care);
+        }
     }
+    and(&mut s.hit, &s.set);
+}
+
+/// Drops the lines whose name was found, unless they look at the facet.
+#[inline(always)]
+pub fn drop_named(s: &mut Scratch, class: Class, unless: Facet) {
+    copy_words(&mut s.set, &s.found.name);
+    if let Some(d) = defaults(s, class, unless) {
+        and_not(&mut s.set, &d.care);
+    }
+    and_not(&mut s.hit, &s.set);
 }
 
 /// Narrows by a facet of one byte.

@@ -89,7 +89,7 @@ fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
     match stage {
         Stage::Asked => facets::drop_caring(s, CLASS, Facet::Arg),
         Stage::Started if kernel::exec_judged_early() => {
-            rf_keep_arguments(s.index);
+            rf_keep_undecided(s.index);
         }
         Stage::Started | Stage::First => {}
     }
@@ -104,6 +104,9 @@ fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
     if stage != Stage::Asked {
         let task = kernel::current();
         if looked_up {
+            if stage == Stage::Started && kernel::exec_judged_early() {
+                rf_drop_decided(s.index);
+            }
             // The name it was started by: the kernel has made it the task's (first 15 bytes).
             kernel::zero(&mut s.name_key.name);
             // SAFETY: `comm` has 16 bytes, the name more.
@@ -172,13 +175,22 @@ extern "C" fn rf_propose(index: u32, file: u32) -> u32 {
     0
 }
 
-/// What was judged when it was asked for is left out: only lines that look at arguments stay. Verified by itself, as
-/// [`rf_whose_life`] is.
+/// What was judged when it was asked for is left out: only lines that look at what was not known then stay, arguments
+/// and the names that the caller gave. Verified by itself, as [`rf_whose_life`] is.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn rf_keep_arguments(index: u32) -> u32 {
+extern "C" fn rf_keep_undecided(index: u32) -> u32 {
     let Some(s) = scratch::by_index(index) else { return 1 };
-    facets::keep_caring(s, CLASS, Facet::Arg);
+    facets::keep_caring(s, CLASS, Facet::Arg, Facet::ObjectName);
+    0
+}
+
+/// Of those, the lines that the file's own name (in `s.found`) was enough for are left out too.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_drop_decided(index: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 1 };
+    facets::drop_named(s, CLASS, Facet::Arg);
     0
 }
 
