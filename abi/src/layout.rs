@@ -118,6 +118,7 @@ all_shared! {
     Event,
     EventHeader,
     ExceptionKey,
+    ExceptionPorts,
     FacetDefault,
     FlowKey,
     Isolation,
@@ -128,6 +129,7 @@ all_shared! {
     Offsets,
     PathKey,
     PathPrefixKey,
+    PortRange,
     RulesetVectors,
     Slot,
 }

@@ -112,6 +112,46 @@ shared! {
     }
 }
 
+/// Ranges of ports that an exception can have.
+pub const EXCEPTION_PORTS: usize = 16;
+
+shared! {
+    /// Ports of one protocol, both ends included.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct PortRange {
+        /// IP protocol number, as in the protocol field of an IP header.
+        pub protocol: u16,
+        /// Host byte order, as all of these.
+        pub first: u16,
+        /// Not less than `first`.
+        pub last: u16,
+    }
+}
+
+shared! {
+    /// What an isolated pod may exchange with the peers of an exception.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct ExceptionPorts {
+        /// How many of `ranges` there are; 0: everything, whatever the protocol.
+        pub count: u16,
+        /// Ports of the peer. Those beyond `count` are zero, which no packet is.
+        pub ranges: [PortRange; EXCEPTION_PORTS],
+    }
+}
+
+impl ExceptionPorts {
+    /// Everything.
+    pub const ALL: Self = Self { count: 0, ranges: [PortRange { protocol: 0, first: 0, last: 0 }; EXCEPTION_PORTS] };
+
+    /// These ports. `None`: none, or more than there is room for.
+    pub fn new(ranges: &[PortRange]) -> Option<Self> {
+        let count = u16::try_from(ranges.len()).ok().filter(|count| *count > 0)?;
+        let mut ports = Self { count, ..Self::ALL };
+        ports.ranges.get_mut(..ranges.len())?.copy_from_slice(ranges);
+        Some(ports)
+    }
+}
+
 /// Counters per event class and kind of record; the map is a per-CPU array indexed by
 /// `class * COUNTERS + counter`.
 #[repr(u8)]

@@ -16,7 +16,9 @@ mod status;
 
 pub use crd::{CrdFile, crds};
 pub use mitigation::{Mitigation, UnknownMitigation};
-pub use policy::{Exception, IsolationSpec, LimitsSpec, RuntimePolicy, RuntimePolicySpec, RuntimePolicyStatus};
+pub use policy::{
+    Exception, IsolationSpec, LimitsSpec, Ports, Protocol, RuntimePolicy, RuntimePolicySpec, RuntimePolicyStatus,
+};
 pub use ruleset::{RuleEntry, RuntimeRuleset, RuntimeRulesetSpec, RuntimeRulesetStatus};
 pub use selector::{LabelSelector, LabelSelectorOperator, LabelSelectorRequirement, LabelValue};
 pub use status::{Condition, ConditionType, NodeFailure};

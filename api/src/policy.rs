@@ -102,6 +102,37 @@ pub struct Exception {
     /// The network (`192.0.2.0/24`, `2001:db8::/32`) or address.
     #[schemars(length(max = 43), regex(pattern = CIDR))]
     pub cidr: String,
+    /// Ports of those peers. Without it: everything, whatever the protocol.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub ports: Vec<Ports>,
+}
+
+/// A port or a range of ports, as in a `NetworkPolicy`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ports {
+    /// The port, or the first one.
+    #[schemars(range(min = 1, max = 65_535), extend("format" = "int32"))]
+    pub port: u16,
+    /// The last port of a range. Not less than `port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_535), extend("format" = "int32"))]
+    pub end_port: Option<u16>,
+    /// `TCP` unless it is said.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[expect(missing_docs, reason = "they are called so")]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+    Sctp,
 }
 
 /// What the cluster makes of a policy.

@@ -38,7 +38,7 @@ static MITIGATIONS: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
 
 /// Records of candidates: room of their own too, because they are noise until user space has confirmed them.
 #[map]
-static CANDIDATES: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
+static CANDIDATES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// One candidate's record in work.
 #[map]

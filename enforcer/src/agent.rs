@@ -20,8 +20,8 @@ use ringfence_containers::{
     Container, ContainerEvent, ContainerKey, Kind, Member, Runtime, cgroups::Hierarchies, container_id_in,
 };
 use ringfence_control::{CandidatesStatus, Done, Explanation, Feed, Status, Violation};
-use ringfence_netiso::{Datapaths, Network, Switch, Watch};
-use ringfence_policy::{Enforced, Mitigation, ResolvedRuleset, RuleId, Tables, compare};
+use ringfence_netiso::{Datapaths, Switch, Watch};
+use ringfence_policy::{Enforced, Exception, Mitigation, ResolvedRuleset, RuleId, Tables, compare, effective};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
@@ -83,7 +83,7 @@ pub struct Parts {
     /// Whether isolated pods lose probes and exceptions too, whatever the policy says.
     pub strict: bool,
     /// Networks that isolated pods may still exchange packets with, besides the policy's.
-    pub exceptions: Vec<Network>,
+    pub exceptions: Vec<Exception>,
     /// Who acts beyond this node, if anybody does.
     pub told: Option<mpsc::UnboundedSender<Told>>,
     /// Whether interfaces are armed (or sockets by their cgroup alone).
@@ -285,12 +285,10 @@ impl Agent {
 
     /// Exceptions of the command line and of the policy.
     fn apply_exceptions(&mut self) -> anyhow::Result<()> {
-        let mut networks: BTreeSet<Network> = self.parts.exceptions.iter().copied().collect();
-        for network in self.parts.rulesets.policy().iter().flat_map(|policy| &policy.exceptions) {
-            networks.insert(network.to_string().parse()?);
-        }
-        let networks: Vec<Network> = networks.into_iter().collect();
-        Ok(self.parts.switch.set_exceptions(&networks)?)
+        let mut exceptions = self.parts.exceptions.clone();
+        exceptions.extend(self.parts.rulesets.policy().iter().flat_map(|policy| policy.exceptions.iter().cloned()));
+        let effective = effective(&exceptions)?;
+        Ok(self.parts.switch.set_exceptions(effective)?)
     }
 
     async fn look(&mut self) {

@@ -33,7 +33,7 @@ use tokio::{
 };
 
 /// Violations that a client which asks later still gets.
-const HISTORY: usize = 4096;
+const HISTORY: usize = 1024;
 
 /// Containerd's namespace for what the kubelet starts.
 const KUBERNETES: &str = "k8s.io";

@@ -8,8 +8,7 @@ use crate::{
 use anyhow::{Context, bail, ensure};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use ringfence_containers::{Container, ContainerKey, Kind};
-use ringfence_netiso::Network;
-use ringfence_policy::Catalogue;
+use ringfence_policy::{Catalogue, Exception};
 use std::{collections::BTreeMap, fs, path::Path};
 
 /// A command line that can be followed.
@@ -19,7 +18,7 @@ pub struct Plan {
     /// Where rulesets and containers come from.
     pub mode: Mode,
     /// `--exception`, read.
-    pub exceptions: Vec<Network>,
+    pub exceptions: Vec<Exception>,
     /// `--log-file`, open.
     pub output: Output,
 }

@@ -85,9 +85,6 @@ pub enum Error {
     /// No such slot.
     #[error("slot {0} does not exist: slots are 1 to {max}", max = ringfence_abi::SLOTS - 1)]
     Slot(u32),
-    /// Not an address range.
-    #[error("\"{0}\" is not an address or an address range; right would be 10.0.0.0/8, 192.0.2.7 or fd00::/8")]
-    Network(String),
 }
 
 /// An error with all that caused it: aya's own messages leave the kernel's answer to `source`.

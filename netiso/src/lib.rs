@@ -53,6 +53,5 @@ pub use datapaths::{Datapaths, Options, open};
 pub use error::Error;
 pub use leftovers::{leftovers, uninstall};
 pub use netns::Netns;
-pub use network::Network;
 pub use switch::Switch;
 pub use watch::{Change, Watch};

@@ -1,14 +1,15 @@
 //! The isolated bit of each slot.
 
-use crate::{Error, Network};
+use crate::{Error, network::key};
 use aya::maps::{Array, HashMap, LpmTrie, MapData};
+use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
-use ringfence_abi::{ExceptionKey, FlowKey, Isolation, SLOTS};
+use ringfence_abi::{ExceptionKey, ExceptionPorts, FlowKey, Isolation, SLOTS};
 
 /// Isolates slots and releases them. The kernel side sets the same bit by itself on a violation.
 pub struct Switch {
     isolated: Array<MapData, Isolation>,
-    exceptions: LpmTrie<MapData, ExceptionKey, u8>,
+    exceptions: LpmTrie<MapData, ExceptionKey, ExceptionPorts>,
     probe_flows: HashMap<MapData, FlowKey, u64>,
 }
 
@@ -47,11 +48,17 @@ impl Switch {
         Ok(was)
     }
 
-    /// Replaces the list of networks that isolated pods may still exchange packets with.
-    pub fn set_exceptions(&mut self, networks: &[Network]) -> Result<(), Error> {
-        let wanted: Vec<_> = networks.iter().map(|network| network.key()).collect();
-        for key in &wanted {
-            self.exceptions.insert(key, 1, 0).map_err(map_error("EXCEPTIONS"))?;
+    /// Replaces the list of networks that isolated pods may still exchange packets with, and of their ports. Of
+    /// networks that an address is in, the smallest counts.
+    pub fn set_exceptions(
+        &mut self,
+        exceptions: impl IntoIterator<Item = (IpNet, ExceptionPorts)>,
+    ) -> Result<(), Error> {
+        let mut wanted = Vec::new();
+        for (network, ports) in exceptions {
+            let key = key(network);
+            self.exceptions.insert(&key, &ports, 0).map_err(map_error("EXCEPTIONS"))?;
+            wanted.push(key);
         }
         let stale: Vec<_> = self
             .exceptions
@@ -123,13 +130,13 @@ mod tests {
 
     #[test]
     fn only_the_bits_that_count_make_a_range() {
-        let key = |text: &str| text.parse::<Network>().unwrap().key();
-        let same = |a: &str, b: &str| is_same_range(key(a).prefix_len(), &key(a).data(), &key(b));
+        let of = |text: &str| key(text.parse().unwrap());
+        let same = |a: &str, b: &str| is_same_range(of(a).prefix_len(), &of(a).data(), &of(b));
         assert!(same("10.0.0.0/8", "10.9.9.9/8"));
         assert!(same("::/0", "fd00::/0"));
         assert!(!same("10.0.0.0/8", "11.0.0.0/8"));
         assert!(!same("10.0.0.0/8", "10.0.0.0/9"));
-        assert!(same("fd00::1", "fd00::1"));
-        assert!(!same("fd00::1", "fd00::2"));
+        assert!(same("fd00::1/128", "fd00::1/128"));
+        assert!(!same("fd00::1/128", "fd00::2/128"));
     }
 }

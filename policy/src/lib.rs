@@ -38,7 +38,10 @@ pub use index::{Entry, Index};
 pub use line::{Line, LineError};
 pub use nearest::nearest;
 pub use observed::{Observed, UnknownOp, tokens};
-pub use policy::{Enforced, Exempt, NamespacePattern, POLICY_KIND, PodFacts, Policy, read_policy};
+pub use policy::{
+    Enforced, Exception, Exempt, NamespacePattern, NotANetwork, POLICY_KIND, PodFacts, Policy, TooManyPorts, effective,
+    read_policy,
+};
 pub use resolve::{Asked, Decision, ResolvedRuleset, RulesetHash, Subject, resolve};
 pub use ringfence_api::{API_VERSION, Mitigation, RULESET_NAME, UnknownMitigation};
 pub use rule::{

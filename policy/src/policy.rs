@@ -1,18 +1,19 @@
 //! The active policy of a cluster: which rulesets are enforced where, and within which limits.
 
+mod exception;
 mod read;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
-use ipnet::IpNet;
 use ringfence_api::Mitigation;
 
 use crate::resolve::{ResolvedRuleset, Subject, resolve};
 use crate::ruleset::Ruleset;
 use crate::selector::Labels;
 
+pub use exception::{Exception, NotANetwork, TooManyPorts, effective};
 pub use read::read_policy;
 
 /// The kind.
@@ -38,7 +39,7 @@ pub struct Policy {
     /// Isolated pods lose the node's probes and the exceptions too.
     pub strict: bool,
     /// Networks that isolated pods may still exchange packets with.
-    pub exceptions: Vec<IpNet>,
+    pub exceptions: Vec<Exception>,
 }
 
 impl Policy {

@@ -24,7 +24,7 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, LpmTrie, LruHashMap, lpm_trie::Key},
 };
-use ringfence_abi::{ExceptionKey, FlowKey, slot_flag};
+use ringfence_abi::{EXCEPTION_PORTS, ExceptionKey, ExceptionPorts, FlowKey, slot_flag};
 
 /// All addresses of the node's own network namespace.
 #[map]
@@ -32,7 +32,7 @@ static NODE_ADDRESSES: HashMap<[u8; 16], u8> = HashMap::with_max_entries(4_096, 
 
 /// Networks that isolated pods may exchange packets with, both ways.
 #[map]
-static EXCEPTIONS: LpmTrie<ExceptionKey, u8> = LpmTrie::with_max_entries(1_024, 0);
+static EXCEPTIONS: LpmTrie<ExceptionKey, ExceptionPorts> = LpmTrie::with_max_entries(1_024, 0);
 
 /// Flows of probes, and the hardware address they come from (0: unknown, seen at the socket only).
 #[map]
@@ -48,7 +48,9 @@ pub fn allows(slot: u32, frame: &Frame, packet: &Packet, direction: Direction) -
         Direction::Out => (packet.destination, packet.destination_port, packet.source_port),
         Direction::In => (packet.source, packet.source_port, packet.destination_port),
     };
-    if is_listed(&peer) {
+    if let Some(ports) = listed(&peer)
+        && (ports.count == 0 || names(ports, packet.protocol, peer_port))
+    {
         return true;
     }
     if !is_node(&peer) || packet.tcp == 0 || (direction == Direction::In && !made_here(frame)) {
@@ -77,7 +79,25 @@ pub fn is_node(address: &[u8; 16]) -> bool {
 
 #[inline(always)]
 pub fn is_listed(address: &[u8; 16]) -> bool {
-    EXCEPTIONS.get(Key::new(128, ExceptionKey { address: *address })).is_some()
+    listed(address).is_some()
+}
+
+#[inline(always)]
+fn listed(address: &[u8; 16]) -> Option<&'static ExceptionPorts> {
+    EXCEPTIONS.get(Key::new(128, ExceptionKey { address: *address }))
+}
+
+/// Whether a port is among an exception's. A packet without ports (a later fragment, another protocol) has port 0, and
+/// is in no range.
+#[inline(always)]
+fn names(ports: &ExceptionPorts, protocol: u8, port: u16) -> bool {
+    for i in 0..EXCEPTION_PORTS {
+        let range = &ports.ranges[i];
+        if range.protocol == u16::from(protocol) && range.first <= port && port <= range.last {
+            return true;
+        }
+    }
+    false
 }
 
 /// Remembers the flow of a connection that the node opens.

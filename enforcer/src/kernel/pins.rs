@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Layout of the maps. To be raised with every change of a map's key, value or meaning.
-pub const LAYOUT: &str = "3";
+pub const LAYOUT: &str = "4";
 
 /// The folder of pins.
 #[derive(Clone, Debug)]

@@ -9,7 +9,8 @@ use aya::{
     maps::{Array, HashMap},
     util::KernelVersion,
 };
-use ringfence_abi::{Slot, slot_flag};
+use ipnet::IpNet;
+use ringfence_abi::{ExceptionPorts, PortRange, Slot, slot_flag};
 use ringfence_netiso::{Datapaths, Error, Hook, Netns, Options, Switch, Watch, leftovers, open, uninstall};
 use std::{
     fs,
@@ -20,6 +21,13 @@ use std::{
 };
 
 pub const SLOT: u32 = 1;
+
+/// Protocol number.
+const UDP: u16 = 17;
+
+fn everything(network: &str) -> (IpNet, ExceptionPorts) {
+    (network.parse().unwrap(), ExceptionPorts::ALL)
+}
 
 /// Maps that outlive an enforcer.
 const MAPS: [&str; 9] = [
@@ -223,7 +231,7 @@ impl Scene<'_> {
         let _ = pod.try_do("send 10.98.0.2:7000 leak");
         pod.must("connect-in-vain 10.98.0.2:7002");
 
-        enforcer.switch.set_exceptions(&["10.98.0.0/24".parse().unwrap()]).unwrap();
+        enforcer.switch.set_exceptions([everything("10.98.0.0/24")]).unwrap();
         pod.must("send 10.98.0.2:7000 listed");
         assert_eq!(other.must("receive"), "listed");
         other.must("send 10.99.0.2:7001 listed");
@@ -235,13 +243,28 @@ impl Scene<'_> {
         let _ = pod.try_do("send 10.98.0.2:7000 leak");
         other.must("send 10.99.0.2:7001 leak");
         enforcer.set_flags(0);
-        enforcer.switch.set_exceptions(&["10.98.0.2".parse().unwrap()]).unwrap();
+        enforcer.switch.set_exceptions([everything("10.98.0.2/32")]).unwrap();
         pod.must("send 10.98.0.2:7000 narrower");
         assert_eq!(other.must("receive"), "narrower");
         other.must("send 10.99.0.2:7001 narrower");
         assert_eq!(pod.must("receive"), "narrower");
 
-        enforcer.switch.set_exceptions(&[]).unwrap();
+        let ports = |first, last| {
+            let range = PortRange { protocol: UDP, first, last };
+            [("10.98.0.0/24".parse().unwrap(), ExceptionPorts::new(&[range]).unwrap())]
+        };
+        enforcer.switch.set_exceptions(ports(6000, 6999)).unwrap();
+        let _ = pod.try_do("send 10.98.0.2:7000 leak");
+        pod.must("connect-in-vain 10.98.0.2:7002");
+        enforcer.switch.set_exceptions(ports(6999, 7000)).unwrap();
+        pod.must("send 10.98.0.2:7000 by-port");
+        assert_eq!(other.must("receive"), "by-port");
+        other.must("send 10.99.0.2:7001 by-port");
+        assert_eq!(pod.must("receive"), "by-port");
+        // The same range of another protocol.
+        pod.must("connect-in-vain 10.98.0.2:7000");
+
+        enforcer.switch.set_exceptions([]).unwrap();
         let _ = pod.try_do("send 10.98.0.2:7000 leak");
         enforcer.switch.release(SLOT).unwrap();
         pod.must("send 10.98.0.2:7000 released");

@@ -1,8 +1,9 @@
 //! A policy from YAML or JSON, judged whole.
 
-use ipnet::IpNet;
+use ringfence_abi::PortRange;
 use ringfence_api::{Mitigation, RULESET_NAME};
 
+use super::exception::{Exception, effective};
 use super::{NamespacePattern, POLICY_KIND, Policy};
 use crate::diagnostic::Diagnostics;
 use crate::document::{self, Expected, Source};
@@ -84,6 +85,9 @@ fn policy(node: &Node, report: &mut Report<'_>) -> Option<Policy> {
         if let Some((_, node)) = isolation.get("exceptions") {
             let nodes = report.list(node, "'exceptions'").unwrap_or_default();
             policy.exceptions = nodes.iter().filter_map(|node| exception(node, report)).collect();
+            if let Err(error) = effective(&policy.exceptions) {
+                report.add(node.place, error.to_string());
+            }
         }
     }
     Some(policy)
@@ -125,14 +129,71 @@ fn names(
     names
 }
 
-fn exception(node: &Node, report: &mut Report<'_>) -> Option<IpNet> {
+fn exception(node: &Node, report: &mut Report<'_>) -> Option<Exception> {
     let what = "an entry of 'exceptions'";
-    let fields = report.fields(node, what, &["cidr"])?;
+    let fields = report.fields(node, what, &["cidr", "ports"])?;
+    let ports = fields.get("ports").map(|(_, node)| ports(node, report));
     let node = fields.need("cidr", what, report)?;
     let text = report.text(node, "'cidr'")?;
-    let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
-    if network.is_none() {
-        report.add(node.place, format!("'{text}' is no network: use an address and a prefix, such as 192.0.2.0/24"));
+    match text.parse::<Exception>() {
+        Ok(exception) => Some(Exception { ports: ports.unwrap_or_default(), ..exception }),
+        Err(error) => {
+            report.add(node.place, error.to_string());
+            None
+        }
     }
-    network
+}
+
+/// As in a `NetworkPolicy`: `port`, `endPort`, `protocol`.
+fn ports(node: &Node, report: &mut Report<'_>) -> Vec<PortRange> {
+    let what = "an entry of 'ports'";
+    let nodes = report.list(node, "'ports'").unwrap_or_default();
+    if nodes.is_empty() {
+        report.add(node.place, "'ports' is empty: leave it out for everything".to_owned());
+    }
+    let mut ranges = Vec::new();
+    for node in nodes {
+        let Some(fields) = report.fields(node, what, &["port", "endPort", "protocol"]) else { continue };
+        let first = fields.need("port", what, report).and_then(|node| port(node, "'port'", report));
+        let last = fields.get("endPort").map(|(_, node)| (port(node, "'endPort'", report), node.place));
+        let protocol = match fields.get("protocol") {
+            None => Some(TCP),
+            Some((_, node)) => report.text(node, "'protocol'").and_then(|text| {
+                let known = PROTOCOLS.iter().find(|(name, _)| *name == text);
+                if known.is_none() {
+                    report.unknown(node.place, "protocol", text, &PROTOCOLS.map(|(name, _)| name));
+                }
+                known.map(|(_, number)| *number)
+            }),
+        };
+        let (Some(first), Some(protocol)) = (first, protocol) else { continue };
+        let last = match last {
+            None => first,
+            Some((None, _)) => continue,
+            Some((Some(last), place)) => {
+                if last < first {
+                    report.add(place, format!("'endPort' {last} is less than 'port' {first}"));
+                }
+                last
+            }
+        };
+        ranges.push(PortRange { protocol, first, last });
+    }
+    ranges
+}
+
+const TCP: u16 = 6;
+
+/// Names of protocols as Kubernetes spells them, and their numbers.
+const PROTOCOLS: [(&str, u16); 3] = [("TCP", TCP), ("UDP", 17), ("SCTP", 132)];
+
+fn port(node: &Node, what: &str, report: &mut Report<'_>) -> Option<u16> {
+    let port = match &node.value {
+        Value::Other(text) => text.parse().ok().filter(|port| *port != 0),
+        _ => None,
+    };
+    if port.is_none() {
+        report.add(node.place, format!("{what} is no port: use a number from 1 to 65535"));
+    }
+    port
 }

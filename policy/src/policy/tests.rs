@@ -105,7 +105,8 @@ fn exempt_pods() {
 fn every_problem_is_reported_with_its_field() {
     let problems = policy(
         "{rulesets: [Web, a, a], maxMitigation: kill, excludedNamespaces: [a.b, 'x*y'], \
-         limits: {suspend: 1, governStaticPods: [x]}, isolation: {exceptions: [{cidr: 1.2.3}, {port: 1}]}, more: 1}",
+         limits: {suspend: 1, governStaticPods: [x]}, isolation: {exceptions: [{cidr: 1.2.3}, {port: 1}, \
+         {cidr: 10.0.0.0/8, ports: [{port: 0}, {port: 2, endPort: 1}, {port: 1, protocol: tcp}, {}]}]}, more: 1}",
     )
     .unwrap_err();
     let fields: Vec<_> = problems.lines().map(|line| line.split_once(": ").unwrap().0).collect();
@@ -122,6 +123,10 @@ fn every_problem_is_reported_with_its_field() {
             "spec.isolation.exceptions[0].cidr",
             "spec.isolation.exceptions[1]",
             "spec.isolation.exceptions[1].port",
+            "spec.isolation.exceptions[2].ports[0].port",
+            "spec.isolation.exceptions[2].ports[1].endPort",
+            "spec.isolation.exceptions[2].ports[2].protocol",
+            "spec.isolation.exceptions[2].ports[3]",
             "spec.more",
         ],
         "{problems}"
