@@ -98,9 +98,14 @@ impl Index {
 
     /// What is enforced.
     pub fn enforced(&self) -> Enforced {
+        self.under(self.in_force.as_deref())
+    }
+
+    /// What would be enforced under a policy.
+    pub fn under(&self, policy: Option<&Policy>) -> Enforced {
         Enforced {
             own_namespace: self.own_namespace.clone(),
-            policy: self.in_force.as_deref().cloned(),
+            policy: policy.cloned(),
             rulesets: self.rulesets.values().filter_map(|entry| entry.good.as_deref().cloned()).collect(),
         }
     }

@@ -3,7 +3,7 @@
 use ringfence_api::names::{
     HASH_LABEL, ISOLATED_AT_ANNOTATION, ISOLATED_BY_ANNOTATION, ISOLATED_LABEL, POLICY_LABEL, is_ours, ruleset_label,
 };
-use ringfence_policy::{Enforced, Labels, PodFacts};
+use ringfence_policy::{Enforced, Labels, PodFacts, Policy};
 
 /// Our labels of a pod: one for each ruleset that governs it, the policy, and the hash of the resolved ruleset. None for
 /// a pod that is not governed at all. A pod that no ruleset selects is governed: by nothing, which its hash says.
@@ -13,11 +13,14 @@ pub fn governing(enforced: &Enforced, pod: PodFacts<'_>) -> Labels {
     for ruleset in enforced.rulesets().filter(|ruleset| resolved.rulesets.binary_search(&ruleset.name).is_ok()) {
         labels.insert(ruleset_label(&ruleset.name), ruleset.generation.to_string());
     }
-    // A policy's name may be longer than a label's value.
-    let name = policy.name.get(..63).map_or(policy.name.as_str(), |start| start.trim_end_matches(['-', '.']));
-    labels.insert(POLICY_LABEL.to_owned(), name.to_owned());
+    labels.insert(POLICY_LABEL.to_owned(), of_policy(policy).to_owned());
     labels.insert(HASH_LABEL.to_owned(), resolved.hash().label());
     labels
+}
+
+/// The name of a policy, as far as it fits a label's value.
+pub fn of_policy(policy: &Policy) -> &str {
+    policy.name.get(..63).map_or(policy.name.as_str(), |start| start.trim_end_matches(['-', '.']))
 }
 
 /// Those that are not ours.

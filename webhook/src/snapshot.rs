@@ -66,6 +66,16 @@ impl Snapshot {
         labels::governing(&self.enforced, facts)
     }
 
+    /// The same, were a policy in force that calls itself so in its label: a replica of the webhook that is about to end
+    /// may have another one than its successor. None: there is no other such policy.
+    pub fn under(&self, policy_label: &str) -> Option<Self> {
+        let in_force = self.enforced.policy.as_ref().map(labels::of_policy);
+        let good = self.index.policies().values().filter_map(|entry| entry.good.as_deref());
+        let policy =
+            good.filter(|_| in_force != Some(policy_label)).find(|policy| labels::of_policy(policy) == policy_label)?;
+        Some(Self { enforced: Arc::new(self.index.under(Some(policy))), ..self.clone() })
+    }
+
     /// Names of the policies that name a ruleset.
     pub fn policies_with(&self, ruleset: &str) -> BTreeSet<&str> {
         let names = |policy: &Policy| policy.rulesets.iter().any(|name| name == ruleset);

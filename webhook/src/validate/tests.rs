@@ -131,6 +131,22 @@ fn admit_a_pod_that_was_right_a_moment_ago() {
 }
 
 #[test]
+fn admit_a_pod_that_is_right_under_another_policy() {
+    let plain = Pod::parse(&pod(json!({"app": "web"}), json!({})).to_string()).unwrap();
+    let mut labels = snapshot().under("other").unwrap().labels_of("shop", &plain).unwrap();
+    assert_eq!(labels[POLICY], "other");
+    labels.insert("app".to_owned(), "web".to_owned());
+    let create = |labels: &Labels| {
+        refusal(decide(&review(("", "pods", ""), "CREATE", json!(ALICE), pod(json!(labels), json!({})), Value::Null)))
+    };
+    assert_eq!(create(&labels), (200, String::new()));
+    labels.insert(HASH.to_owned(), "0".repeat(32));
+    assert_eq!(create(&labels).0, 403);
+    labels.insert(POLICY.to_owned(), "nosuch".to_owned());
+    assert_eq!(create(&labels).0, 403);
+}
+
+#[test]
 fn users_do_not_write_our_labels() {
     let was = pod(json!({"app": "web", POLICY: "main"}), json!({}));
     let may = "only system:serviceaccount:ringfence:ringfence-webhook may do that";
