@@ -3,8 +3,11 @@
 mod admission;
 mod audit;
 mod basics;
+mod chart;
 mod enforcement;
 mod machine;
+mod release;
+mod rights;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,7 +44,7 @@ struct Part {
     run: fn(&mut Context, &mut Report),
 }
 
-const PARTS: [Part; 3] = [basics::PART, admission::PART, enforcement::PART];
+const PARTS: [Part; 4] = [basics::PART, admission::PART, enforcement::PART, chart::PART];
 
 /// After the cluster is down, the machine is as it was.
 const NOTHING_LEFT: &str = "cluster/nothing-left";

@@ -1,19 +1,22 @@
-//! The enforcer as a `DaemonSet`: pods of every kind break a rule, and the node answers.
+//! Installed by the chart, webhook and all: pods of every kind break a rule, and the node answers.
+
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Context, Part};
-use crate::cluster::{Cluster, succeed};
+use super::release::Release;
+use super::{Context, Part, rights};
+use crate::cluster::{Cluster, Helm};
 use crate::harness::Image;
 use crate::suite::Report;
 
 pub const PART: Part = Part { names, run };
 
-type Test = fn(&mut Context) -> Result<()>;
+type Test = fn(&mut Cluster, &Release) -> Result<()>;
 
-/// In this order: they share the enforcer, and the last one removes it.
-const TESTS: [(&str, Test); 16] = [
+/// In this order: they share the release, and the last one removes it.
+const TESTS: [(&str, Test); 17] = [
     ("enforcement/log", log),
     ("enforcement/isolate-and-release", isolate),
     ("enforcement/terminate", terminate),
@@ -29,16 +32,19 @@ const TESTS: [(&str, Test); 16] = [
     ("enforcement/killed", killed),
     ("enforcement/api-server-away", api_server_away),
     ("enforcement/policy-switch", policy_switch),
+    ("enforcement/rights", rights),
     ("enforcement/removed", removed),
 ];
 
-const ENFORCER: &str = "localhost/ringfence-enforcer:1";
 const IMAGE: &str = "localhost/basics:1";
 
-const MANIFESTS: &str = include_str!("enforcement/enforcer.yaml");
 const OBJECTS: &str = include_str!("enforcement/objects.yaml");
-const RULESETS: &str = include_str!("../../../charts/ringfence/files/crds/runtimerulesets.yaml");
-const POLICIES: &str = include_str!("../../../charts/ringfence/files/crds/runtimepolicies.yaml");
+
+const NAMESPACE: &str = "guard";
+/// Of our enforcers' pods.
+const SELECTOR: &str = "--selector=app.kubernetes.io/name=ringfence-enforcer";
+/// The policies are the test's own, and nothing is kept afterwards.
+const VALUES: [&str; 2] = ["policy.create=false", "crds.keep=false"];
 
 /// Waits for the file, then starts a program that is not the image's, again and again.
 const DRIFT: &str = "cp /bin/busybox /tmp/true; until [ -e /tmp/go ]; do sleep 0.1; done; \
@@ -51,37 +57,23 @@ fn names() -> Vec<String> {
 }
 
 fn run(context: &mut Context, report: &mut Report) {
-    if let Err(error) = prepare(context) {
-        report.fail("enforcement/installed", &format!("{error:#}"));
-        return;
-    }
+    let release = match prepare(context) {
+        Ok(release) => release,
+        Err(error) => return report.fail("enforcement/installed", &format!("{error:#}")),
+    };
     for (name, test) in TESTS {
-        report.check(name, || test(context));
+        report.check(name, || test(&mut context.cluster, &release));
     }
 }
 
-fn prepare(context: &mut Context) -> Result<()> {
-    let image = Image::empty(ENFORCER)
-        .file(&context.program("enforcer")?, "/enforcer", 0o755)
-        .file(&context.program("ringfence")?, "/ringfence", 0o755)
-        .entrypoint(&["/enforcer"]);
-    let cluster = &mut context.cluster;
+fn prepare(context: &Context) -> Result<Release> {
+    let release = Release::prepare(context, Helm::V4, "ringfence", NAMESPACE)?;
+    let cluster = &context.cluster;
     cluster.import(&Image::busybox(IMAGE))?;
-    cluster.import(&image)?;
-    for definition in [RULESETS, POLICIES] {
-        cluster.apply(definition)?;
-    }
-    let wait = ["wait", "--for=condition=Established", "--timeout=30s"];
-    cluster
-        .kubectl(wait.into_iter().chain(["crd/runtimerulesets.ringfence.dev", "crd/runtimepolicies.ringfence.dev"]))?;
+    // The policy is missing yet: all of it starts all the same.
+    release.install(cluster, &[&VALUES[..], &["policy.active=main"]].concat())?;
     cluster.apply(OBJECTS)?;
-    install(cluster, "main", "1")
-}
-
-/// Installs the enforcer, or updates it, and waits until it is in force.
-fn install(cluster: &Cluster, policy: &str, revision: &str) -> Result<()> {
-    cluster.apply(&MANIFESTS.replace("<policy>", policy).replace("<revision>", revision))?;
-    rollout(cluster, "ringfence", "daemonset/ringfence-enforcer")
+    Ok(release)
 }
 
 fn rollout(cluster: &Cluster, namespace: &str, what: &str) -> Result<()> {
@@ -127,7 +119,7 @@ fn exec(cluster: &Cluster, pod: &str, script: &str) -> Result<String> {
 
 /// Everything that the enforcer (all of its pods that still have logs) has reported.
 fn events(cluster: &Cluster) -> Result<Vec<Value>> {
-    let words = ["-n", "ringfence", "logs", "--selector=app=ringfence-enforcer", "--tail=-1"];
+    let words = ["-n", NAMESPACE, "logs", SELECTOR, "--tail=-1"];
     let text = cluster.kubectl(words)?;
     Ok(text.lines().filter(|line| line.starts_with('{')).filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
@@ -162,8 +154,7 @@ fn delete(cluster: &Cluster, pods: &[&str]) -> Result<()> {
     cluster.kubectl(words.iter().chain(pods)).map(drop)
 }
 
-fn log(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
+fn log(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let uid = start(cluster, &pod("logged", "log", &spec(DRIFT_NOW)))?;
     let event = event(cluster, &uid, "RF-901")?;
     for (key, value) in [
@@ -193,8 +184,7 @@ fn reaches(cluster: &Cluster, from: &str, to: &str) -> bool {
 
 const SERVER: &str = "mkdir /tmp/www; echo here > /tmp/www/index.html; httpd -p 8080 -h /tmp/www; ";
 
-fn isolate(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
+fn isolate(cluster: &mut Cluster, _: &Release) -> Result<()> {
     start(cluster, &pod("peer", "log", &spec(&format!("{SERVER} sleep 999999"))))?;
     let uid = start(cluster, &pod("cut", "isolate", &spec(&format!("{SERVER} {DRIFT}"))))?;
     let (cut, peer) = (field(cluster, "cut", "{.status.podIP}")?, field(cluster, "peer", "{.status.podIP}")?);
@@ -220,8 +210,7 @@ fn isolate(context: &mut Context) -> Result<()> {
     delete(cluster, &["cut", "peer"])
 }
 
-fn terminate(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
+fn terminate(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let uid = start(cluster, &pod("ended", "terminate", &spec(DRIFT)))?;
     exec(cluster, "ended", "touch /tmp/go")?;
     let event = event(cluster, &uid, "RF-901")?;
@@ -230,8 +219,7 @@ fn terminate(context: &mut Context) -> Result<()> {
     reason(cluster, "ended", "PodTerminated")
 }
 
-fn excluded(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
+fn excluded(cluster: &mut Cluster, _: &Release) -> Result<()> {
     cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: excluded, labels: {env: prod}}}")?;
     let mut free = pod("free", "terminate", &spec(DRIFT_NOW));
     free["metadata"]["namespace"] = json!("excluded");
@@ -251,8 +239,7 @@ fn excluded(context: &mut Context) -> Result<()> {
 }
 
 /// Each of these makes pods; the first one of each is ended, and where a controller keeps a number of them, replaced.
-fn workloads(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
+fn workloads(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let template = |name: &str, restart: &str| {
         let mut spec = spec(DRIFT);
         spec["restartPolicy"] = json!(restart);
@@ -303,8 +290,7 @@ fn workloads(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-fn host_network(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
+fn host_network(cluster: &mut Cluster, _: &Release) -> Result<()> {
     for (on_drift, done) in [("isolate", "isolated"), ("terminate", "terminated")] {
         let mut spec = spec(DRIFT);
         spec["hostNetwork"] = json!(true);
@@ -325,8 +311,7 @@ fn host_network(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-fn init_container(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
+fn init_container(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let mut spec = spec("sleep 999999");
     spec["initContainers"] = json!([container("first", DRIFT_NOW)]);
     cluster.apply(&pod("init", "terminate", &spec).to_string())?;
@@ -336,8 +321,7 @@ fn init_container(context: &mut Context) -> Result<()> {
     gone(cluster, &uid)
 }
 
-fn several_containers(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
+fn several_containers(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let mut spec = spec(DRIFT);
     spec["containers"].as_array_mut().context("a list")?.push(container("beside", "sleep 999999"));
     let uid = start(cluster, &pod("several", "terminate", &spec))?;
@@ -346,8 +330,7 @@ fn several_containers(context: &mut Context) -> Result<()> {
     gone(cluster, &uid)
 }
 
-fn ephemeral_container(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
+fn ephemeral_container(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let uid = start(cluster, &pod("debugged", "terminate", &spec("sleep 999999")))?;
     let debug =
         ["-n", "shop", "debug", "debugged", "--image", IMAGE, "--image-pull-policy=Never", "--container=visitor"];
@@ -357,9 +340,8 @@ fn ephemeral_container(context: &mut Context) -> Result<()> {
 }
 
 /// Fifty pods whose first instruction is the violation.
-fn first_instruction(context: &mut Context) -> Result<()> {
+fn first_instruction(cluster: &mut Cluster, _: &Release) -> Result<()> {
     const PODS: usize = 50;
-    let cluster = &mut context.cluster;
     let mut spec = spec("");
     spec["containers"][0]["command"] = json!(["cat", "/etc/shadow"]);
     spec["restartPolicy"] = json!("Never");
@@ -386,8 +368,7 @@ fn first_instruction(context: &mut Context) -> Result<()> {
     cluster.kubectl(["-n", "shop", "delete", "job", "first", "--wait=false"]).map(drop)
 }
 
-fn labels_change(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
+fn labels_change(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let uid = start(cluster, &pod("relabelled", "log", &spec(DRIFT_NOW)))?;
     event(cluster, &uid, "RF-901")?;
     cluster.kubectl(["-n", "shop", "label", "pod", "relabelled", "on-drift=terminate", "--overwrite"])?;
@@ -400,8 +381,7 @@ fn labels_change(context: &mut Context) -> Result<()> {
     gone(cluster, &uid)
 }
 
-fn ruleset_changes(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
+fn ruleset_changes(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let uid = start(cluster, &pod("stricter", "log", &spec(DRIFT_NOW)))?;
     event(cluster, &uid, "RF-901")?;
     let stricter = r#"{"spec": {"rules": [{"rule": "RF-501", "mitigation": "log"}, {"rule": "RF-901", "mitigation": "terminate"}]}}"#;
@@ -410,25 +390,22 @@ fn ruleset_changes(context: &mut Context) -> Result<()> {
     cluster.apply(OBJECTS).map(drop)
 }
 
-fn killed(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
+fn killed(cluster: &mut Cluster, _: &Release) -> Result<()> {
     start(cluster, &pod("peer", "log", &spec(&format!("{SERVER} sleep 999999"))))?;
     let uid = start(cluster, &pod("cut", "isolate", &spec(DRIFT)))?;
     let peer = field(cluster, "peer", "{.status.podIP}")?;
     cluster.wait_for("the server", |cluster| Ok(reaches(cluster, "cut", &peer)))?;
     // Nobody comes back for the time being.
     let nowhere = r#"{"spec": {"template": {"spec": {"nodeSelector": {"no": "node"}}}}}"#;
-    cluster.kubectl(["-n", "ringfence", "patch", "daemonset", "ringfence-enforcer", "-p", nowhere])?;
-    let words =
-        ["-n", "ringfence", "delete", "pods", "--selector=app=ringfence-enforcer", "--force", "--ignore-not-found"];
-    cluster.kubectl(words)?;
+    cluster.kubectl(["-n", NAMESPACE, "patch", "daemonset", "ringfence-enforcer", "-p", nowhere])?;
+    cluster.kubectl(["-n", NAMESPACE, "delete", "pods", SELECTOR, "--force", "--ignore-not-found"])?;
     cluster.wait_for("no enforcer", |_| Ok(!runs("/enforcer")?))?;
 
     exec(cluster, "cut", "touch /tmp/go")?;
     cluster.wait_for("the isolation", |cluster| Ok(!reaches(cluster, "cut", &peer)))?;
     let back = r#"{"spec": {"template": {"spec": {"nodeSelector": null}}}}"#;
-    cluster.kubectl(["-n", "ringfence", "patch", "daemonset", "ringfence-enforcer", "-p", back])?;
-    rollout(cluster, "ringfence", "daemonset/ringfence-enforcer")?;
+    cluster.kubectl(["-n", NAMESPACE, "patch", "daemonset", "ringfence-enforcer", "-p", back])?;
+    rollout(cluster, NAMESPACE, "daemonset/ringfence-enforcer")?;
     let event = event(cluster, &uid, "RF-901")?;
     ensure!(event["mitigationDone"][0] == "isolated", "{event}");
     ensure!(!reaches(cluster, "cut", &peer), "the new enforcer released it");
@@ -449,8 +426,7 @@ fn runs(program: &str) -> Result<bool> {
 }
 
 /// The node goes on without the API server; what it had to say is said afterwards.
-fn api_server_away(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
+fn api_server_away(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let waits = "cp /bin/busybox /tmp/true; sleep 8; while :; do /tmp/true; sleep 1; done";
     let uid = start(cluster, &pod("alone", "terminate", &spec(waits)))?;
     let marker = "cp /bin/busybox /tmp/true; sleep 8; while :; do /tmp/true; sleep 1; done";
@@ -471,10 +447,10 @@ fn api_server_away(context: &mut Context) -> Result<()> {
 }
 
 /// The enforcer's log where the kubelet keeps it: there is no API server to ask.
-fn enforcer_log(pods: &std::path::Path) -> Result<String> {
+fn enforcer_log(pods: &Path) -> Result<String> {
     let mut text = String::new();
     for pod in std::fs::read_dir(pods)?.flatten() {
-        if pod.file_name().to_string_lossy().starts_with("ringfence_ringfence-enforcer") {
+        if pod.file_name().to_string_lossy().starts_with("guard_ringfence-enforcer") {
             for file in std::fs::read_dir(pod.path().join("enforcer"))?.flatten() {
                 text.push_str(&std::fs::read_to_string(file.path())?);
             }
@@ -484,9 +460,8 @@ fn enforcer_log(pods: &std::path::Path) -> Result<String> {
 }
 
 /// Under the policy of the dry run nothing is ended.
-fn policy_switch(context: &mut Context) -> Result<()> {
-    let cluster = &mut context.cluster;
-    install(cluster, "dry-run", "3")?;
+fn policy_switch(cluster: &mut Cluster, release: &Release) -> Result<()> {
+    release.upgrade(cluster, &[&VALUES[..], &["policy.active=dry-run"]].concat())?;
     let uid = start(cluster, &pod("dry", "terminate", &spec(DRIFT_NOW)))?;
     let event = event(cluster, &uid, "RF-901")?;
     ensure!(event["mitigation"] == "log" && event["policyName"] == "dry-run", "{event}");
@@ -494,25 +469,17 @@ fn policy_switch(context: &mut Context) -> Result<()> {
     delete(cluster, &["dry"])
 }
 
-/// After `enforcer uninstall` nothing is left in the kernel.
-fn removed(context: &mut Context) -> Result<()> {
-    let program = context.program("enforcer")?;
-    let cluster = &mut context.cluster;
-    cluster.kubectl([
-        "-n",
-        "ringfence",
-        "delete",
-        "daemonset",
-        "ringfence-enforcer",
-        "--cascade=foreground",
-        "--timeout=60s",
-    ])?;
+/// What the roles of the chart grant is used, but for what only other servers and other moments need.
+fn rights(cluster: &mut Cluster, _: &Release) -> Result<()> {
+    rights::check(cluster, NAMESPACE, "ringfence-enforcer", &[])?;
+    rights::check(cluster, NAMESPACE, "ringfence-webhook", &[])
+}
+
+/// After `helm uninstall` nothing is left in the kernel.
+fn removed(cluster: &mut Cluster, release: &Release) -> Result<()> {
+    release.uninstall(cluster)?;
     cluster.wait_for("no enforcer", |_| Ok(!runs("/enforcer")?))?;
-    let said = cluster.within(move || {
-        succeed(std::process::Command::new(&program).args(["uninstall", "--state", "/run/ringfence"]), None)
-    })?;
-    ensure!(said.contains("nothing of Ringfence is left in the kernel"), "{said}");
-    cluster.kubectl(["delete", "namespace", "shop", "ringfence", "--wait=false"])?;
-    cluster.kubectl(["delete", "clusterrole,clusterrolebinding", "ringfence-enforcer"])?;
-    cluster.kubectl(["delete", "rrs,rpol", "--all"]).map(drop)
+    let pinned = cluster.within(|| Ok(Path::new("/sys/fs/bpf/ringfence").exists()))?;
+    ensure!(!pinned, "there are pins");
+    cluster.kubectl(["delete", "namespace", "shop", NAMESPACE, "--timeout=120s"]).map(drop)
 }

@@ -1,0 +1,363 @@
+//! The chart, as a user installs, upgrades, switches and uninstalls it, with Helm 4 and Helm 3.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::programs::loaded_programs;
+use serde_json::Value;
+
+use super::release::Release;
+use super::{Context, Part};
+use crate::cluster::{Cluster, Helm, succeed};
+use crate::harness::Image;
+use crate::suite::Report;
+
+pub const PART: Part = Part { names, run };
+
+type Test = fn(&mut Site) -> Result<()>;
+
+/// In this order: each goes on where the one before ended.
+const TESTS: [(&str, Test); 9] = [
+    ("helm/install", install),
+    ("helm/pods-are-labelled", labelled),
+    ("helm/nodes-enforce", enforced),
+    ("helm/upgrade", upgrade),
+    ("helm/switched-off", switched_off),
+    ("helm/switched-on", switched_on),
+    ("helm/rollback", rollback),
+    ("helm/uninstall", uninstall),
+    ("helm/with-helm-3", with_helm_3),
+];
+
+/// What the tests made is gone.
+const DELETED: &str = "helm/namespaces-deleted";
+
+/// From the chart of the commit before this one.
+const FROM_PREVIOUS: &str = "helm/upgrade-from-previous";
+
+const NAMESPACE: &str = "security";
+const RELEASE: &str = "rf";
+/// What a pod has of Ringfence's when the policy that the chart makes governs it.
+const POLICY: &str = "ringfence.dev/policy";
+
+const SHOP: &str = include_str!("chart/shop.yaml");
+
+fn names() -> Vec<String> {
+    TESTS.iter().map(|(name, _)| *name).chain([FROM_PREVIOUS, DELETED]).map(str::to_owned).collect()
+}
+
+fn run(context: &mut Context, report: &mut Report) {
+    match Site::prepare(context) {
+        Ok(mut site) => {
+            for (name, test) in TESTS {
+                report.check(name, || test(&mut site));
+            }
+            match previous_chart(&site.cluster.state().join("tmp/previous")) {
+                Ok(chart) => report.check(FROM_PREVIOUS, || upgrade_from(&mut site, chart)),
+                Err(error) => report.skip(FROM_PREVIOUS, &format!("{error:#}")),
+            }
+            report.check(DELETED, || site.delete_namespaces());
+        }
+        Err(error) => report.fail("helm/prepared", &format!("{error:#}")),
+    }
+}
+
+/// Where it is installed.
+struct Site<'a> {
+    cluster: &'a mut Cluster,
+    /// The release, in the hands of Helm 4 and of Helm 3.
+    release: Release,
+    by_helm_3: Release,
+    /// Programs that were in the kernel before.
+    programs: BTreeSet<u32>,
+}
+
+impl<'a> Site<'a> {
+    fn prepare(context: &'a mut Context) -> Result<Self> {
+        let release = Release::prepare(context, Helm::V4, RELEASE, NAMESPACE)?;
+        let by_helm_3 = Release::prepare(context, Helm::V3, RELEASE, NAMESPACE)?;
+        let cluster = &mut context.cluster;
+        cluster.import(&Image::busybox("localhost/basics:1"))?;
+        Ok(Self { cluster, release, by_helm_3, programs: programs()? })
+    }
+
+    /// [`Release::install`].
+    fn install(&self, values: &[&str]) -> Result<String> {
+        self.release.install(self.cluster, values)
+    }
+
+    /// [`Release::upgrade`].
+    fn upgrade(&self, values: &[&str]) -> Result<String> {
+        self.release.upgrade(self.cluster, values)
+    }
+
+    fn kubectl(&self, words: &[&str]) -> Result<String> {
+        self.cluster.kubectl(words)
+    }
+
+    fn get(&self, words: &[&str]) -> Result<Value> {
+        Ok(serde_json::from_str(&self.cluster.kubectl(words.iter().chain(&["-o", "json"]))?)?)
+    }
+
+    /// The one pod of the Deployment that others look at.
+    fn shop(&self) -> Result<Value> {
+        self.kubectl(&["-n", "chart-shop", "rollout", "status", "deployment/web", "--timeout=60s"])?;
+        let pods = self.get(&["-n", "chart-shop", "get", "pods", "--field-selector=status.phase=Running"])?;
+        let pods = pods["items"].as_array().context("no list")?;
+        let pod = pods.iter().find(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        pod.cloned().context("no pod")
+    }
+
+    /// Deletes that pod, and waits for the next one.
+    fn new_shop(&self) -> Result<Value> {
+        self.kubectl(&["-n", "chart-shop", "delete", "pods", "-l", "app=web", "--grace-period=0", "--force"])?;
+        self.shop()
+    }
+
+    /// In that pod, a program is started that its image does not have.
+    fn violate(&self, pod: &Value) -> Result<()> {
+        let name = pod["metadata"]["name"].as_str().context("no name")?;
+        let script = "cp /bin/busybox /tmp/new && /tmp/new true; true";
+        self.kubectl(&["-n", "chart-shop", "exec", name, "--", "sh", "-c", script]).map(drop)
+    }
+
+    /// Waits for an Event of the pod.
+    fn event(&mut self, pod: &Value, reason: &str) -> Result<()> {
+        let name = pod["metadata"]["name"].as_str().context("no name")?.to_owned();
+        let selector = format!("--field-selector=involvedObject.name={name},reason={reason}");
+        self.cluster.wait_for(&format!("an Event {reason} of {name}"), |cluster| {
+            Ok(!cluster.kubectl(["-n", "chart-shop", "get", "events", &selector, "-o", "name"])?.is_empty())
+        })
+    }
+
+    /// Whether the enforcer says that it holds a container isolated.
+    fn isolated_on_the_node(&self) -> Result<bool> {
+        let own = ["-n", NAMESPACE, "exec", "daemonset/ringfence-enforcer", "--"];
+        let status = self.kubectl(&[&own[..], &["/ringfence", "status", "-o", "json"]].concat())?;
+        let status: Value = serde_json::from_str(&status)?;
+        let containers = status["containers"].as_array().context("no containers")?;
+        Ok(containers.iter().any(|container| !container["isolated"].is_null()))
+    }
+
+    fn delete_namespaces(&self) -> Result<()> {
+        self.kubectl(&["delete", "namespace", "chart-shop", NAMESPACE, "--timeout=120s"]).map(drop)
+    }
+
+    /// Whether there is anything of ours where enforcers pin what outlives them.
+    fn pinned(&self) -> Result<bool> {
+        self.cluster.within(|| Ok(Path::new("/sys/fs/bpf/ringfence").exists()))
+    }
+
+    /// Waits until the kernel has no program that it did not have before the chart.
+    fn unloaded(&mut self) -> Result<()> {
+        let before = self.programs.clone();
+        self.cluster.wait_for("the kernel without our programs", |_| Ok(programs()?.is_subset(&before)))?;
+        ensure!(!self.pinned()?, "there are pins");
+        Ok(())
+    }
+
+    /// What is in the cluster and was made by the release or its programs.
+    fn left(&self) -> Result<BTreeSet<String>> {
+        let cluster = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations,\
+                       customresourcedefinitions,priorityclasses";
+        let own = "all,configmaps,secrets,leases,roles,rolebindings,serviceaccounts,poddisruptionbudgets";
+        let listed = [
+            self.kubectl(&["get", cluster, "-o", "name"])?,
+            self.kubectl(&["-n", NAMESPACE, "get", own, "-o", "name"])?,
+        ];
+        let names = listed.iter().flat_map(|names| names.lines()).filter(|name| name.contains("ringfence"));
+        // The test cluster's own.
+        let names = names.filter(|name| !name.contains("/ringfence-test:"));
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// Waits until nothing but what is named is left.
+    fn gone(&mut self, but: &[&str]) -> Result<()> {
+        let but: BTreeSet<String> = but.iter().map(|&name| name.to_owned()).collect();
+        let mut left = BTreeSet::new();
+        for _ in 0..600 {
+            left = self.left()?;
+            if left == but {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        bail!("{left:?} is left instead of {but:?}")
+    }
+}
+
+/// Numbers of all programs in the kernel.
+fn programs() -> Result<BTreeSet<u32>> {
+    loaded_programs().map(|program| Ok(program?.id())).collect()
+}
+
+fn install(site: &mut Site) -> Result<()> {
+    let said = site.install(&[])?;
+    for line in ["policy \"default\" is in force", "It is a dry run", "rollout status daemonset/ringfence-enforcer"] {
+        ensure!(said.contains(line), "{line:?} is not in: {said}");
+    }
+    site.kubectl(&["get", "runtimeruleset/baseline", "runtimepolicy/default"])?;
+    let ready = site.get(&["-n", NAMESPACE, "get", "daemonset/ringfence-enforcer"])?["status"]["numberReady"].clone();
+    ensure!(ready == 1, "{ready} enforcers are ready");
+    ensure!(site.pinned()?, "nothing is pinned");
+    trusted(site)
+}
+
+/// Waits until the API server is told what to trust.
+fn trusted(site: &mut Site) -> Result<()> {
+    site.cluster.wait_for("the webhooks' bundle", |cluster| Ok(bundle(cluster)?.split(' ').count() == 6))
+}
+
+fn bundle(cluster: &Cluster) -> Result<String> {
+    let path = "jsonpath={.items[*].webhooks[*].clientConfig.caBundle}";
+    let kinds = "mutatingwebhookconfigurations,validatingwebhookconfigurations";
+    cluster.kubectl(["get", kinds, "-l", "app.kubernetes.io/part-of=ringfence", "-o", path])
+}
+
+fn labelled(site: &mut Site) -> Result<()> {
+    site.cluster.apply(SHOP)?;
+    // The first one may come before the webhook knows of the policy; then it is labelled as an existing pod.
+    site.cluster.wait_for("labels", |cluster| {
+        let selector = format!("{POLICY}=default");
+        Ok(!cluster.kubectl(["-n", "chart-shop", "get", "pods", "-l", &selector, "-o", "name"])?.is_empty())
+    })?;
+    let shop = site.new_shop()?;
+    let labels = &shop["metadata"]["labels"];
+    ensure!(labels[POLICY] == "default" && labels["ruleset.ringfence.dev/baseline"] == "1", "it bears {labels}");
+    let policy = r#"{"spec": {"rulesets": ["nosuch"], "maxMitigation": "kill"}}"#;
+    let Err(error) = site.kubectl(&["patch", "runtimepolicy/default", "--type=merge", "-p", policy]) else {
+        bail!("a wrong policy was taken");
+    };
+    ensure!(format!("{error:#}").contains("maxMitigation"), "{error:#}");
+    Ok(())
+}
+
+fn enforced(site: &mut Site) -> Result<()> {
+    let shop = site.shop()?;
+    site.violate(&shop)?;
+    site.event(&shop, "RulesetViolation")
+        .or_else(|_| bail!("no Event of a dry run: {}", site.kubectl(&["-n", "chart-shop", "get", "events"])?))?;
+    let patch = r#"{"spec": {"maxMitigation": "isolate"}}"#;
+    site.kubectl(&["patch", "runtimepolicy/default", "--type=merge", "-p", patch])?;
+    let uid = shop["metadata"]["uid"].clone();
+    // Until the node has heard of it, it is a dry run.
+    for _ in 0..100 {
+        let shop = site.shop()?;
+        ensure!(shop["metadata"]["uid"] == uid, "it is another pod");
+        if shop["metadata"]["labels"]["ringfence.dev/isolated"] == "true" {
+            return Ok(());
+        }
+        site.violate(&shop)?;
+        thread::sleep(Duration::from_millis(200));
+    }
+    bail!("it is not isolated: {}", site.shop()?["metadata"])
+}
+
+/// Everything is updated; what was isolated stays so, what users changed stays too, and no trust is lost.
+fn upgrade(site: &mut Site) -> Result<()> {
+    let before = bundle(site.cluster)?;
+    let pinned = site.pinned()?;
+    site.upgrade(&["webhook.podAnnotations.x=y", "runtimeSecurity.podAnnotations.x=y"])?;
+    let pods = "jsonpath={.items[*].metadata.annotations.x}";
+    let new = site.kubectl(&["-n", NAMESPACE, "get", "pods", "--field-selector=status.phase=Running", "-o", pods])?;
+    ensure!(new.split(' ').count() >= 3, "not every pod is new: {new:?}");
+    ensure!(bundle(site.cluster)? == before, "the bundle has changed");
+    ensure!(pinned && site.pinned()?, "the programs are gone");
+    let cap = site.kubectl(&["get", "runtimepolicy/default", "-o", "jsonpath={.spec.maxMitigation}"])?;
+    ensure!(cap == "isolate", "maxMitigation is {cap}");
+    let shop = site.shop()?;
+    ensure!(shop["metadata"]["labels"]["ringfence.dev/isolated"] == "true", "{}", shop["metadata"]);
+    ensure!(site.isolated_on_the_node()?, "none is isolated");
+    Ok(())
+}
+
+/// Nothing is left on the node; pods are still labelled.
+fn switched_off(site: &mut Site) -> Result<()> {
+    site.upgrade(&["runtimeSecurity.enabled=false"])?;
+    site.unloaded()?;
+    let left = site.left()?;
+    ensure!(!left.iter().any(|name| name.contains("enforcer")), "{left:?}");
+    let shop = site.new_shop()?;
+    ensure!(shop["metadata"]["labels"][POLICY] == "default", "{}", shop["metadata"]);
+    site.violate(&shop)
+}
+
+fn switched_on(site: &mut Site) -> Result<()> {
+    site.upgrade(&["runtimeSecurity.enabled=true"])?;
+    ensure!(site.pinned()?, "nothing is pinned");
+    let shop = site.new_shop()?;
+    site.violate(&shop)?;
+    site.event(&shop, "PodIsolated")
+}
+
+/// To the revision that was switched off, and back.
+fn rollback(site: &mut Site) -> Result<()> {
+    site.release.roll_back(site.cluster, "3")?;
+    site.unloaded()?;
+    site.release.roll_back(site.cluster, "4")?;
+    ensure!(site.pinned()?, "nothing is pinned");
+    Ok(())
+}
+
+const DEFINITIONS: [&str; 2] = [
+    "customresourcedefinition.apiextensions.k8s.io/runtimepolicies.ringfence.dev",
+    "customresourcedefinition.apiextensions.k8s.io/runtimerulesets.ringfence.dev",
+];
+
+/// Rulesets and policies are kept by default, and nothing else.
+fn uninstall(site: &mut Site) -> Result<()> {
+    site.release.uninstall(site.cluster)?;
+    site.unloaded()?;
+    site.gone(&DEFINITIONS)?;
+    site.kubectl(&["get", "runtimepolicy/default"])?;
+    // Nothing hinders pods.
+    site.new_shop()?;
+    Ok(())
+}
+
+/// Installed over what was kept, upgraded, and uninstalled with everything.
+fn with_helm_3(site: &mut Site) -> Result<()> {
+    site.by_helm_3.install(site.cluster, &["crds.keep=false"])?;
+    let cap = site.kubectl(&["get", "runtimepolicy/default", "-o", "jsonpath={.spec.maxMitigation}"])?;
+    ensure!(cap == "isolate", "the policy was made anew: {cap}");
+    trusted(site)?;
+    let before = bundle(site.cluster)?;
+    site.by_helm_3.upgrade(site.cluster, &["crds.keep=false", "webhook.podAnnotations.x=z"])?;
+    ensure!(bundle(site.cluster)? == before, "the bundle has changed");
+    let shop = site.new_shop()?;
+    ensure!(shop["metadata"]["labels"][POLICY] == "default", "{}", shop["metadata"]);
+    site.by_helm_3.uninstall(site.cluster)?;
+    site.unloaded()?;
+    site.gone(&[])
+}
+
+/// The chart as the commit before this one has it, below a folder.
+fn previous_chart(folder: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(folder)?;
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let archive = folder.join("chart.tar");
+    let mut git = Command::new("git");
+    git.arg("-C").arg(checkout).args(["archive", "--output"]).arg(&archive).args(["HEAD^", "charts/ringfence"]);
+    succeed(&mut git, None).context("there is no earlier chart")?;
+    succeed(Command::new("tar").arg("-C").arg(folder).arg("-xf").arg(&archive), None)?;
+    Ok(folder.join("charts/ringfence"))
+}
+
+/// A pod is isolated under the earlier chart, and stays so under this one. (The images are this commit's for both.)
+fn upgrade_from(site: &mut Site, chart: PathBuf) -> Result<()> {
+    site.release.with_chart(chart).install(site.cluster, &["crds.keep=false", "policy.maxMitigation=isolate"])?;
+    trusted(site)?;
+    let shop = site.new_shop()?;
+    site.violate(&shop)?;
+    site.event(&shop, "PodIsolated")?;
+    site.upgrade(&["crds.keep=false"])?;
+    ensure!(site.isolated_on_the_node()?, "none is isolated");
+    site.release.uninstall(site.cluster)?;
+    site.unloaded()?;
+    site.gone(&[])
+}

@@ -1,0 +1,81 @@
+//! A release of the chart, as a user installs it: by Helm, with the images under test.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::Context;
+use crate::chart;
+use crate::cluster::{Cluster, Helm, Interrupt, succeed};
+use crate::harness::Image;
+
+/// Images that were loaded into the node.
+const OVERRIDES: &str = "image: {registry: localhost, tag: test, pullPolicy: Never}\n";
+
+/// A release, or one to be.
+#[derive(Debug, Clone)]
+pub struct Release {
+    helm: PathBuf,
+    name: &'static str,
+    namespace: &'static str,
+    chart: PathBuf,
+    overrides: PathBuf,
+}
+
+impl Release {
+    /// Loads the images of both components into the node. The chart is that of the checkout.
+    pub fn prepare(context: &Context, helm: Helm, name: &'static str, namespace: &'static str) -> Result<Self> {
+        let webhook = Image::empty("localhost/ringfence/webhook:test")
+            .file(&context.program("ringfence-webhook")?, "/ringfence-webhook", 0o755)
+            .entrypoint(&["/ringfence-webhook"]);
+        let enforcer = Image::empty("localhost/ringfence/enforcer:test")
+            .file(&context.program("enforcer")?, "/enforcer", 0o755)
+            .file(&context.program("ringfence")?, "/ringfence", 0o755)
+            .entrypoint(&["/enforcer"]);
+        let cluster = &context.cluster;
+        cluster.import(&webhook)?;
+        cluster.import(&enforcer)?;
+        let overrides = cluster.state().join("tmp/overrides.yaml");
+        fs::write(&overrides, OVERRIDES)?;
+        let helm = helm.program(&Interrupt::default())?;
+        Ok(Self { helm, name, namespace, chart: chart::folder(), overrides })
+    }
+
+    /// The same release with another chart.
+    pub fn with_chart(&self, chart: PathBuf) -> Self {
+        Self { chart, ..self.clone() }
+    }
+
+    /// Installs it, and waits until that is done; returns what Helm says.
+    pub fn install(&self, cluster: &Cluster, values: &[&str]) -> Result<String> {
+        self.apply(cluster, &["install", "--create-namespace"], values)
+    }
+
+    /// Makes it what the values say, and waits until that is done.
+    pub fn upgrade(&self, cluster: &Cluster, values: &[&str]) -> Result<String> {
+        self.apply(cluster, &["upgrade"], values)
+    }
+
+    fn apply(&self, cluster: &Cluster, words: &[&str], values: &[&str]) -> Result<String> {
+        let mut helm = cluster.command(&self.helm);
+        helm.args(words).args([self.name, "--namespace", self.namespace, "--wait", "--timeout=3m"]);
+        helm.arg(&self.chart).arg("--values").arg(&self.overrides);
+        helm.args(values.iter().map(|value| format!("--set={value}")));
+        succeed(&mut helm, None)
+    }
+
+    /// Brings a revision back.
+    pub fn roll_back(&self, cluster: &Cluster, revision: &str) -> Result<String> {
+        self.run(cluster, &["rollback", self.name, revision, "--wait", "--timeout=3m"])
+    }
+
+    /// Removes it.
+    pub fn uninstall(&self, cluster: &Cluster) -> Result<String> {
+        self.run(cluster, &["uninstall", self.name, "--wait", "--timeout=3m"])
+    }
+
+    fn run(&self, cluster: &Cluster, words: &[&str]) -> Result<String> {
+        succeed(cluster.command(&self.helm).args(["--namespace", self.namespace]).args(words), None)
+    }
+}
