@@ -62,6 +62,11 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// What a signal sets.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+
     /// An error after a signal.
     pub fn check(&self) -> Result<()> {
         ensure!(!self.0.load(Ordering::Relaxed), "interrupted");

@@ -3,6 +3,7 @@
 //! `web` reads the shadow file and is only logged. `worker` has a live TCP connection and sends UDP without pause; it
 //! drops a new program and runs it, and is cut off the network. `batch` runs a miner's command line and is killed.
 
+pub mod in_cluster;
 mod script;
 mod watch;
 

@@ -6,7 +6,7 @@ mod basics;
 mod chart;
 mod enforcement;
 mod machine;
-mod release;
+pub mod release;
 mod rights;
 
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub struct Context {
 
 impl Context {
     /// One of those programs.
-    fn program(&self, name: &str) -> Result<PathBuf> {
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
         let path = self.programs.join(name);
         ensure!(path.is_file(), "{} is missing: build it, or name another folder", path.display());
         Ok(path)

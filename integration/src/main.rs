@@ -68,6 +68,9 @@ enum Command {
         /// The actor, static; `ringfence-actor` beside this program by default.
         #[arg(long)]
         actor: Option<PathBuf>,
+        /// In Kubernetes; the programs are those beside this one.
+        #[arg(long, conflicts_with_all = ["enforcer", "actor"])]
+        cluster: bool,
     },
     /// A real Kubernetes cluster on this machine. Needs root.
     #[command(subcommand)]
@@ -129,6 +132,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// Where this program is, and usually the others.
+fn own_folder() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name(""))
+}
+
 fn run(command: Command) -> Result<ExitCode> {
     if let Command::Suite { filter, list: true, .. } = &command {
         suite::list(filter);
@@ -145,15 +153,15 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Cluster(command) => command.run(),
         Command::ClusterSuite { filter, programs, .. } => {
-            let beside = || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name(""));
-            in_cluster::run(programs.map_or_else(beside, Ok)?, &filter)
+            in_cluster::run(programs.map_or_else(own_folder, Ok)?, &filter)
         }
         Command::Suite { filter, enforcer, actor, .. } => suite::run(&Programs::find(enforcer, actor)?, &filter),
         Command::Behaviours { filter, actor } => {
             // No enforcer will be started.
             suite::behaviours(&Programs::find(Some(PathBuf::new()), actor)?, &filter)
         }
-        Command::Demo { enforcer, actor } => demo::run(&Programs::find(enforcer, actor)?),
+        Command::Demo { cluster: true, .. } => demo::in_cluster::run(own_folder()?),
+        Command::Demo { enforcer, actor, .. } => demo::run(&Programs::find(enforcer, actor)?),
         Command::Bench { enforcer, only } => {
             bench::run(&Programs::find(enforcer, Some(PathBuf::new()))?.enforcer, &only)?;
             Ok(ExitCode::SUCCESS)

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use ringfence_actor::{STAMP, Stamp};
 
+use crate::cluster::Cluster;
 use crate::harness::Node;
 
 /// How long a thread of the sink waits before it looks whether it is to end.
@@ -60,20 +61,38 @@ pub struct Sink {
 /// The port of the domain name service.
 pub const DNS: u16 = 53;
 
+/// Sockets that listen, and their port.
+struct Sockets {
+    port: u16,
+    tcp: TcpListener,
+    udp: [UdpSocket; 2],
+}
+
+impl Sockets {
+    fn open() -> Result<Self> {
+        let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let tcp = TcpListener::bind(any(0)).context("listen for TCP")?;
+        let port = tcp.local_addr()?.port();
+        let udp = [
+            UdpSocket::bind(any(port)).context("listen for UDP")?,
+            UdpSocket::bind(any(DNS)).context("listen on port 53")?,
+        ];
+        Ok(Self { port, tcp, udp })
+    }
+}
+
 impl Sink {
     /// Listens in the node's network namespace.
     pub fn start(node: &Node) -> Result<Self> {
-        let open = || -> Result<_> {
-            let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-            let tcp = TcpListener::bind(any(0)).context("listen for TCP")?;
-            let port = tcp.local_addr()?.port();
-            let udp = [
-                UdpSocket::bind(any(port)).context("listen for UDP")?,
-                UdpSocket::bind(any(DNS)).context("listen on port 53")?,
-            ];
-            Ok((port, tcp, udp))
-        };
-        let (port, tcp, udp) = node.within(open)?;
+        Self::serve(node.within(Sockets::open)?)
+    }
+
+    /// The same in that of a cluster's node.
+    pub fn on_node_of(cluster: &Cluster) -> Result<Self> {
+        Self::serve(cluster.within(Sockets::open)?)
+    }
+
+    fn serve(Sockets { port, tcp, udp }: Sockets) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut threads = Vec::new();
         for socket in udp {

@@ -128,7 +128,8 @@ fn both(one: &'static str, other: &'static str) -> &'static str {
     if one == other { one } else { "dead" }
 }
 
-fn done(event: &Violation) -> String {
+/// What was done, in words.
+pub fn done(event: &Violation) -> String {
     let words: Vec<_> = event.mitigation_done.iter().copied().map(Done::as_str).collect();
     if words.is_empty() { "nothing".into() } else { words.join(", ") }
 }

@@ -27,6 +27,11 @@ impl Watch {
         println!("{time:>6.1} s  {web:<COLUMN$} {worker:<COLUMN$} {batch}");
     }
 
+    /// A command that is typed, or another step of the scene.
+    pub fn say(&self, what: &str) {
+        println!("{:>6.1} s  {what}", self.started.elapsed().as_secs_f64());
+    }
+
     /// What the enforcer reported, as it would stand in a terminal.
     pub fn report(text: &str) {
         for line in text.lines() {
