@@ -19,7 +19,7 @@ pub use mitigation::{Mitigation, UnknownMitigation};
 pub use policy::{
     Exception, IsolationSpec, LimitsSpec, Ports, Protocol, RuntimePolicy, RuntimePolicySpec, RuntimePolicyStatus,
 };
-pub use ruleset::{RuleEntry, RuntimeRuleset, RuntimeRulesetSpec, RuntimeRulesetStatus};
+pub use ruleset::{RuleEntry, RuleException, RuntimeRuleset, RuntimeRulesetSpec, RuntimeRulesetStatus};
 pub use selector::{LabelSelector, LabelSelectorOperator, LabelSelectorRequirement, LabelValue};
 pub use status::{Condition, ConditionType, NodeFailure};
 

@@ -60,6 +60,37 @@ pub struct RuleEntry {
     pub rule: String,
     /// What is done on a violation.
     pub mitigation: Mitigation,
+    /// What is no violation: benign causes that only you know. Of a tactic, each is for those of its rules that it can be
+    /// about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub exceptions: Vec<RuleException>,
+}
+
+/// Something that is no violation of a rule: all of its keys hold; of one key, one value must. At least one key is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleException {
+    /// Who does it: paths of executables, or their beginnings and `*`. Of the start of a program: who starts it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub processes: Vec<String>,
+    /// Names of programs of the image, or their beginnings and `*`, one of which is among the eight processes above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub ancestors: Vec<String>,
+    /// What it is done to: paths, or their beginnings and `*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub paths: Vec<String>,
+    /// Where it goes: networks (`192.0.2.0/24`, `2001:db8::/32`) or addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 2, max = 43)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub destinations: Vec<String>,
+    /// Ports at the other end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(range(min = 1, max = 65_535)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub ports: Vec<u16>,
 }
 
 /// What the cluster makes of a ruleset.

@@ -50,6 +50,9 @@ pub struct ResolvedRule {
     pub mitigation: Mitigation,
     /// Who asked, the strictest first: names of rulesets with what each asked for.
     pub asked_by: Vec<(String, Mitigation)>,
+    /// What those except who except something, by ruleset.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub exceptions: BTreeMap<String, String>,
 }
 
 impl Explanation {
@@ -66,7 +69,13 @@ impl Explanation {
             asked_by: decision
                 .asked_by
                 .iter()
-                .map(|Asked { ruleset, mitigation }| (ruleset.clone(), *mitigation))
+                .map(|Asked { ruleset, mitigation, .. }| (ruleset.clone(), *mitigation))
+                .collect(),
+            exceptions: decision
+                .asked_by
+                .iter()
+                .filter(|asked| !asked.exceptions.is_empty())
+                .map(|asked| (asked.ruleset.clone(), asked.exceptions.to_string()))
                 .collect(),
         });
         Self {

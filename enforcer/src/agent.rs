@@ -345,8 +345,10 @@ impl Agent {
         let mut violations: Vec<Violation> = tables
             .rules_of(*class, &event.header.lines)
             .filter_map(|rule| {
-                let decision = owner.resolved.rules.get(&rule.id)?;
-                Some(report::violation(event, rule, decision, &scene))
+                // Of those who ask for the rule, some may except this event.
+                let exceptions = tables.exceptions_of(*class, &event.header.lines, rule.id);
+                let decision = owner.resolved.rules.get(&rule.id)?.of_those_with(&exceptions);
+                Some(report::violation(event, rule, &decision, &scene))
             })
             .collect();
         for violation in &mut violations {

@@ -6,7 +6,7 @@ use ringfence_containers::{Container, NAMESPACE_NAME};
 use ringfence_control::{Escaped, Explanation, RulesetsStatus, sources};
 use ringfence_policy::{
     Catalogue, Enforced, Labels, PodFacts, Policy, ResolvedRuleset, Rule, RuleId, Ruleset, Source, Subject, Tables,
-    compile, read, resolve,
+    read, resolve,
 };
 use std::{
     collections::BTreeSet,
@@ -202,8 +202,7 @@ fn rules(enforced: &Enforced) -> BTreeSet<RuleId> {
 }
 
 fn compiled(enforced: &Enforced, catalogue: &Catalogue) -> Result<Tables, String> {
-    let ids = rules(enforced);
-    compile(catalogue.rules().filter(|rule| ids.contains(&rule.id))).map_err(|problem| problem.to_string())
+    enforced.compile(catalogue).map_err(|problem| problem.to_string())
 }
 
 /// The rules of a folder; of none: the managed ones.

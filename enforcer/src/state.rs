@@ -3,7 +3,7 @@
 //! Everything else is found again where it is: slots in the kernel's maps, containers at the runtime.
 
 use ringfence_abi::Class;
-use ringfence_policy::{Catalogue, RuleId, Tables, compile};
+use ringfence_policy::{Catalogue, Exceptions, LineOf, RuleId, Tables, compile_with};
 use std::{
     collections::BTreeSet,
     fs,
@@ -17,9 +17,9 @@ const FILE: &str = "generation.json";
 
 /// Notes a generation before it comes into force. Replaces the file whole.
 pub fn save(dir: &Path, generation: u32, tables: &Tables) -> io::Result<()> {
-    let rules: BTreeSet<String> = Class::ALL
+    let rules: BTreeSet<(RuleId, &Exceptions)> = Class::ALL
         .into_iter()
-        .flat_map(|class| tables.lines(class).iter().map(|line| line.rule.id.to_string()))
+        .flat_map(|class| tables.lines(class).iter().map(|line| (line.rule.id, &*line.exceptions)))
         .collect();
     let text = serde_json::json!({ "generation": generation, "rules": rules, "lines": lines(tables) }).to_string();
     let next = dir.join(format!("{FILE}.next"));
@@ -36,9 +36,9 @@ pub fn restore(dir: &Path, generation: u32, catalogue: &Catalogue) -> Option<Arc
     if value["generation"].as_u64() != Some(u64::from(generation)) {
         return None;
     }
-    let names = value["rules"].as_array()?.iter().map(|rule| rule.as_str()).collect::<Option<Vec<_>>>()?;
-    let ids: BTreeSet<RuleId> = names.into_iter().map(|name| name.parse().ok()).collect::<Option<_>>()?;
-    let tables = compile(catalogue.rules().filter(|rule| ids.contains(&rule.id))).ok()?;
+    let rules: Vec<(RuleId, Exceptions)> = serde_json::from_value(value["rules"].clone()).ok()?;
+    let rules = rules.iter().map(|(rule, exceptions)| Some((catalogue.get(*rule)?, exceptions)));
+    let tables = compile_with(rules.collect::<Option<Vec<_>>>()?).ok()?;
     (value["lines"] == lines(&tables)).then(|| Arc::new(tables))
 }
 
@@ -47,7 +47,8 @@ fn lines(tables: &Tables) -> String {
     let mut hasher = DefaultHasher::new();
     for class in Class::ALL {
         for line in tables.lines(class) {
-            format!("{class:?} {} {:?}", line.rule.id, line.rule.lines[line.index]).hash(&mut hasher);
+            let LineOf { rule, index, exceptions } = line;
+            format!("{class:?} {} {exceptions:?} {:?}", rule.id, rule.lines[*index]).hash(&mut hasher);
         }
     }
     format!("{:016x}", hasher.finish())
@@ -56,6 +57,7 @@ fn lines(tables: &Tables) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringfence_policy::compile;
 
     #[test]
     fn what_was_saved_is_restored_for_its_generation_alone() {

@@ -12,6 +12,11 @@ pub const RULE: &str = "suite-rule";
 /// Label by which a container asks for a mitigation.
 pub const MITIGATION: &str = "suite-mitigation";
 
+/// Value of [`RULE`] of containers that two rulesets govern: one logs, the other ends what is not excepted.
+pub const EXCEPTED: &str = "excepted";
+
+const WITH_EXCEPTIONS: &str = include_str!("rulesets/excepted.yaml");
+
 /// Writes one ruleset per rule and mitigation, and one with all rules per mitigation.
 pub fn write(directory: &Path, catalogue: &Catalogue) -> Result<()> {
     fs::create_dir_all(directory)?;
@@ -25,7 +30,8 @@ pub fn write(directory: &Path, catalogue: &Catalogue) -> Result<()> {
         let path = directory.join(format!("{mitigation}.yaml"));
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     }
-    Ok(())
+    let path = directory.join("excepted.yaml");
+    fs::write(&path, WITH_EXCEPTIONS).with_context(|| format!("write {}", path.display()))
 }
 
 /// A ruleset for the containers that ask for `label` and `mitigation`.

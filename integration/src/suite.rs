@@ -5,6 +5,7 @@ mod context;
 mod crash;
 mod entry;
 mod event;
+mod exceptions;
 mod first;
 mod isolation;
 mod log;
@@ -56,11 +57,12 @@ impl Part {
 }
 
 /// In this order: what needs the node's only enforcer for itself comes last.
-const PARTS: [Part; 11] = [
+const PARTS: [Part; 12] = [
     node::PART,
     mitigations::PART,
     entry::PART,
     event::PART,
+    exceptions::PART,
     noise::PART,
     isolation::PART,
     first::PART,

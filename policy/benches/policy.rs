@@ -28,7 +28,7 @@ fn rulesets(count: usize) -> Vec<Ruleset> {
             match_labels: Labels::from([("app".to_owned(), format!("app-{}", i % 10))]),
             match_expressions: Vec::new(),
         },
-        rules: rules.iter().skip(i % 7).step_by(3).copied().collect(),
+        rules: rules.iter().skip(i % 7).step_by(3).map(|&(rule, mitigation)| (rule, mitigation.into())).collect(),
         ..Ruleset::default()
     };
     (0..count).map(ruleset).collect()

@@ -10,6 +10,7 @@ use ringfence_abi::{
 use crate::keys::{self, TextTable};
 use crate::line::{Line, LineError, Test};
 use crate::rule::{Rule, RuleId};
+use crate::ruleset::{ExceptionError, Exceptions};
 use crate::tables::{BYTE_FACET_ALL, LineOf, Tables};
 use crate::vector;
 
@@ -38,6 +39,14 @@ pub enum CompileError {
         /// What is wrong.
         source: LineError,
     },
+    /// What is excepted from a rule can't be.
+    #[error("exceptions from {rule}: {source}")]
+    Exceptions {
+        /// The rule.
+        rule: RuleId,
+        /// What is wrong.
+        source: ExceptionError,
+    },
     /// Two rules have one id.
     #[error("{0} is there twice")]
     Twice(RuleId),
@@ -45,13 +54,26 @@ pub enum CompileError {
 
 /// Compiles rules. Which pod enables which of them is not decided here but by [`Tables::ruleset_vectors`].
 pub fn compile<'a>(rules: impl IntoIterator<Item = &'a Arc<Rule>>) -> Result<Tables, CompileError> {
+    compile_with(rules.into_iter().map(|rule| (rule, Exceptions::none())))
+}
+
+/// The same, each rule once for each different set of exceptions from it.
+pub fn compile_with<'a>(
+    rules: impl IntoIterator<Item = (&'a Arc<Rule>, &'a Exceptions)>,
+) -> Result<Tables, CompileError> {
     let mut by_id = BTreeMap::new();
-    for rule in rules {
-        if by_id.insert(rule.id, rule).is_some() {
+    for (rule, exceptions) in rules {
+        let excepted = if exceptions.is_empty() {
+            Arc::clone(rule)
+        } else {
+            let applied = exceptions.apply(rule);
+            Arc::new(applied.map_err(|source| CompileError::Exceptions { rule: rule.id, source })?)
+        };
+        if by_id.insert((rule.id, exceptions), excepted).is_some() {
             return Err(CompileError::Twice(rule.id));
         }
     }
-    let lines = number_lines(by_id.values().copied())?;
+    let lines = number_lines(by_id)?;
     let mut tables = Tables {
         byte_facets: vec![[NONE; 256]; CLASSES * BYTE_FACETS],
         defaults: [[FacetDefault::default(); FACETS]; CLASSES],
@@ -72,12 +94,17 @@ pub fn compile<'a>(rules: impl IntoIterator<Item = &'a Arc<Rule>>) -> Result<Tab
     Ok(tables)
 }
 
-fn number_lines<'a>(rules: impl Iterator<Item = &'a Arc<Rule>>) -> Result<[Vec<LineOf>; CLASSES], CompileError> {
+fn number_lines(rules: BTreeMap<(RuleId, &Exceptions), Arc<Rule>>) -> Result<[Vec<LineOf>; CLASSES], CompileError> {
     let mut lines: [Vec<LineOf>; CLASSES] = Default::default();
-    for rule in rules {
+    for ((_, exceptions), rule) in rules {
+        let exceptions = Arc::new(exceptions.clone());
         for (index, line) in rule.lines.iter().enumerate() {
             line.check().map_err(|source| CompileError::Line { rule: rule.id, number: index + 1, source })?;
-            lines[line.class() as usize].push(LineOf { rule: Arc::clone(rule), index });
+            lines[line.class() as usize].push(LineOf {
+                rule: Arc::clone(&rule),
+                index,
+                exceptions: Arc::clone(&exceptions),
+            });
         }
     }
     for class in Class::ALL {

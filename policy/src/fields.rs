@@ -38,6 +38,18 @@ impl Report<'_> {
         None
     }
 
+    /// A port.
+    pub fn port(&mut self, node: &Node, what: &str) -> Option<u16> {
+        let port = match &node.value {
+            Value::Other(text) => text.parse().ok().filter(|port| *port != 0),
+            _ => None,
+        };
+        if port.is_none() {
+            self.add(node.place, format!("{what} is no port: use a number from 1 to 65535"));
+        }
+        port
+    }
+
     /// The nodes of a list.
     pub fn list<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [Node]> {
         if let Value::List(nodes) = &node.value {

@@ -30,7 +30,7 @@ mod vector;
 mod yaml;
 
 pub use catalogue::{Catalogue, CatalogueError};
-pub use compile::{CompileError, compile};
+pub use compile::{CompileError, compile, compile_with};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use document::Source;
 pub use evaluate::{Disagreement, Verdict, compare, confirm};
@@ -47,6 +47,6 @@ pub use ringfence_api::{API_VERSION, Mitigation, RULESET_NAME, UnknownMitigation
 pub use rule::{
     ATTACK_VERSION, Aliases, Coverage, DecidedBy, NotARuleId, Rule, RuleId, Severity, TACTICS, TierCoverage, Tiers,
 };
-pub use ruleset::{KIND, Rename, Ruleset, read, renames};
+pub use ruleset::{ExceptionError, Exceptions, KIND, Rename, RuleException, Ruleset, Wish, read, renames};
 pub use selector::{Labels, Operator, Requirement, Selector};
 pub use tables::{Generational, LineOf, Prefix, Tables};

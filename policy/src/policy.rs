@@ -5,13 +5,17 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use ringfence_api::Mitigation;
 
+use crate::catalogue::Catalogue;
+use crate::compile::{CompileError, compile_with};
 use crate::resolve::{ResolvedRuleset, Subject, resolve};
 use crate::ruleset::Ruleset;
 use crate::selector::Labels;
+use crate::tables::Tables;
 
 pub use exception::{Exception, NotANetwork, TooManyPorts, effective};
 pub use read::read_policy;
@@ -126,6 +130,14 @@ pub struct Enforced {
 }
 
 impl Enforced {
+    /// The tables of all rules that its rulesets name, whatever they select, with what each excepts.
+    pub fn compile(&self, catalogue: &Catalogue) -> Result<Tables, CompileError> {
+        let wishes = self.rulesets().flat_map(|ruleset| &ruleset.rules);
+        let wanted: BTreeSet<_> = wishes.map(|(rule, wish)| (*rule, &wish.exceptions)).collect();
+        let known = wanted.into_iter().filter_map(|(rule, exceptions)| Some((catalogue.get(rule)?, exceptions)));
+        compile_with(known)
+    }
+
     /// The rulesets that the policy names.
     pub fn rulesets(&self) -> impl Iterator<Item = &Ruleset> {
         let names = self.policy.as_ref().map(|policy| policy.rulesets.as_slice()).unwrap_or_default();

@@ -1,13 +1,13 @@
 //! Which rules govern a pod: the union of the rulesets that select it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::rule::RuleId;
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Exceptions, Ruleset, Wish};
 use crate::selector::Labels;
 use ringfence_api::Mitigation;
 
@@ -18,6 +18,9 @@ pub struct Asked {
     pub ruleset: String,
     /// What it asks for.
     pub mitigation: Mitigation,
+    /// What it excepts.
+    #[serde(skip_serializing_if = "Exceptions::is_empty")]
+    pub exceptions: Exceptions,
 }
 
 /// What is done about one rule, and why.
@@ -30,6 +33,26 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// What is done about an event that violates the rule as those see it who except these; `None`: nobody excepts just
+    /// these.
+    pub fn mitigation_with(&self, exceptions: &Exceptions) -> Option<Mitigation> {
+        let asked = self.asked_by.iter().filter(|asked| asked.exceptions == *exceptions);
+        asked.map(|asked| asked.mitigation.min(self.mitigation)).max()
+    }
+
+    /// The decision about such an event, of those alone who except one of these.
+    #[must_use]
+    pub fn of_those_with(&self, exceptions: &[&Exceptions]) -> Self {
+        let asked_by = self.asked_by.iter().filter(|asked| exceptions.contains(&&asked.exceptions)).cloned();
+        let mitigation = exceptions.iter().filter_map(|exceptions| self.mitigation_with(exceptions)).max();
+        Self { mitigation: mitigation.unwrap_or(self.mitigation), asked_by: asked_by.collect() }
+    }
+
+    /// What those who ask except, each once.
+    pub fn exceptions(&self) -> BTreeSet<&Exceptions> {
+        self.asked_by.iter().map(|asked| &asked.exceptions).collect()
+    }
+
     /// Names of the rulesets that asked for the strictest mitigation.
     pub fn decisive(&self) -> impl Iterator<Item = &str> {
         let strictest = self.asked_by.first().map(|asked| asked.mitigation);
@@ -62,12 +85,20 @@ impl ResolvedRuleset {
         }
     }
 
-    /// SHA-256 over what is enforced: rules and mitigations, whoever asked for them. The same on every node and
+    /// SHA-256 over what is enforced: rules, exceptions and mitigations, whoever asked for them. The same on every node and
     /// in every version that knows these rules.
     pub fn hash(&self) -> RulesetHash {
         let mut hasher = Sha256::new();
         for (rule, decision) in &self.rules {
-            hasher.update(format!("{rule} {}\n", decision.mitigation));
+            for exceptions in decision.exceptions() {
+                let mitigation = decision.mitigation_with(exceptions).unwrap_or(decision.mitigation);
+                hasher.update(format!("{rule} {mitigation}"));
+                if !exceptions.is_empty() {
+                    let excepted = serde_json::to_string(exceptions).unwrap_or_default();
+                    hasher.update(format!(" except {excepted}"));
+                }
+                hasher.update("\n");
+            }
         }
         RulesetHash(hasher.finalize().into())
     }
@@ -116,10 +147,11 @@ pub fn resolve<'a>(rulesets: impl IntoIterator<Item = &'a Ruleset>, subject: Sub
     let mut resolved = ResolvedRuleset::default();
     for ruleset in rulesets.into_iter().filter(|ruleset| ruleset.selects(subject)) {
         resolved.rulesets.push(ruleset.name.clone());
-        for (&rule, &mitigation) in &ruleset.rules {
+        for (&rule, Wish { mitigation, exceptions }) in &ruleset.rules {
+            let mitigation = *mitigation;
             let decision = resolved.rules.entry(rule).or_insert_with(|| Decision { mitigation, asked_by: Vec::new() });
             decision.mitigation = decision.mitigation.max(mitigation);
-            decision.asked_by.push(Asked { ruleset: ruleset.name.clone(), mitigation });
+            decision.asked_by.push(Asked { ruleset: ruleset.name.clone(), mitigation, exceptions: exceptions.clone() });
         }
     }
     resolved.rulesets.sort();

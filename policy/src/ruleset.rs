@@ -1,5 +1,6 @@
 //! Rulesets: which rules govern which pods, with which mitigation.
 
+mod exception;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use crate::resolve::Subject;
 use crate::rule::RuleId;
 use crate::selector::Selector;
 
+pub use exception::{ExceptionError, Exceptions, RuleException};
 pub use read::read;
 
 /// The kind.
@@ -32,7 +34,23 @@ pub struct Ruleset {
     /// Of which namespaces.
     pub namespace_selector: Selector,
     /// The rules, tactics spelt out. A rule that is named itself keeps its own mitigation when its tactic is too.
-    pub rules: BTreeMap<RuleId, Mitigation>,
+    pub rules: BTreeMap<RuleId, Wish>,
+}
+
+/// What a ruleset wants of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Wish {
+    /// What is done on a violation.
+    pub mitigation: Mitigation,
+    /// What is no violation.
+    pub exceptions: Exceptions,
+}
+
+impl From<Mitigation> for Wish {
+    /// Without exceptions.
+    fn from(mitigation: Mitigation) -> Self {
+        Self { mitigation, exceptions: Exceptions::default() }
+    }
 }
 
 impl Ruleset {

@@ -9,7 +9,8 @@ use ringfence_abi::{
 };
 
 use crate::resolve::ResolvedRuleset;
-use crate::rule::{DecidedBy, Rule};
+use crate::rule::{DecidedBy, Rule, RuleId};
+use crate::ruleset::Exceptions;
 use crate::vector;
 use ringfence_api::Mitigation;
 
@@ -47,13 +48,15 @@ impl<K: Generational> Generational for Prefix<K> {
     }
 }
 
-/// One compiled line: which rule it is of.
+/// One compiled line: which rule it is of, as a ruleset excepts from it.
 #[derive(Clone, Debug)]
 pub struct LineOf {
     /// The rule.
     pub rule: Arc<Rule>,
     /// Index into the rule's lines.
     pub index: usize,
+    /// What is excepted in these lines.
+    pub exceptions: Arc<Exceptions>,
 }
 
 /// Everything that the kernel needs to match events against a set of rules. Keys are of generation 0:
@@ -123,6 +126,15 @@ impl Tables {
         &self.lines[class as usize]
     }
 
+    /// What those of the lines of one rule except that are in the set.
+    pub fn exceptions_of(&self, class: Class, lines: &Vector, rule: RuleId) -> Vec<&Exceptions> {
+        let lines = vector::numbers(lines).filter_map(|number| self.lines(class).get(number));
+        let mut exceptions: Vec<&Exceptions> =
+            lines.filter(|line| line.rule.id == rule).map(|line| &*line.exceptions).collect();
+        exceptions.dedup();
+        exceptions
+    }
+
     /// The rules whose lines are in the set, each once, by id.
     pub fn rules_of(&self, class: Class, lines: &Vector) -> impl Iterator<Item = &Arc<Rule>> {
         let mut last = None;
@@ -145,7 +157,9 @@ impl Tables {
         Class::ALL.map(|class| {
             let mut vectors = RulesetVectors::default();
             for (number, line) in self.lines(class).iter().enumerate() {
-                let Some(mitigation) = ruleset.mitigation(line.rule.id) else { continue };
+                let decision = ruleset.rules.get(&line.rule.id);
+                let mitigation = decision.and_then(|decision| decision.mitigation_with(&line.exceptions));
+                let Some(mitigation) = mitigation else { continue };
                 vector::insert(&mut vectors.enabled, number);
                 let asked = match mitigation {
                     _ if line.rule.decided_by == DecidedBy::User => continue,

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use ringfence_abi::{Class, RulesetVectors};
 use ringfence_policy::{
-    Catalogue, Labels, Mitigation, Operator, Requirement, ResolvedRuleset, RuleId, Ruleset, Selector, Subject, compile,
-    resolve,
+    Catalogue, Enforced, Exceptions, Labels, Mitigation, Operator, Policy, Requirement, ResolvedRuleset, RuleException,
+    RuleId, Ruleset, Selector, Subject, Wish, compile, resolve,
 };
 
 fn rule(number: u16) -> RuleId {
@@ -20,7 +20,7 @@ fn ruleset(name: &str, app: Option<&str>, rules: &[(u16, Mitigation)]) -> Rulese
     Ruleset {
         name: name.into(),
         selector: Selector { match_labels, match_expressions: Vec::new() },
-        rules: rules.iter().map(|(number, mitigation)| (rule(*number), *mitigation)).collect(),
+        rules: rules.iter().map(|(number, mitigation)| (rule(*number), (*mitigation).into())).collect(),
         ..Ruleset::default()
     }
 }
@@ -42,7 +42,7 @@ fn rulesets() -> impl Strategy<Value = Vec<Ruleset>> {
             match_expressions: vec![Requirement { key: "app".into(), operator: Operator::NotIn(vec!["db".into()]) }],
         }),
     ];
-    let rules = btree_map((0_u16..6).prop_map(rule), select(Mitigation::ALL.to_vec()), 1..5);
+    let rules = btree_map((0_u16..6).prop_map(rule), select(Mitigation::ALL.to_vec()).prop_map(Wish::from), 1..5);
     vec((selector, rules), 0..6).prop_map(|all| {
         let named = all.into_iter().enumerate();
         let ruleset =
@@ -60,8 +60,8 @@ proptest! {
         let mut expected: BTreeMap<RuleId, Mitigation> = BTreeMap::new();
         for ruleset in &rulesets {
             if ruleset.selector.matches(&labels(app)) {
-                for (&rule, &mitigation) in &ruleset.rules {
-                    let strictest = expected.get(&rule).copied().unwrap_or(Mitigation::Log).max(mitigation);
+                for (&rule, wish) in &ruleset.rules {
+                    let strictest = expected.get(&rule).copied().unwrap_or(Mitigation::Log).max(wish.mitigation);
                     expected.insert(rule, strictest);
                 }
             }
@@ -72,7 +72,7 @@ proptest! {
             prop_assert!(decision.decisive().next().is_some());
             for asked in &decision.asked_by {
                 let ruleset = rulesets.iter().find(|ruleset| ruleset.name == asked.ruleset).expect("it was given");
-                prop_assert_eq!(ruleset.rules.get(rule), Some(&asked.mitigation));
+                prop_assert_eq!(ruleset.rules.get(rule).map(|wish| wish.mitigation), Some(asked.mitigation));
             }
         }
     }
@@ -109,6 +109,41 @@ fn it_says_who_asked() {
     assert_eq!(decision.decisive().collect::<Vec<_>>(), ["a", "b"]);
     let asked: Vec<_> = decision.asked_by.iter().map(|asked| asked.ruleset.as_str()).collect();
     assert_eq!(asked, ["a", "b", "c"]);
+}
+
+#[test]
+fn who_excepts_something_asks_only_for_the_rest() {
+    let except = |paths: &[&str]| {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        Exceptions::new(vec![RuleException { paths, ..RuleException::default() }])
+    };
+    let mut strict = ruleset("strict", None, &[(901, Mitigation::Terminate)]);
+    strict.rules.get_mut(&rule(901)).unwrap().exceptions = except(&["/tmp/tool"]);
+    let rulesets = [strict, ruleset("lax", None, &[(901, Mitigation::Log)])];
+    let resolved = resolved(&rulesets, &Labels::new());
+    let decision = &resolved.rules[&rule(901)];
+    assert_eq!(decision.mitigation, Mitigation::Terminate);
+    assert_eq!(decision.mitigation_with(&except(&["/tmp/tool"])), Some(Mitigation::Terminate));
+    assert_eq!(decision.mitigation_with(Exceptions::none()), Some(Mitigation::Log));
+    assert_eq!(decision.mitigation_with(&except(&["/tmp/other"])), None);
+    let excepted = decision.of_those_with(&[Exceptions::none()]);
+    assert_eq!((excepted.mitigation, excepted.decisive().collect::<Vec<_>>()), (Mitigation::Log, vec!["lax"]));
+    let mut capped = resolved.clone();
+    capped.cap(Mitigation::Isolate);
+    let capped = &capped.rules[&rule(901)];
+    assert_eq!(capped.mitigation_with(&except(&["/tmp/tool"])), Some(Mitigation::Isolate));
+
+    let builtin = Catalogue::builtin();
+    let policy = Policy::everything(&rulesets);
+    let enforced = Enforced { policy: Some(policy), rulesets: rulesets.to_vec(), ..Enforced::default() };
+    let tables = enforced.compile(builtin).unwrap();
+    let lines = builtin.get(rule(901)).unwrap().lines.iter().filter(|line| line.class() == Class::Exec).count();
+    let vectors = &tables.ruleset_vectors(&resolved)[Class::Exec as usize];
+    let count = |vector: &ringfence_abi::Vector| vector.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+    assert_eq!((count(&vectors.enabled), count(&vectors.terminate)), (2 * lines, lines));
+
+    let plain = [ruleset("strict", None, &[(901, Mitigation::Terminate)]), rulesets[1].clone()];
+    assert_ne!(resolve(&plain, Subject::without_namespace(&Labels::new())).hash(), resolved.hash());
 }
 
 /// Nodes and versions compare hashes: it must not change. The value is SHA-256 of "RF-101 log\nRF-901 isolate\n".

@@ -38,7 +38,10 @@ impl fmt::Display for Page<'_> {
 }
 
 fn row(rule: &ResolvedRule) -> [String; 4] {
-    let asked = rule.asked_by.iter().map(|(ruleset, mitigation)| format!("{} ({mitigation})", printable(ruleset)));
+    let asked = rule.asked_by.iter().map(|(ruleset, mitigation)| match rule.exceptions.get(ruleset) {
+        Some(excepted) => format!("{} ({mitigation}, except {})", printable(ruleset), printable(excepted)),
+        None => format!("{} ({mitigation})", printable(ruleset)),
+    });
     [rule.id.to_string(), rule.mitigation.to_string(), printable(&rule.name), asked.collect::<Vec<_>>().join(", ")]
 }
 
@@ -61,6 +64,7 @@ mod tests {
             name: "Drift".to_owned(),
             mitigation: Mitigation::Isolate,
             asked_by: vec![("web".to_owned(), Mitigation::Isolate)],
+            exceptions: [("web".to_owned(), "paths /tmp/tool".to_owned())].into(),
         };
         let mut asked = Explanation {
             container: Some("c1".into()),
@@ -72,7 +76,7 @@ mod tests {
         assert_eq!(
             explanation(&asked, Paint::Plain),
             "c1 (app=web)\n\nweb: governs\n  app = web: met, the label is 'web'\n\n\
-             RULE    MITIGATION  NAME   ASKED BY\nRF-901  isolate     Drift  web (isolate)\n\nresolved ruleset abc\n"
+             RULE    MITIGATION  NAME   ASKED BY\nRF-901  isolate     Drift  web (isolate, except paths /tmp/tool)\n\nresolved ruleset abc\n"
         );
         asked.rules.clear();
         assert!(explanation(&asked, Paint::Plain).ends_with("nothing is detected or mitigated\n"));

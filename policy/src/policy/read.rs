@@ -154,8 +154,8 @@ fn ports(node: &Node, report: &mut Report<'_>) -> Vec<PortRange> {
     let mut ranges = Vec::new();
     for node in nodes {
         let Some(fields) = report.fields(node, what, &["port", "endPort", "protocol"]) else { continue };
-        let first = fields.need("port", what, report).and_then(|node| port(node, "'port'", report));
-        let last = fields.get("endPort").map(|(_, node)| (port(node, "'endPort'", report), node.place));
+        let first = fields.need("port", what, report).and_then(|node| report.port(node, "'port'"));
+        let last = fields.get("endPort").map(|(_, node)| (report.port(node, "'endPort'"), node.place));
         let protocol = match fields.get("protocol") {
             None => Some(TCP),
             Some((_, node)) => report.text(node, "'protocol'").and_then(|text| {
@@ -186,14 +186,3 @@ const TCP: u16 = 6;
 
 /// Names of protocols as Kubernetes spells them, and their numbers.
 const PROTOCOLS: [(&str, u16); 3] = [("TCP", TCP), ("UDP", 17), ("SCTP", 132)];
-
-fn port(node: &Node, what: &str, report: &mut Report<'_>) -> Option<u16> {
-    let port = match &node.value {
-        Value::Other(text) => text.parse().ok().filter(|port| *port != 0),
-        _ => None,
-    };
-    if port.is_none() {
-        report.add(node.place, format!("{what} is no port: use a number from 1 to 65535"));
-    }
-    port
-}

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use ringfence_api::{Mitigation, RULESET_NAME};
 
-use super::{KIND, Ruleset};
+use super::exception::{self, ExceptionError, Exceptions, RuleException};
+use super::{KIND, Ruleset, Wish};
 use crate::catalogue::Catalogue;
 use crate::diagnostic::Diagnostics;
 use crate::document::{self, Expected, Source};
 use crate::fields::{Fields, Report};
-use crate::rule::{RuleId, TACTICS};
+use crate::rule::{Rule, RuleId, TACTICS};
 use crate::selector::{self, Labels, OPERATORS, Operator, Requirement, Selector};
 use crate::yaml::{self, Node, Place};
 
@@ -50,7 +51,7 @@ struct Reader<'a, 'r> {
 struct Named<K> {
     key: K,
     place: Place,
-    mitigation: Option<Mitigation>,
+    wish: Option<Wish>,
 }
 
 impl Reader<'_, '_> {
@@ -151,7 +152,7 @@ impl Reader<'_, '_> {
         Some(Requirement { key: key?, operator })
     }
 
-    fn rules(&mut self, node: &Node) -> BTreeMap<RuleId, Mitigation> {
+    fn rules(&mut self, node: &Node) -> BTreeMap<RuleId, Wish> {
         let (mut rules, mut tactics) = (Vec::new(), Vec::new());
         let nodes = self.report.list(node, "'rules'");
         if nodes.is_some_and(<[Node]>::is_empty) {
@@ -163,26 +164,46 @@ impl Reader<'_, '_> {
         let mut mitigations = BTreeMap::new();
         for tactic in tactics {
             let of = self.catalogue.by_tactic(tactic.key);
-            mitigations.extend(of.filter_map(|rule| Some((rule.id, tactic.mitigation?))));
+            mitigations.extend(of.filter_map(|rule| Some((rule.id, self.of_tactic(rule, tactic.wish.as_ref()?)))));
         }
         // A rule that is named itself is more specific than its tactic.
-        mitigations.extend(rules.into_iter().filter_map(|rule| Some((rule.key, rule.mitigation?))));
+        mitigations.extend(rules.into_iter().filter_map(|rule| Some((rule.key, rule.wish?))));
         mitigations
     }
 
     fn rule(&mut self, node: &Node, rules: &mut Vec<Named<RuleId>>, tactics: &mut Vec<Named<&'static str>>) {
         let what = "an entry of 'rules'";
-        let Some(fields) = self.report.fields(node, what, &["rule", "mitigation"]) else { return };
+        let Some(fields) = self.report.fields(node, what, &["rule", "mitigation", "exceptions"]) else { return };
         let mitigation = self.mitigation(fields);
+        let exceptions = self.exceptions(fields);
+        let wish = mitigation.map(|mitigation| Wish {
+            mitigation,
+            exceptions: Exceptions::new(exceptions.iter().map(|(exception, _)| exception.clone()).collect()),
+        });
         let Some(node) = fields.need("rule", what, self.report) else { return };
         let Some(text) = self.report.text(node, "'rule'") else { return };
         if let Some(rule) = self.catalogue.find(text) {
-            self.add_once(rules, rule.id, node.place, mitigation, &format!("rule {}", rule.id), text);
+            for (exception, place) in exceptions {
+                if let Err(error) = Exceptions::new(vec![exception]).apply(rule) {
+                    self.report.add(place, error.to_string());
+                }
+            }
+            self.add_once(rules, rule.id, node.place, wish, &format!("rule {}", rule.id), text);
         } else if let Some(tactic) = TACTICS.into_iter().find(|tactic| *tactic == text) {
             if self.catalogue.by_tactic(tactic).next().is_none() {
                 self.report.add(node.place, format!("no rule of the catalogue has the tactic '{tactic}'"));
             }
-            self.add_once(tactics, tactic, node.place, mitigation, &format!("tactic '{tactic}'"), text);
+            for (exception, place) in exceptions {
+                let one = Exceptions::new(vec![exception]);
+                let errors: Option<Vec<_>> =
+                    self.catalogue.by_tactic(tactic).map(|rule| one.apply(rule).err()).collect();
+                // It is enough if it is for one of the tactic's rules. If it is for none, a wrong value says more.
+                let worst = |error: &ExceptionError| matches!(error, ExceptionError::Never { .. });
+                if let Some(error) = errors.and_then(|errors| errors.into_iter().min_by_key(worst)) {
+                    self.report.add(place, error.to_string());
+                }
+            }
+            self.add_once(tactics, tactic, node.place, wish, &format!("tactic '{tactic}'"), text);
         } else if text == "Defense Evasion" {
             let message = "ATT&CK 19 has split 'Defense Evasion' into 'Stealth' and 'Defense Impairment'";
             self.report.add(node.place, message);
@@ -191,6 +212,39 @@ impl Reader<'_, '_> {
             let hint = near.map_or_else(String::new, |near| format!(", did you mean '{near}'?"));
             self.report.add(node.place, format!("unknown rule '{text}'{hint}"));
         }
+    }
+
+    /// What a tactic's entry wants of one of its rules: exceptions that its events can't have are for the others.
+    fn of_tactic(&self, rule: &Rule, wish: &Wish) -> Wish {
+        Wish { mitigation: wish.mitigation, exceptions: wish.exceptions.applicable(rule) }
+    }
+
+    /// Each with its place.
+    fn exceptions(&mut self, fields: Fields<'_>) -> Vec<(RuleException, Place)> {
+        let Some((_, node)) = fields.get("exceptions") else { return Vec::new() };
+        let nodes = self.report.list(node, "'exceptions'").unwrap_or_default();
+        nodes.iter().filter_map(|node| Some((self.exception(node)?, node.place))).collect()
+    }
+
+    fn exception(&mut self, node: &Node) -> Option<RuleException> {
+        let fields = self.report.fields(node, "an exception", &exception::KEYS)?;
+        let mut texts = |key: &str| -> Vec<String> {
+            let Some((_, node)) = fields.get(key) else { return Vec::new() };
+            let nodes = self.report.list(node, &format!("'{key}'")).unwrap_or_default();
+            let text = |node| self.report.text(node, &format!("an entry of '{key}'")).map(str::to_owned);
+            nodes.iter().filter_map(text).collect()
+        };
+        let [processes, ancestors, paths, destinations] =
+            ["processes", "ancestors", "paths", "destinations"].map(&mut texts);
+        let ports = fields.get("ports").and_then(|(_, node)| self.report.list(node, "'ports'")).unwrap_or_default();
+        let ports = ports.iter().filter_map(|node| self.report.port(node, "an entry of 'ports'")).collect();
+        let exception = RuleException { processes, ancestors, paths, destinations, ports };
+        if exception == RuleException::default() {
+            let keys = exception::KEYS.join(", ");
+            self.report.add(node.place, format!("an exception says what it is for: use {keys}"));
+            return None;
+        }
+        Some(exception)
     }
 
     fn mitigation(&mut self, fields: Fields<'_>) -> Option<Mitigation> {
@@ -208,7 +262,7 @@ impl Reader<'_, '_> {
         named: &mut Vec<Named<K>>,
         key: K,
         place: Place,
-        mitigation: Option<Mitigation>,
+        wish: Option<Wish>,
         what: &str,
         written: &str,
     ) {
@@ -217,7 +271,7 @@ impl Reader<'_, '_> {
             let Place { line, column } = first.place;
             self.report.add(place, format!("{what} is there twice{alias}: first at {line}:{column}"));
         } else {
-            named.push(Named { key, place, mitigation });
+            named.push(Named { key, place, wish });
         }
     }
 }

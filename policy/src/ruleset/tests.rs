@@ -56,7 +56,7 @@ spec:
     let rulesets = read(&[source("f.yaml", text)], Catalogue::builtin()).unwrap();
     let [web, base] = &rulesets[..] else { panic!("{rulesets:?}") };
     assert_eq!((web.name.as_str(), web.description.as_str()), ("web", "For the web servers"));
-    let rules: Vec<_> = web.rules.iter().map(|(rule, mitigation)| format!("{rule} {mitigation}")).collect();
+    let rules: Vec<_> = web.rules.iter().map(|(rule, wish)| format!("{rule} {}", wish.mitigation)).collect();
     assert_eq!(rules, ["RF-101 log", "RF-801 isolate", "RF-802 terminate"], "a named rule beats its tactic");
     let labels: Labels = [("app", "web"), ("tier", "back")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     assert!(web.selector.matches(&labels));
@@ -129,7 +129,7 @@ spec:
              at 20:11",
             "f.yaml:24:11: ATT&CK 19 has split 'Defense Evasion' into 'Stealth' and 'Defense Impairment'",
             "f.yaml:26:11: unknown rule 'Executon', did you mean 'Execution'?",
-            "f.yaml:29:5: unknown field of an entry of 'rules' 'tactic': use 'rule' or 'mitigation'",
+            "f.yaml:29:5: unknown field of an entry of 'rules' 'tactic': use 'rule', 'mitigation' or 'exceptions'",
             "f.yaml:31:5: an entry of 'rules' needs 'rule'",
             "f.yaml:32:5: an entry of 'rules' needs 'mitigation'",
         ]
@@ -165,6 +165,38 @@ fn what_is_missing_or_of_the_wrong_kind_is_named() {
     ] {
         let found = problems(text);
         assert!(found.iter().any(|problem| problem.contains(expected)), "{text}\n{found:#?}");
+    }
+}
+
+#[test]
+fn exceptions_are_read_and_held_against_the_rule() {
+    let of = |rule: &str, exceptions: &str| {
+        let text =
+            with_spec(&format!("  rules:\n  - rule: {rule}\n    mitigation: log\n    exceptions: {exceptions}\n"));
+        read(&[source("f.yaml", &text)], Catalogue::builtin())
+            .map(|mut rulesets| rulesets.remove(0))
+            .map_err(|problems| problems.0.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>())
+    };
+    let read = of("RF-212", "[{processes: [/usr/bin/tool], paths: ['/usr/local/bin/*']}]").unwrap();
+    let exceptions = &read.rules.values().next().unwrap().exceptions;
+    assert_eq!(
+        serde_json::to_string(exceptions).unwrap(),
+        r#"[{"processes":["/usr/bin/tool"],"paths":["/usr/local/bin/*"]}]"#
+    );
+    // Of a tactic, each rule gets what it can be about.
+    let read = of("Credential Access", "[{paths: [/etc/shadow]}]").unwrap();
+    assert!(read.rules.values().any(|wish| !wish.exceptions.is_empty()), "{read:?}");
+    for (rule, exceptions, problem) in [
+        ("RF-901", "[{}]", "an exception says what it is for: use processes, ancestors, paths, destinations, ports"),
+        ("RF-901", "[{path: [/a]}]", "unknown field of an exception 'path': did you mean 'paths'?"),
+        ("RF-901", "[{paths: [tmp/x]}]", "'tmp/x' in 'not_path' can never match: paths are absolute"),
+        ("RF-901", "[{ports: [80]}]", "it never applies: no event of RF-901 has ports"),
+        ("Impact", "[{ports: [80]}]", "it never applies: no event of RF-801 has ports"),
+        ("RF-510", "[{destinations: [10.0.0.0/33]}]", "'10.0.0.0/33' is not an address or an address range; right"),
+        ("RF-510", "[{ports: [0]}]", "an entry of 'ports' is no port: use a number from 1 to 65535"),
+    ] {
+        let problems = of(rule, exceptions).unwrap_err();
+        assert!(problems.iter().any(|found| found.starts_with(problem)), "{rule} {exceptions}: {problems:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rulesets.
 
-use ringfence_policy::{Catalogue, Source, read};
+use ringfence_policy::{Catalogue, Enforced, Ruleset, Source, read};
 
 use super::{faults, name, same_spec};
 use crate::review::{Answer, Operation, Request, ReviewError};
@@ -24,7 +24,19 @@ pub(super) fn validate(request: &Request<'_>, snapshot: &Snapshot) -> Result<Ans
     }
     let source = Source { name: "object".to_owned(), text: request.new_text()?.to_owned() };
     Ok(match read(&[source], Catalogue::builtin()) {
-        Ok(_) => Answer::allow(),
+        Ok(mut rulesets) => {
+            rulesets.pop().and_then(|ruleset| crowded(ruleset, snapshot)).map_or_else(Answer::allow, Answer::invalid)
+        }
         Err(diagnostics) => Answer::invalid(format!("ruleset '{}': {}", request.name, faults(&diagnostics.0))),
     })
+}
+
+/// Why nodes could not enforce it beside the others of the active policy: each different set of exceptions from a rule
+/// takes room of its own in the kernel's tables.
+fn crowded(ruleset: Ruleset, snapshot: &Snapshot) -> Option<String> {
+    let name = ruleset.name.clone();
+    let others = snapshot.enforced.rulesets.iter().filter(|other| other.name != name).cloned();
+    let enforced = Enforced { rulesets: others.chain([ruleset]).collect(), ..(*snapshot.enforced).clone() };
+    let error = enforced.compile(Catalogue::builtin()).err()?;
+    Some(format!("ruleset '{name}' beside the others of policy '{}': {error}", snapshot.index.active()))
 }
