@@ -17,6 +17,9 @@ pub const ISOLATED_BY_ANNOTATION: &str = "ringfence.dev/isolated-by";
 /// Annotation of an isolated pod: RFC 3339 time of the isolation.
 pub const ISOLATED_AT_ANNOTATION: &str = "ringfence.dev/isolated-at";
 
+/// Readiness gate that a pod may have, and type of the condition for it: `True` while the pod has its network.
+pub const CONNECTED_CONDITION: &str = "ringfence.dev/connected";
+
 /// Reason of the Kubernetes Event of a violation that is only logged.
 pub const VIOLATION_REASON: &str = "RulesetViolation";
 /// Reason of the Kubernetes Event of a denied operation.
@@ -37,12 +40,14 @@ pub enum Place {
     PodLabel,
     /// Annotation of a pod.
     PodAnnotation,
+    /// Condition in a pod's status, and readiness gate.
+    PodCondition,
     /// Reason of a Kubernetes Event about a pod.
     EventReason,
 }
 
 /// Every name of the contract: where, the name, who writes it, what it says.
-pub const TABLE: [(Place, &str, &str, &str); 12] = [
+pub const TABLE: [(Place, &str, &str, &str); 13] = [
     (
         Place::PodLabel,
         "ruleset.ringfence.dev/<name>",
@@ -59,6 +64,12 @@ pub const TABLE: [(Place, &str, &str, &str); 12] = [
     (Place::PodLabel, ISOLATED_LABEL, "enforcer", "`true` while the pod's network is cut off"),
     (Place::PodAnnotation, ISOLATED_BY_ANNOTATION, "enforcer", "the rule that was violated, or `manual`"),
     (Place::PodAnnotation, ISOLATED_AT_ANNOTATION, "enforcer", "when, as RFC 3339"),
+    (
+        Place::PodCondition,
+        CONNECTED_CONDITION,
+        "enforcer",
+        "`True` while the pod has its network; only of pods with a readiness gate of this type",
+    ),
     (Place::EventReason, VIOLATION_REASON, "enforcer", "a rule was violated, mitigation `log`"),
     (Place::EventReason, BLOCKED_REASON, "enforcer", "the operation was denied, or its process killed"),
     (Place::EventReason, ISOLATED_REASON, "enforcer", "the pod was cut off from the network"),

@@ -162,8 +162,10 @@ async fn cluster(
     let (send_containers, containers) = mpsc::channel(256);
     let (send_changes, changes) = mpsc::channel(16);
     let (tell, told) = mpsc::unbounded_channel();
-    tokio::spawn(ear.listen(Lines { containers: send_containers, changes: send_changes, commands }));
-    tokio::spawn(Mouth::new(client, node).speak(told));
+    let (send_gates, gates) = mpsc::unbounded_channel();
+    let lines = Lines { containers: send_containers, changes: send_changes, commands, gates: send_gates };
+    tokio::spawn(ear.listen(lines));
+    tokio::spawn(Mouth::new(client, node).speak(told, gates));
     Ok(Sources { rulesets, containers, changes, told: Some(tell), removal: None })
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     objects::Objects,
-    pods::{Outcome, Pods, unknown},
+    pods::{Gate, Outcome, Pods, unknown},
     watch::Heard,
 };
 use crate::agent::Command;
@@ -30,6 +30,8 @@ pub struct Lines {
     pub changes: mpsc::Sender<Enforced>,
     /// Isolations and releases that users asked for by labels.
     pub commands: mpsc::Sender<Command>,
+    /// What has to be said at the API server: conditions of readiness gates.
+    pub gates: mpsc::UnboundedSender<Gate>,
 }
 
 /// The agent is gone.
@@ -123,6 +125,7 @@ impl Ear {
                 Outcome::Container(event) => lines.containers.send(event).await?,
                 Outcome::Isolated(uid) => wishes.send(Wish::Isolate(uid)).map_err(|_| Gone)?,
                 Outcome::Released(uid) => wishes.send(Wish::Release(uid)).map_err(|_| Gone)?,
+                Outcome::Gate(gate) => lines.gates.send(gate).map_err(|_| Gone)?,
             }
         }
         if self.runtime_synced && self.pods.synced() && !self.synced {

@@ -4,7 +4,7 @@
 //! said waits, and is said when it is back. Deletions and labels are at most one per pod; Events are bounded, and the
 //! oldest of those that only log go first.
 
-use super::pods::now;
+use super::pods::{Gate, now};
 use crate::agent::Told;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::{
@@ -47,6 +47,8 @@ enum Deed {
     /// By a rule, or `manual`.
     Mark(String),
     Unmark,
+    /// The condition of its readiness gate.
+    Gate(bool),
 }
 
 /// Says what the agent tells, for ever.
@@ -81,9 +83,17 @@ impl Mouth {
     }
 
     /// Until the agent is gone.
-    pub async fn speak(mut self, mut told: mpsc::UnboundedReceiver<Told>) {
+    pub async fn speak(mut self, mut told: mpsc::UnboundedReceiver<Told>, mut gates: mpsc::UnboundedReceiver<Gate>) {
         let publisher = tokio::spawn(publish(self.recorder.clone(), Arc::clone(&self.events)));
-        while let Some(told) = told.recv().await {
+        loop {
+            let told = tokio::select! {
+                told = told.recv() => told,
+                Some(Gate { namespace, name, uid, connected }) = gates.recv() => {
+                    self.deed(Subject { namespace, name, uid }, Deed::Gate(connected));
+                    continue;
+                }
+            };
+            let Some(told) = told else { break };
             match told {
                 Told::Violated(violation) => self.violated(&violation),
                 Told::Isolated(container) => {
@@ -248,6 +258,13 @@ async fn attempt(client: &Client, subject: &Subject, deed: &Deed) -> Result<(), 
                 "annotations": {marks[0]: nothing, marks[1]: nothing},
             }});
             pods.patch(&subject.name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        }
+        Deed::Gate(connected) => {
+            let (status, reason) = if *connected { ("True", "Connected") } else { ("False", "Isolated") };
+            let patch = json!({"metadata": {"uid": subject.uid}, "status": {"conditions": [{
+                "type": names::CONNECTED_CONDITION, "status": status, "reason": reason, "lastTransitionTime": now(),
+            }]}});
+            pods.patch_status(&subject.name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
         }
     };
     match result {

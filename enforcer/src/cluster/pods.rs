@@ -27,6 +27,8 @@ struct Object {
     /// It has ended, and does not run again.
     ended: bool,
     isolated: bool,
+    /// It has our readiness gate, whose condition has to become this.
+    gate: Option<bool>,
 }
 
 /// One of a pod's containers, as the runtime says.
@@ -55,6 +57,21 @@ pub enum Outcome {
     Isolated(String),
     /// Its label does not say so any more: an authorised user has released it.
     Released(String),
+    /// The condition of its readiness gate is not what it has to be.
+    Gate(Gate),
+}
+
+/// A pod's readiness gate, by which it leaves its Services while it is isolated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// The pod's.
+    pub namespace: String,
+    /// The pod's.
+    pub name: String,
+    /// The pod's.
+    pub uid: String,
+    /// Whether it has its network.
+    pub connected: bool,
 }
 
 /// All pods of the node, by UID.
@@ -111,11 +128,23 @@ impl Pods {
         entry.object = Some(object);
         let mut outcomes = self.tell(&uid, namespace_labels);
         match (was, is) {
-            (false, true) => outcomes.push(Outcome::Isolated(uid)),
-            (true, false) => outcomes.push(Outcome::Released(uid)),
+            (false, true) => outcomes.push(Outcome::Isolated(uid.clone())),
+            (true, false) => outcomes.push(Outcome::Released(uid.clone())),
             _ => {}
         }
+        outcomes.extend(self.gate(&uid));
         outcomes
+    }
+
+    fn gate(&self, uid: &str) -> Option<Outcome> {
+        let object = self.by_uid.get(uid)?.object.as_ref()?;
+        let gate = Gate {
+            namespace: object.namespace.clone(),
+            name: object.name.clone(),
+            uid: uid.to_owned(),
+            connected: object.gate?,
+        };
+        Some(Outcome::Gate(gate))
     }
 
     fn deleted(&mut self, uid: &str, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
@@ -167,6 +196,7 @@ impl Pods {
         let isolated = |entry: &Entry| entry.object.as_ref().is_some_and(|object| object.isolated);
         let uids = self.by_uid.iter().filter(|(_, entry)| isolated(entry)).map(|(uid, _)| uid.clone());
         outcomes.extend(uids.map(Outcome::Isolated));
+        outcomes.extend(self.by_uid.keys().filter_map(|uid| self.gate(uid)));
         outcomes
     }
 
@@ -277,7 +307,18 @@ fn is_mirror(pod: &core::Pod) -> bool {
     pod.annotations().contains_key("kubernetes.io/config.mirror")
 }
 
+/// What the condition of our readiness gate has to become, if the pod has one and it is not so yet.
+fn gate(pod: &core::Pod, isolated: bool) -> Option<bool> {
+    let gates = pod.spec.as_ref()?.readiness_gates.as_ref()?;
+    gates.iter().find(|gate| gate.condition_type == names::CONNECTED_CONDITION)?;
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let condition = conditions.into_iter().flatten().find(|condition| condition.type_ == names::CONNECTED_CONDITION);
+    let wanted = if isolated { "False" } else { "True" };
+    condition.is_none_or(|condition| condition.status != wanted).then_some(!isolated)
+}
+
 fn object(pod: &core::Pod) -> Object {
+    let isolated = pod.labels().get(names::ISOLATED_LABEL).is_some_and(|value| value == names::ISOLATED);
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     Object {
         name: pod.name_any(),
@@ -292,7 +333,8 @@ fn object(pod: &core::Pod) -> Object {
         is_static: is_mirror(pod),
         host_network: pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or_default(),
         ended: matches!(phase, Some("Succeeded" | "Failed")),
-        isolated: pod.labels().get(names::ISOLATED_LABEL).is_some_and(|value| value == names::ISOLATED),
+        isolated,
+        gate: gate(pod, isolated),
     }
 }
 
@@ -387,6 +429,35 @@ mod tests {
         assert_eq!(pods.object(Event::Apply(isolated), &none), []);
         let told = pods.object(Event::Apply(pod("a", "u1", &serde_json::json!({}))), &none);
         assert_eq!(told, [Outcome::Released("u1".to_owned())]);
+    }
+
+    #[test]
+    fn a_readiness_gate_follows_the_label() {
+        let mut gated = pod("a", "u1", &serde_json::json!({}));
+        let told = |pods: &mut Pods, pod: &core::Pod| -> Vec<bool> {
+            let outcomes = pods.object(Event::Apply(pod.clone()), &none);
+            let gate = |outcome| if let Outcome::Gate(gate) = outcome { Some(gate.connected) } else { None };
+            outcomes.into_iter().filter_map(gate).collect()
+        };
+        let mut pods = Pods::default();
+        assert_eq!(told(&mut pods, &gated), [], "it has none");
+        gated.spec = serde_json::from_value(serde_json::json!({
+            "containers": [], "readinessGates": [{"conditionType": "ringfence.dev/connected"}]
+        }))
+        .unwrap();
+        assert_eq!(told(&mut pods, &gated), [true]);
+        let status = |status| {
+            serde_json::from_value(serde_json::json!({
+                "conditions": [{"type": "ringfence.dev/connected", "status": status}]
+            }))
+            .unwrap()
+        };
+        gated.status = status("True");
+        assert_eq!(told(&mut pods, &gated), []);
+        gated.labels_mut().insert(names::ISOLATED_LABEL.to_owned(), names::ISOLATED.to_owned());
+        assert_eq!(told(&mut pods, &gated), [false]);
+        gated.status = status("False");
+        assert_eq!(told(&mut pods, &gated), []);
     }
 
     #[test]

@@ -16,9 +16,10 @@ pub const PART: Part = Part { names, run };
 type Test = fn(&mut Cluster, &Release) -> Result<()>;
 
 /// In this order: they share the release, and the last one removes it.
-const TESTS: [(&str, Test); 17] = [
+const TESTS: [(&str, Test); 18] = [
     ("enforcement/log", log),
     ("enforcement/isolate-and-release", isolate),
+    ("enforcement/readiness-gate", readiness_gate),
     ("enforcement/terminate", terminate),
     ("enforcement/excluded-namespace", excluded),
     ("enforcement/workloads", workloads),
@@ -208,6 +209,30 @@ fn isolate(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let annotations = "{.metadata.annotations.ringfence\\.dev/isolated-by}";
     cluster.wait_for("its annotations", |cluster| Ok(field(cluster, "cut", annotations)?.is_empty()))?;
     delete(cluster, &["cut", "peer"])
+}
+
+/// A pod with our gate is an endpoint of its Service while it has its network.
+fn readiness_gate(cluster: &mut Cluster, _: &Release) -> Result<()> {
+    let mut spec = spec(DRIFT);
+    spec["readinessGates"] = json!([{"conditionType": "ringfence.dev/connected"}]);
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "gated", "namespace": "shop"},
+        "spec": {"selector": {"app": "gated"}, "ports": [{"port": 80}]},
+    });
+    cluster.apply(&service.to_string())?;
+    // Ready: the gate is open.
+    let uid = start(cluster, &pod("gated", "isolate", &spec))?;
+    let ready = "jsonpath={.items[*].endpoints[*].conditions.ready}";
+    let slices = ["-n", "shop", "get", "endpointslices", "-l", "kubernetes.io/service-name=gated", "-o", ready];
+    cluster.wait_for("an endpoint", |cluster| Ok(cluster.kubectl(slices)? == "true"))?;
+    exec(cluster, "gated", "touch /tmp/go")?;
+    event(cluster, &uid, "RF-901")?;
+    cluster.wait_for("no endpoint", |cluster| Ok(cluster.kubectl(slices)? == "false"))?;
+    // It goes on violating: it must be something else by then.
+    cluster.kubectl(["-n", "shop", "label", "pod", "gated", "on-drift-", "ringfence.dev/isolated-"])?;
+    cluster.wait_for("the endpoint again", |cluster| Ok(cluster.kubectl(slices)? == "true"))?;
+    cluster.kubectl(["-n", "shop", "delete", "service", "gated"])?;
+    delete(cluster, &["gated"])
 }
 
 fn terminate(cluster: &mut Cluster, _: &Release) -> Result<()> {
