@@ -69,7 +69,7 @@ fn every_key_is_told_of_and_no_value() {
     let documents = yaml::documents(&fs::read_to_string(&file).unwrap()).unwrap();
     let mut paths = Vec::new();
     leaves(&documents[0], "", &mut paths);
-    assert!(paths.len() > 50);
+    assert!(paths.len() > 40, "{paths:?}");
     for path in paths {
         let told = |line: &String| {
             let field = line.split(": ").nth(1).unwrap_or_default();
@@ -211,7 +211,7 @@ fn wrong_rulesets_are_named_and_nothing_is_made() {
         ),
         (
             ruleset("a", "").replace("mitigation: log", "mitigation: kill"),
-            "3:45: TM-00000006: its mitigation is to be log, isolate or terminate",
+            "3:43: TM-00000006: its mitigation is to be log, isolate or terminate",
         ),
         (
             ruleset("A_b", "") + "---\n" + &ruleset("a-b", ""),
@@ -221,7 +221,7 @@ fn wrong_rulesets_are_named_and_nothing_is_made() {
     ] {
         let (output, said) = of_text("rulesets", &text);
         assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""), "{text}");
-        assert!(said.contains(&expected.to_owned()), "{text}: {said:?}");
+        assert_eq!(said, [expected], "{text}");
     }
     let (output, said) = of_text("rulesets", "name: a\nrules: [{ruleID: TM-00000003, mitigation: log}]\n");
     assert_eq!(output.status.code(), Some(2));

@@ -1,11 +1,14 @@
 //! What is in force, in the whole cluster?
 
 use clap::Args;
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use kube::{Api, ResourceExt, api::ListParams};
+use k8s_openapi::api::apps::v1 as apps;
+use kube::{
+    Api, ResourceExt,
+    api::{ApiResource, ListParams, Object},
+};
 use ringfence_api::{Condition, ConditionType, Mitigation, RuntimePolicy, RuntimeRuleset};
 use ringfence_control::render;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Connection, connection::Open, isolated, pods};
 use crate::{failure::Failure, failure::Outcome, output, status::Format};
@@ -82,22 +85,15 @@ impl Shown {
         let client = || open.client.clone();
         let policies = Api::<RuntimePolicy>::all(client()).list(&all).await.map_err(|error| objects(open, error))?;
         let rulesets = Api::<RuntimeRuleset>::all(client()).list(&all).await.map_err(|error| objects(open, error))?;
-        let nodes = Api::<DaemonSet>::all(client()).list(&ours).await.map_err(|error| open.failure(error))?;
-        let central = Api::<Deployment>::all(client()).list(&ours).await.map_err(|error| open.failure(error))?;
+        let nodes = Api::<Workload>::all_with(client(), &ApiResource::erase::<apps::DaemonSet>(&()));
+        let nodes = nodes.list(&ours).await.map_err(|error| open.failure(error))?;
+        let central = Api::<Workload>::all_with(client(), &ApiResource::erase::<apps::Deployment>(&()));
+        let central = central.list(&ours).await.map_err(|error| open.failure(error))?;
         let isolated = pods::of_all(client()).list(&isolated::labelled()).await.map_err(|error| open.failure(error))?;
-        let nodes = nodes.into_iter().map(|set| {
-            let status = set.status.clone().unwrap_or_default();
-            Component::new(&set, status.number_ready, status.desired_number_scheduled)
-        });
-        let central = central.into_iter().map(|deployment| {
-            let wanted = deployment.spec.replicas.unwrap_or(1);
-            let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default();
-            Component::new(&deployment, ready, wanted)
-        });
         Ok(Self {
             policies: policies.into_iter().map(Policy::of).collect(),
             rulesets: rulesets.into_iter().map(Ruleset::of).collect(),
-            components: nodes.chain(central).collect(),
+            components: nodes.into_iter().chain(central).map(Component::of).collect(),
             isolated_pods: isolated.items.len(),
         })
     }
@@ -187,9 +183,34 @@ impl Ruleset {
     }
 }
 
+/// Of a `DaemonSet` or a `Deployment`, how many pods it has.
+type Workload = Object<Wanted, Counts>;
+
+/// Only a `Deployment` says it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Wanted {
+    replicas: Option<i32>,
+}
+
+/// The first two are a `DaemonSet`'s, the third is a `Deployment`'s.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Counts {
+    desired_number_scheduled: Option<i32>,
+    number_ready: Option<i32>,
+    ready_replicas: Option<i32>,
+}
+
 impl Component {
-    fn new(object: &impl ResourceExt, ready: i32, wanted: i32) -> Self {
-        Self { name: object.name_any(), namespace: object.namespace().unwrap_or_default(), ready, wanted }
+    fn of(workload: Workload) -> Self {
+        let (name, namespace) = (workload.name_any(), workload.namespace().unwrap_or_default());
+        let status = workload.status.unwrap_or_default();
+        Self {
+            name,
+            namespace,
+            ready: status.number_ready.or(status.ready_replicas).unwrap_or_default(),
+            wanted: status.desired_number_scheduled.or(workload.spec.replicas).unwrap_or(1),
+        }
     }
 }
 
@@ -204,6 +225,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn daemon_sets_and_deployments_say_it_differently() {
+        let component = |spec: &serde_json::Value, status: &serde_json::Value| {
+            let object = json!({"metadata": {"name": "x", "namespace": "y"}, "spec": spec, "status": status});
+            let component = Component::of(serde_json::from_value(object).expect("a workload"));
+            (component.ready, component.wanted)
+        };
+        let template = json!({"selector": {}, "template": {}});
+        assert_eq!(component(&template, &json!({"desiredNumberScheduled": 5, "numberReady": 4})), (4, 5));
+        assert_eq!(component(&json!({"replicas": 2}), &json!({"readyReplicas": 1, "replicas": 2})), (1, 2));
+        assert_eq!(component(&json!({"replicas": 2}), &json!({})), (0, 2));
+    }
 
     #[test]
     fn what_is_there_is_shown_and_what_is_not_is_said() {

@@ -29,7 +29,7 @@ pub enum Kind {
 pub enum Conversion {
     /// Names of namespaces that are not governed.
     Namespaces,
-    /// Beginnings of such names, which count on OpenShift alone.
+    /// Beginnings of such names, which count on `OpenShift` alone.
     Prefixes,
     /// Namespaces whose pods do not wait for the webhook.
     Selector,

@@ -216,10 +216,10 @@ impl<'n> Work<'n> {
             Conversion::Prefixes => self.left(given, "it counts on OpenShift alone; if this is: --platform openshift"),
             Conversion::Selector => self.selector(given),
             Conversion::Mitigation => match json_of(given.node) {
-                Json::Bool(true) => {
-                    set(&mut self.values, target, json!("terminate"));
-                    self.remark(given, "now policy.maxMitigation: terminate; begin with log, the dry run");
-                }
+                Json::Bool(true) => self.left(
+                    given,
+                    "the first policy is a dry run all the same; policy.maxMitigation: terminate makes it act",
+                ),
                 Json::Bool(false) => {
                     set(&mut self.values, target, json!("log"));
                     self.remark(given, "now policy.maxMitigation: log");

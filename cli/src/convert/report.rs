@@ -31,6 +31,11 @@ impl Report {
         self.problems.push(self.diagnostic(place, field, &message));
     }
 
+    /// Whether nothing is wrong.
+    pub fn is_sound(&self) -> bool {
+        self.problems.is_empty()
+    }
+
     fn diagnostic(&self, Place { line, column }: Place, field: &str, message: &dyn Display) -> Diagnostic {
         let message = if field.is_empty() { message.to_string() } else { format!("{field}: {message}") };
         Diagnostic { file: self.file.clone(), line, column, field: field.to_owned(), message }
@@ -38,24 +43,12 @@ impl Report {
 
     /// Tells everything, by place. A failure if something is wrong: what is converted by halves helps nobody.
     pub fn tell(self) -> Result<(), Failure> {
-        let sound = self.problems.is_empty();
+        let sound = self.is_sound();
         let mut told = if sound { self.remarks } else { self.problems };
         told.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
         for diagnostic in told {
             eprintln!("{}", printable(&diagnostic.to_string()));
         }
         if sound { Ok(()) } else { Err(Failure::Reported) }
-    }
-
-    /// The remarks' texts, for tests.
-    #[cfg(test)]
-    pub fn remarks(&self) -> Vec<&str> {
-        self.remarks.iter().map(|remark| remark.message.as_str()).collect()
-    }
-
-    /// The problems, for tests.
-    #[cfg(test)]
-    pub fn problems(&self) -> Vec<String> {
-        self.problems.iter().map(ToString::to_string).collect()
     }
 }

@@ -26,7 +26,7 @@ use crate::{
 pub struct Rulesets {
     /// YAML or JSON with rulesets: custom resources, one or many, or answers of the REST interface
     file: PathBuf,
-    /// Name of the RuntimePolicy that names them all; the chart's value policy.active says which one is in force
+    /// Name of the policy that names them all; the chart's value policy.active says which one is in force
     #[arg(long, value_name = "NAME", default_value = "default")]
     policy: String,
     /// No mitigation of that policy is stricter; log is a dry run
@@ -70,7 +70,7 @@ pub fn convert(source: &Source) -> (Vec<Json>, Report) {
     }
     work.check();
     let Work { mut report, rulesets, .. } = work;
-    if rulesets.is_empty() {
+    if rulesets.is_empty() && report.is_sound() {
         report.problem(Place { line: 1, column: 1 }, "", "there is no ruleset in it that could be converted");
     }
     (rulesets, report)
@@ -259,18 +259,13 @@ impl Work {
             self.without_equivalent(node.place, theirs);
             return None;
         };
-        let mitigation = match fields.get("mitigation") {
-            None => {
-                self.report.problem(node.place, theirs, "its mitigation is missing: log, isolate or terminate");
-                return None;
-            }
-            Some((_, node)) => match text(node).map(str::parse::<Mitigation>) {
-                Some(Ok(mitigation)) => mitigation,
-                _ => {
-                    self.report.problem(node.place, theirs, "its mitigation is to be log, isolate or terminate");
-                    return None;
-                }
-            },
+        let Some((_, given)) = fields.get("mitigation") else {
+            self.report.problem(node.place, theirs, "its mitigation is missing: log, isolate or terminate");
+            return None;
+        };
+        let Some(Ok(mitigation)) = text(given).map(str::parse::<Mitigation>) else {
+            self.report.problem(given.place, theirs, "its mitigation is to be log, isolate or terminate");
+            return None;
         };
         Some((theirs.to_owned(), rule.id, mitigation))
     }

@@ -19,7 +19,8 @@ const SHADOW: &str = "root:$6$ringfence$notahash:19700:0:99999:7:::\nnobody:*:19
 pub struct Image {
     name: String,
     tree: Tree,
-    image: ringfence_image::Image,
+    /// How a container of it is started.
+    start: ringfence_image::Image,
     base: Base,
 }
 
@@ -66,8 +67,8 @@ impl Image {
     }
 
     fn new(name: &str, base: Base) -> Self {
-        let image = ringfence_image::Image::new(Architecture::native());
-        Self { name: name.to_owned(), tree: Tree::default(), image, base }
+        let start = ringfence_image::Image::new(Architecture::native());
+        Self { name: name.to_owned(), tree: Tree::default(), start, base }
     }
 
     /// A copy of a file of this machine.
@@ -92,12 +93,12 @@ impl Image {
 
     /// What a pod's container runs unless it is told otherwise.
     pub fn command(self, command: &[&str]) -> Self {
-        Self { image: self.image.command(command), ..self }
+        Self { start: self.start.command(command), ..self }
     }
 
     /// The same, with what a pod calls `args` added to it.
     pub fn entrypoint(self, command: &[&str]) -> Self {
-        Self { image: self.image.entrypoint(command), ..self }
+        Self { start: self.start.entrypoint(command), ..self }
     }
 
     /// Its reference.
@@ -107,7 +108,7 @@ impl Image {
 
     /// The image in the form of the OCI image specification; its layer is not compressed.
     pub fn build(&self) -> Result<Built> {
-        Ok(self.image.build(self.layer()?))
+        Ok(self.start.build(self.layer()?))
     }
 
     fn layer(&self) -> Result<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! What programs are made of, as CycloneDX: cargo-cyclonedx asks cargo, so it is what was compiled.
+//! What programs are made of, as `CycloneDX`: cargo-cyclonedx asks cargo, so it is what was compiled.
 
 use std::{
     collections::BTreeMap,
