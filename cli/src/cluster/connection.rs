@@ -78,6 +78,7 @@ impl Open {
             Error::Api(status) if (400..500).contains(&status.code) => Failure::input(status.message),
             Error::Api(status) => Failure::Failed(anyhow!("the API server failed: {}", status.message)),
             Error::Auth(error) => Failure::Input(anyhow!("who you are cannot be told: {}", sentence(&error))),
+            Error::Service(error) => Failure::Failed(anyhow!("no answer from {}: {}", self.server, sentence(&*error))),
             error => Failure::Failed(anyhow!("no answer from {}: {}", self.server, sentence(&error))),
         }
     }
