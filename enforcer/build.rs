@@ -32,7 +32,7 @@ fn build() -> Result<(), String> {
     }
     let path = format!("{LLVM}:{}", env::var("PATH").unwrap_or_default());
     require_linker(&path)?;
-    require_core_sources()?;
+    let sysroot = require_core_sources()?;
 
     let target_dir = out.join("ebpf");
     let output = Command::new(variable("CARGO")?)
@@ -43,10 +43,7 @@ fn build() -> Result<(), String> {
         .arg(&target_dir)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("PATH", &path)
-        .env(
-            "CARGO_ENCODED_RUSTFLAGS",
-            ["--cfg=bpf_target_arch=\"x86_64\"", "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f"),
-        )
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(&root, &sysroot)?.join("\x1f"))
         // Wrappers such as clippy's are meant for the host's crates.
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("RUSTC")
@@ -57,6 +54,21 @@ fn build() -> Result<(), String> {
     }
     let object = target_dir.join(TARGET).join("release/ringfence");
     strip(&path, &object, &out.join("ringfence.bpf.o"))
+}
+
+/// BTF names the source of every instruction. Where that lay on this machine is left out of it: the same sources are the
+/// same object everywhere.
+fn flags(root: &Path, sysroot: &Path) -> Result<Vec<String>, String> {
+    let root = root.canonicalize().map_err(|e| format!("{}: {e}", root.display()))?;
+    let cargo = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo = cargo.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")));
+    let mut flags =
+        ["--cfg=bpf_target_arch=\"x86_64\"", "-Cdebuginfo=2", "-Clink-arg=--btf"].map(str::to_owned).to_vec();
+    let places = [(cargo.as_deref(), "/cargo"), (Some(sysroot), "/rust"), (Some(&root), "/ringfence")];
+    for (from, to) in places {
+        flags.extend(from.map(|from| format!("--remap-path-prefix={}={to}", from.display())));
+    }
+    Ok(flags)
 }
 
 fn variable(name: &str) -> Result<String, String> {
@@ -83,16 +95,17 @@ fn require_linker(path: &str) -> Result<(), String> {
     if found { Ok(()) } else { Err("bpf-linker is missing; run: cargo xtask setup".to_owned()) }
 }
 
-fn require_core_sources() -> Result<(), String> {
+/// The folder of the toolchain, which has to have them.
+fn require_core_sources() -> Result<PathBuf, String> {
     let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let sysroot = Command::new(rustc)
         .args(["--print", "sysroot"])
         .output()
         .map_err(|e| format!("rustc could not be run: {e}"))?
         .stdout;
-    let sources = PathBuf::from(String::from_utf8_lossy(&sysroot).trim()).join("lib/rustlib/src/rust/library/core");
-    if sources.is_dir() {
-        Ok(())
+    let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot).trim());
+    if sysroot.join("lib/rustlib/src/rust/library/core").is_dir() {
+        Ok(sysroot)
     } else {
         Err("the sources of core (rust-src) are missing; run: cargo xtask setup".to_owned())
     }

@@ -6,8 +6,18 @@ use clap::{Parser, Subcommand};
 use ringfence_control::DEFAULT_SOCKET;
 
 use crate::{
-    completion::Completion, events::Events, explain::Explain, isolate::Isolate, lint::Lint, man::Man, release::Release,
-    rules::Rules, status::Status, uninstall::Uninstall,
+    cluster::{self, Cluster, Connection},
+    completion::Completion,
+    convert::Convert,
+    events::Events,
+    explain::Explain,
+    isolate::Isolate,
+    lint::Lint,
+    man::Man,
+    release::Release,
+    rules::Rules,
+    status::Status,
+    uninstall::Uninstall,
 };
 
 /// Runtime security for containers: look at rules and rulesets, and talk to this node's enforcer.
@@ -27,13 +37,54 @@ pub struct Args {
     pub command: Command,
 }
 
-/// One module each.
+/// The same as a plug-in of kubectl: what is about a node is about the cluster there.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-ringfence",
+    bin_name = "kubectl ringfence",
+    version,
+    about = "Runtime security for containers: look at rules and rulesets, and at what is in force in the cluster.",
+    after_help = "Exit status: 0 done; 1 failed; 2 wrong input, or the API server refused.\n\n\
+                  Examples:\n  kubectl ringfence status\n  kubectl ringfence isolated -A\n  \
+                  kubectl ringfence release web-5c7 -n shop"
+)]
+pub struct PluginArgs {
+    /// To which cluster, and as whom.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PluginCommand,
+}
+
+/// What there is as a plug-in.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum PluginCommand {
+    /// What asks the API server.
+    #[command(flatten)]
+    Cluster(cluster::Command),
+    /// What asks nobody.
+    #[command(flatten)]
+    Offline(Offline),
+}
+
+/// Commands that ask nobody. One module each.
+#[derive(Debug, Subcommand)]
+pub enum Offline {
     #[command(about = "List the managed rules, or show one")]
     Rules(Rules),
     #[command(about = "Check rulesets; every problem is printed as file:line:column: message")]
     Lint(Lint),
+    #[command(about = "Convert overrides and rulesets of Trend Micro Container Security")]
+    Convert(Convert),
+}
+
+/// One module each.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// What asks nobody.
+    #[command(flatten)]
+    Offline(Offline),
     #[command(about = "Say which rulesets govern a container, and why")]
     Explain(Explain),
     #[command(about = "Show how well this node is covered: tiers, rules, containers, datapaths, losses")]
@@ -44,6 +95,8 @@ pub enum Command {
     Isolate(Isolate),
     #[command(about = "Lift a container's isolation")]
     Release(Release),
+    #[command(about = "Ask the cluster instead of this node; `kubectl ringfence` is the same")]
+    Cluster(Cluster),
     #[command(about = "Remove everything that the enforcer left in the kernel and on this node")]
     Uninstall(Uninstall),
     #[command(about = "Print a completion script for a shell")]
@@ -61,6 +114,7 @@ mod tests {
     #[test]
     fn arguments_are_consistent() {
         Args::command().debug_assert();
+        PluginArgs::command().debug_assert();
     }
 
     #[test]
@@ -71,5 +125,6 @@ mod tests {
             command.get_subcommands().for_each(check);
         }
         check(&Args::command());
+        check(&PluginArgs::command());
     }
 }

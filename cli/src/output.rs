@@ -15,8 +15,12 @@ pub fn json(value: &impl Serialize) -> Outcome {
 
 /// Prints as YAML.
 pub fn yaml(value: &impl Serialize) -> Outcome {
-    let yaml = serde_saphyr::to_string(value).context("writing YAML")?;
-    Ok(write!(io::stdout().lock(), "{yaml}")?)
+    text(&to_yaml(value)?)
+}
+
+/// As YAML.
+pub fn to_yaml(value: &impl Serialize) -> anyhow::Result<String> {
+    serde_saphyr::to_string(value).context("writing YAML")
 }
 
 /// Prints text that ends with its own line feed.

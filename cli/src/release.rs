@@ -9,7 +9,9 @@ use crate::{failure::Outcome, output};
 
 /// `ringfence release`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  ringfence release web")]
+#[command(
+    after_help = "In Kubernetes a pod is released by `ringfence cluster release POD`.\n\nExample:\n  ringfence release web"
+)]
 pub struct Release {
     /// The container: its id, the beginning of it, or its name
     container: String,

@@ -59,7 +59,8 @@ fn is_ruleset_file(file: &Path) -> bool {
     !hidden && file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
-fn read_file(file: &Path) -> Result<Source, SourcesError> {
+/// Reads one file.
+pub fn read_file(file: &Path) -> Result<Source, SourcesError> {
     let fail = |source| SourcesError::Io { path: file.to_owned(), source };
     let metadata = match fs::metadata(file) {
         Err(_) if file.is_symlink() && !file.exists() => return Err(SourcesError::Dangling(file.to_owned())),

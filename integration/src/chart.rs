@@ -18,10 +18,11 @@ use crate::suite::Report;
 const HELMS: [(&str, Helm); 2] = [("helm3", Helm::V3), ("helm4", Helm::V4)];
 
 /// Overrides files.
-const OVERRIDES: [&str; 12] = [
+const OVERRIDES: [&str; 13] = [
     "aks-fail",
     "cert-manager",
     "components",
+    "converted",
     "default",
     "digests-proxy",
     "eks-tolerations",

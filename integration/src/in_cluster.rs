@@ -4,6 +4,7 @@ mod admission;
 mod audit;
 mod basics;
 mod chart;
+mod commands;
 mod enforcement;
 mod machine;
 pub mod release;
@@ -44,7 +45,7 @@ struct Part {
     run: fn(&mut Context, &mut Report),
 }
 
-const PARTS: [Part; 4] = [basics::PART, admission::PART, enforcement::PART, chart::PART];
+const PARTS: [Part; 5] = [basics::PART, admission::PART, enforcement::PART, chart::PART, commands::PART];
 
 /// After the cluster is down, the machine is as it was.
 const NOTHING_LEFT: &str = "cluster/nothing-left";

@@ -27,7 +27,7 @@ mod ruleset;
 mod selector;
 mod tables;
 mod vector;
-mod yaml;
+pub mod yaml;
 
 pub use catalogue::{Catalogue, CatalogueError};
 pub use compile::{CompileError, compile, compile_with};

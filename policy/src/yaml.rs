@@ -7,24 +7,32 @@ use serde_saphyr::{DuplicateKeyPolicy, Spanned};
 
 /// A place in a file: line and column in characters, both from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub struct Place {
+    /// From 1.
     pub line: u64,
+    /// In characters, from 1.
     pub column: u64,
 }
 
 /// A value and its place.
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
+pub struct Node {
+    /// Where it begins.
     pub place: Place,
+    /// Itself.
     pub value: Value,
 }
 
+/// A value.
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
+pub enum Value {
+    /// Nothing.
     Null,
+    /// A text.
     Text(String),
     /// A number, truth value and the like, as it is shown to people.
     Other(String),
+    /// A list.
     List(Vec<Node>),
     /// Keys in their order; a key may come twice.
     Map(Vec<(Key, Node)>),
@@ -32,15 +40,19 @@ pub(crate) enum Value {
 
 /// A key of a map and its place.
 #[derive(Clone, Debug)]
-pub(crate) struct Key {
+pub struct Key {
+    /// Where it begins.
     pub place: Place,
+    /// Itself.
     pub text: String,
 }
 
 /// Why a text can't be read as YAML.
 #[derive(Clone, Debug)]
-pub(crate) struct SyntaxError {
+pub struct SyntaxError {
+    /// Where the parser gave up.
     pub place: Place,
+    /// Why.
     pub message: String,
 }
 
@@ -61,7 +73,7 @@ impl Node {
 const TOO_MUCH: &str = "more than one file may hold (1,024 documents, 250,000 values): divide it";
 
 /// The documents of a file. Empty documents are left out.
-pub(crate) fn documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
+pub fn documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
     // Duplicate keys are a finding among others, not the end of reading.
     let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
     let nodes: Vec<Node> = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {

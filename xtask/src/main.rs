@@ -4,6 +4,7 @@ mod bench;
 mod cluster;
 mod crdgen;
 mod demo;
+mod image;
 mod interrupt;
 mod places;
 mod process;
@@ -37,6 +38,8 @@ enum Chore {
     Cluster(cluster::Arguments),
     /// Write the custom resource definitions of the chart anew, from `api`.
     Crdgen,
+    /// Make the container images, as OCI archives, with what they are made of.
+    Image(image::Arguments),
     /// Measure: criterion benchmarks, then the cost of every hook on this kernel.
     Bench(bench::Arguments),
     /// Boot a Debian kernel in a VM and run the tests, a command or a shell in it.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Cluster(arguments) => cluster::run(&arguments),
         Chore::Crdgen => crdgen::run(),
+        Chore::Image(arguments) => image::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Vm(arguments) => vm::run(&arguments),
     });

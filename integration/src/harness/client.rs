@@ -21,9 +21,8 @@ use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Code, Request, Response, Status};
 use containerd_client::types::{Descriptor, Mount};
 use k8s_cri::v1::{ImageSpec, ImageStatusRequest, image_service_client::ImageServiceClient};
+use ringfence_image::{Blob, Built};
 use tokio::runtime::Runtime;
-
-use super::image::{Blob, Built};
 
 /// Everything is made with the overlay snapshotter, as on a Kubernetes node.
 pub const SNAPSHOTTER: &str = "overlayfs";

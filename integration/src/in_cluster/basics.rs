@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use ringfence_image::Layout;
 use serde_json::Value;
 
 use super::{Context, Part};
@@ -127,7 +128,9 @@ fn api_from_pod(context: &mut Context) -> Result<()> {
     let cluster = &context.cluster;
     let image = Image::empty(KUBECTL).file(&cluster.kubectl_program(), "/kubectl", 0o755).entrypoint(&["/kubectl"]);
     let archive = cluster.state().join("tmp/kubectl.tar");
-    fs::write(&archive, image.build()?.archive(KUBECTL)?)?;
+    let mut layout = Layout::default();
+    layout.image(KUBECTL, &image.build()?);
+    layout.write(fs::File::create(&archive)?)?;
     cluster.load(&archive)?;
     let image = format!("--image={KUBECTL}");
     let words = ["-n", "basics", "run", "client", &image, "--restart=Never", "--image-pull-policy=Never", "--"];

@@ -44,6 +44,13 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Containers, "busybox-static", "/bin/busybox", "a static busybox as /bin/busybox"),
     package(Purpose::Containers, "mmdebstrap", "mmdebstrap", "mmdebstrap, which fetches a Debian root file system"),
     package(Purpose::Cluster, "iptables", "iptables", "iptables, for kube-proxy"),
+    package(
+        Purpose::Image,
+        "gcc-aarch64-linux-gnu",
+        "aarch64-linux-gnu-gcc",
+        "a C compiler for 64-bit Arm, for the C in crate ring",
+    ),
+    package(Purpose::Image, "libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/assert.h", "the C headers for it"),
     package(Purpose::Vm, "busybox-static", "/bin/busybox", "a static busybox as /bin/busybox"),
     package(Purpose::Vm, "qemu-system-x86", "qemu-system-x86_64", "qemu for x86-64"),
     package(Purpose::Vm, "cpio", "cpio", "cpio, which packs the initramfs"),

@@ -31,6 +31,8 @@ pub enum Purpose {
     Cluster,
     /// Booting kernels in VMs.
     Vm,
+    /// Images for every architecture, with what they are made of.
+    Image,
     /// The checks of `.ci/run`.
     Ci,
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use ringfence_image::Architecture;
 
 use super::Purpose;
 use crate::{Refusal, process, products::TARGET};
@@ -16,6 +17,9 @@ const BPF_LINKER: &str = "0.13.0";
 /// Checks licences and sources of the crates in use.
 const CARGO_DENY: &str = "0.20.2";
 
+/// Writes what programs are made of.
+const CARGO_CYCLONEDX: &str = "0.5.9";
+
 /// Where Debian puts LLVM.
 const LLVM: &str = "/usr/lib/llvm-22";
 
@@ -24,12 +28,14 @@ const LLVM: &str = "/usr/lib/llvm-22";
 pub enum Tool {
     /// Part of the toolchain.
     Component(&'static str),
-    /// The standard library for static programs.
-    Target,
+    /// The standard library for static programs of an architecture.
+    Target(&'static str),
     /// bpf-linker in the version that goes with LLVM 22.
     BpfLinker,
     /// cargo-deny.
     CargoDeny,
+    /// cargo-cyclonedx.
+    CargoCycloneDx,
 }
 
 /// What is missing for these purposes, in the order in which it has to be installed.
@@ -43,8 +49,13 @@ pub fn missing(purposes: &[Purpose]) -> Result<Vec<Tool>> {
         }
     };
     need(Purpose::Build, library.join("src/rust/library/core").is_dir(), Tool::Component("rust-src"));
-    need(Purpose::Build, library.join(TARGET).join("lib").is_dir(), Tool::Target);
+    need(Purpose::Build, library.join(TARGET).join("lib").is_dir(), Tool::Target(TARGET));
     need(Purpose::Build, has_version("bpf-linker", &["--version"], BPF_LINKER), Tool::BpfLinker);
+    for target in Architecture::ALL.map(Architecture::target).into_iter().filter(|target| *target != TARGET) {
+        need(Purpose::Image, library.join(target).join("lib").is_dir(), Tool::Target(target));
+    }
+    let cyclonedx = has_version("cargo", &["cyclonedx", "--version"], CARGO_CYCLONEDX);
+    need(Purpose::Image, cyclonedx, Tool::CargoCycloneDx);
     need(Purpose::Ci, sysroot.join("bin/cargo-fmt").is_file(), Tool::Component("rustfmt"));
     need(Purpose::Ci, sysroot.join("bin/cargo-clippy").is_file(), Tool::Component("clippy"));
     need(Purpose::Ci, has_version("cargo-deny", &["--version"], CARGO_DENY), Tool::CargoDeny);
@@ -81,7 +92,7 @@ impl Tool {
     fn command(&self) -> Command {
         match self {
             Self::Component(name) => rustup(&["component", "add", name]),
-            Self::Target => rustup(&["target", "add", TARGET]),
+            Self::Target(target) => rustup(&["target", "add", target]),
             Self::BpfLinker => {
                 // The default features want LLVM 23, which no Debian release has.
                 let mut command = cargo_install("bpf-linker", BPF_LINKER);
@@ -94,6 +105,7 @@ impl Tool {
                 command
             }
             Self::CargoDeny => cargo_install("cargo-deny", CARGO_DENY),
+            Self::CargoCycloneDx => cargo_install("cargo-cyclonedx", CARGO_CYCLONEDX),
         }
     }
 }
