@@ -300,7 +300,7 @@ fn object(pod: &core::Pod) -> Object {
 }
 
 fn replica(pod: &core::Pod) -> Option<Replica> {
-    let workload = Workload::of(pod.meta())?;
+    let workload = Workload::of(&pod.metadata)?;
     let number = |label: &str| pod.labels().get(label)?.parse().ok();
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
