@@ -5,6 +5,7 @@ mod audit;
 mod basics;
 mod chart;
 mod enforcement;
+mod limits;
 mod machine;
 pub mod release;
 mod rights;
@@ -44,7 +45,7 @@ struct Part {
     run: fn(&mut Context, &mut Report),
 }
 
-const PARTS: [Part; 4] = [basics::PART, admission::PART, enforcement::PART, chart::PART];
+const PARTS: [Part; 5] = [basics::PART, admission::PART, enforcement::PART, limits::PART, chart::PART];
 
 /// After the cluster is down, the machine is as it was.
 const NOTHING_LEFT: &str = "cluster/nothing-left";

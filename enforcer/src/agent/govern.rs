@@ -321,8 +321,7 @@ impl Agent {
                 continue;
             }
             let pod = container.name.clone();
-            self.known.get_mut(&key).expect("its key was just listed").owner =
-                Arc::new(Owner { container, resolved });
+            self.known.get_mut(&key).expect("its key was just listed").owner = Arc::new(Owner { container, resolved });
             match self.govern(&key) {
                 Ok(()) => tracing::info!(pod, "limits of its workload's terminations changed"),
                 Err(error) => tracing::error!(pod, "it goes on as before: {error:#}"),

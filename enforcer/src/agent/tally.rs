@@ -37,11 +37,7 @@ impl Tally {
     pub(super) fn in_force(&mut self, enforced: &Enforced, now: Timestamp) {
         let named = |policy: &Policy| (!policy.name.is_empty()).then(|| (policy.name.clone(), policy.generation));
         renew(&mut self.policies, enforced.policy.iter().filter_map(named), now);
-        renew(
-            &mut self.rulesets,
-            enforced.rulesets().map(|ruleset| (ruleset.name.clone(), ruleset.generation)),
-            now,
-        );
+        renew(&mut self.rulesets, enforced.rulesets().map(|ruleset| (ruleset.name.clone(), ruleset.generation)), now);
     }
 
     /// A violation of a rule that these rulesets hold.

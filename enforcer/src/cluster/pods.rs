@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kube::{ResourceExt, runtime::watcher::Event};
 use ringfence_api::{Workload, names};
-use ringfence_containers::{ANY_POD, Container, ContainerEvent, ContainerKey, Kind, Member, POD_NAMESPACE, Pod, Replica};
+use ringfence_containers::{
+    ANY_POD, Container, ContainerEvent, ContainerKey, Kind, Member, POD_NAMESPACE, Pod, Replica,
+};
 use ringfence_policy::Labels;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -389,10 +391,10 @@ mod tests {
         web.metadata.owner_references = serde_json::from_value(owner).unwrap();
         let mut pods = Pods::default();
         let replica = |outcomes: &[Outcome]| known(outcomes).pod.as_ref().unwrap().replica.clone().unwrap();
-        let expected =
-            Replica { workload: "Deployment/web".to_owned(), spare: Some(2), ..Replica::default() };
+        let expected = Replica { workload: "Deployment/web".to_owned(), spare: Some(2), ..Replica::default() };
         assert_eq!(replica(&pods.object(Event::Apply(web.clone()), &none)), expected);
-        web.status = serde_json::from_value(serde_json::json!({"conditions": [{"type": "Ready", "status": "True"}]})).unwrap();
+        web.status =
+            serde_json::from_value(serde_json::json!({"conditions": [{"type": "Ready", "status": "True"}]})).unwrap();
         web.labels_mut().insert("ringfence.dev/terminations-left".to_owned(), "0".to_owned());
         let expected = Replica { ready: true, terminations_left: Some(0), ..expected };
         assert_eq!(replica(&pods.object(Event::Apply(web), &none)), expected);

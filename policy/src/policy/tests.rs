@@ -40,7 +40,14 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 
 fn ask(enforced: &Enforced, namespace: &str, app: &str, env: &str, is_static: bool) -> Result<Vec<String>, Exempt> {
     let (labels, namespace_labels) = (labels(&[("app", app)]), labels(&[("env", env)]));
-    let facts = PodFacts { namespace, name: "pod", labels: &labels, namespace_labels: &namespace_labels, is_static, standing: None };
+    let facts = PodFacts {
+        namespace,
+        name: "pod",
+        labels: &labels,
+        namespace_labels: &namespace_labels,
+        is_static,
+        standing: None,
+    };
     let resolved = enforced.resolve(facts)?;
     Ok(resolved.rules.iter().map(|(rule, decision)| format!("{rule} {}", decision.mitigation)).collect())
 }
@@ -105,14 +112,12 @@ fn a_limit_isolates_instead_of_terminating_and_says_so() {
 
 #[test]
 fn limits_are_numbers_within_bounds() {
-    let good = policy(
-        "{rulesets: [a], limits: {maxTerminations: 3, terminationWindowSeconds: 60, minReadyReplicas: 2}}",
-    );
+    let good =
+        policy("{rulesets: [a], limits: {maxTerminations: 3, terminationWindowSeconds: 60, minReadyReplicas: 2}}");
     let Limits { max_terminations, window, min_ready_replicas } = good.unwrap().limits;
     assert_eq!((max_terminations, window, min_ready_replicas), (Some(3), 60, 2));
-    let problems = policy(
-        "{rulesets: [a], limits: {maxTerminations: 0, terminationWindowSeconds: 1.5, minReadyReplicas: '1'}}",
-    );
+    let problems =
+        policy("{rulesets: [a], limits: {maxTerminations: 0, terminationWindowSeconds: 1.5, minReadyReplicas: '1'}}");
     assert_eq!(
         problems.unwrap_err().lines().collect::<Vec<_>>(),
         [

@@ -223,7 +223,8 @@ impl Reconciler {
         let same = before.is_some_and(|before| before.pod == seen.pod);
         self.statuses |= !same || before.is_some_and(|before| before.report != seen.report);
         let newly_terminated = seen.terminated && before.is_none_or(|before| !before.terminated);
-        let elsewhere = before.and_then(|before| before.workload.clone()).filter(|name| Some(name) != seen.workload.as_ref());
+        let elsewhere =
+            before.and_then(|before| before.workload.clone()).filter(|name| Some(name) != seen.workload.as_ref());
         if let Some(name) = elsewhere {
             self.leave(&name, &key);
         }

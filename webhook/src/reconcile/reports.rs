@@ -28,9 +28,7 @@ impl<'a> Reports<'a> {
     /// One node's.
     pub(super) fn add(&mut self, report: &'a NodeReport) {
         self.nodes += 1;
-        for (all, of_node) in
-            [(&mut self.rulesets, &report.rulesets), (&mut self.policies, &report.policies)]
-        {
+        for (all, of_node) in [(&mut self.rulesets, &report.rulesets), (&mut self.policies, &report.policies)] {
             for (name, reported) in of_node {
                 all.entry(name).or_default().push(reported);
             }

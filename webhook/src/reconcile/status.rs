@@ -89,7 +89,13 @@ where
     }
 }
 
-fn ruleset(snapshot: &Snapshot, name: &str, entry: &Entry<Ruleset>, published: &Published, counts: &Counts<'_>) -> Wanted {
+fn ruleset(
+    snapshot: &Snapshot,
+    name: &str,
+    entry: &Entry<Ruleset>,
+    published: &Published,
+    counts: &Counts<'_>,
+) -> Wanted {
     let active = snapshot.index.active();
     let named =
         snapshot.enforced.policy.as_ref().is_some_and(|policy| policy.rulesets.iter().any(|ruleset| ruleset == name));
@@ -100,9 +106,8 @@ fn ruleset(snapshot: &Snapshot, name: &str, entry: &Entry<Ruleset>, published: &
         None => (false, "NoPolicy", format!("no policy is in force: '{active}' is to be{state}")),
     };
     let in_force = entry.good.as_ref().map(|good| good.generation);
-    let reported = in_force
-        .filter(|_| named)
-        .map_or_else(Sum::default, |generation| counts.reports.ruleset(name, generation));
+    let reported =
+        in_force.filter(|_| named).map_or_else(Sum::default, |generation| counts.reports.ruleset(name, generation));
     let degraded = degraded(in_force, &entry.problems, &reported);
     Wanted {
         conditions: conditions(published, accepted(entry), in_use, degraded),
@@ -112,7 +117,13 @@ fn ruleset(snapshot: &Snapshot, name: &str, entry: &Entry<Ruleset>, published: &
     }
 }
 
-fn policy(snapshot: &Snapshot, name: &str, entry: &Entry<Policy>, published: &Published, counts: &Counts<'_>) -> Wanted {
+fn policy(
+    snapshot: &Snapshot,
+    name: &str,
+    entry: &Entry<Policy>,
+    published: &Published,
+    counts: &Counts<'_>,
+) -> Wanted {
     let active = snapshot.index.active();
     let in_force = snapshot.enforced.policy.as_ref().filter(|policy| policy.name == name);
     let state = of_active(snapshot);
@@ -123,8 +134,7 @@ fn policy(snapshot: &Snapshot, name: &str, entry: &Entry<Policy>, published: &Pu
         }
         None => (false, "NotActive", format!("'{active}' is the active one{state}")),
     };
-    let reported =
-        in_force.map_or_else(Sum::default, |policy| counts.reports.policy(name, policy.generation));
+    let reported = in_force.map_or_else(Sum::default, |policy| counts.reports.policy(name, policy.generation));
     let mut degraded = degraded(in_force.map(|policy| policy.generation), &entry.problems, &reported);
     let missing: Vec<_> = if in_force.is_some() { snapshot.enforced.missing().collect() } else { Vec::new() };
     if !degraded.0 && !missing.is_empty() {

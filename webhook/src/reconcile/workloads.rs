@@ -113,7 +113,11 @@ mod tests {
 
     fn told(workloads: &Workloads, name: &Name, limits: &Limits) -> String {
         let labels = workloads.labels(name, limits);
-        labels.iter().map(|(key, value)| format!("{} {value}", key.rsplit('/').next().unwrap())).collect::<Vec<_>>().join(", ")
+        labels
+            .iter()
+            .map(|(key, value)| format!("{} {value}", key.rsplit('/').next().unwrap()))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     #[test]

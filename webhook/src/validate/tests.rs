@@ -179,7 +179,8 @@ fn users_do_not_write_our_labels() {
         refusal(update(json!(ALICE), was.clone(), pod(json!({POLICY: "main", ISOLATED: "true"}), json!({}))));
     assert!(message.contains("only system:serviceaccount:ringfence:ringfence-enforcer may"), "{message}");
     for label in [SPARE, LEFT] {
-        let (_, message) = refusal(update(json!(ALICE), was.clone(), pod(json!({POLICY: "main", label: "0"}), json!({}))));
+        let (_, message) =
+            refusal(update(json!(ALICE), was.clone(), pod(json!({POLICY: "main", label: "0"}), json!({}))));
         assert_eq!(message, format!("metadata.labels[{label}]: '0' can't be added, {may}"), "it would spare his pod");
     }
     let marked = pod(json!({"app": "web", POLICY: "main"}), json!({TERMINATED: "RF-901"}));
@@ -223,7 +224,11 @@ fn an_enforcer_isolates_pods_of_its_node_and_does_nothing_else() {
     assert_eq!(refusal(update(node("node-b"), old.clone(), terminated)).0, 403);
     let spared = pod(json!({"app": "web", SPARE: "0"}), Value::Null);
     let (code, message) = refusal(update(node("node-a"), old.clone(), spared));
-    assert_eq!((code, message.starts_with("metadata.labels[ringfence.dev/spare-replicas]: ")), (403, true), "{message}");
+    assert_eq!(
+        (code, message.starts_with("metadata.labels[ringfence.dev/spare-replicas]: ")),
+        (403, true),
+        "{message}"
+    );
     let (code, message) = refusal(update(node("node-b"), old.clone(), isolated.clone()));
     assert_eq!(code, 403);
     assert_eq!(
