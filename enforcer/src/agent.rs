@@ -444,7 +444,8 @@ impl Agent {
             known.terminating = true;
             let (container, names) = (known.owner.container.clone(), known.names.clone());
             if let Some(pod) = &container.pod {
-                self.counted.note(pod, Instant::now());
+                let max = self.parts.rulesets.policy().and_then(|policy| policy.limits.max_terminations);
+                self.counted.note(pod, max, Instant::now());
             }
             self.terminate(container, &names, violations);
             return self.limit();

@@ -53,8 +53,8 @@ impl Default for Limits {
     }
 }
 
-/// How things stand with a pod's workload. What the cluster knows of it was told ahead, and may be a moment old: what the
-/// node did itself meanwhile is counted on top.
+/// How things stand with a pod's workload. What the cluster knows of it was told ahead; what the node did itself meanwhile
+/// is taken off already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// The pod is ready, and its workload keeps a number of ready pods: it would be missed.
@@ -63,9 +63,7 @@ pub struct Standing {
     pub spare: Option<u32>,
     /// How many pods may be terminated within the window, as the cluster knows; none: as many as the policy says.
     pub left: Option<u32>,
-    /// Other pods of the workload that this node has terminated so short a time ago that the cluster may not know.
-    pub just_now: u32,
-    /// Other pods of the workload that this node has terminated within the window.
+    /// Other pods of the workload that this node alone has terminated within the window.
     pub in_window: u32,
 }
 
@@ -77,12 +75,12 @@ impl Limits {
 
     /// The limit that keeps the pod from being terminated.
     pub fn hold(&self, standing: Standing) -> Option<Limit> {
-        let Standing { ready_replica, spare, left, just_now, in_window } = standing;
-        if self.min_ready_replicas > 0 && ready_replica && spare.unwrap_or(0) <= just_now {
+        let Standing { ready_replica, spare, left, in_window } = standing;
+        if self.min_ready_replicas > 0 && ready_replica && spare.unwrap_or(0) == 0 {
             return Some(Limit::MinReadyReplicas);
         }
         let max = self.max_terminations?;
-        (in_window >= max || left.is_some_and(|left| left <= just_now)).then_some(Limit::MaxTerminations)
+        (in_window >= max || left == Some(0)).then_some(Limit::MaxTerminations)
     }
 }
 
@@ -103,10 +101,8 @@ mod tests {
         assert_eq!(limits.hold(ready), Some(Limit::MinReadyReplicas), "the cluster has not said yet");
         assert_eq!(limits.hold(Standing { spare: Some(0), ..ready }), Some(Limit::MinReadyReplicas));
         assert_eq!(limits.hold(Standing { spare: Some(1), ..ready }), None);
-        let one_went = Standing { spare: Some(1), just_now: 1, ..ready };
-        assert_eq!(limits.hold(one_went), Some(Limit::MinReadyReplicas), "the cluster may not know");
-        assert_eq!(limits.hold(Standing { spare: Some(2), ..one_went }), None);
-        assert_eq!(limits.hold(Standing { ready_replica: false, ..one_went }), None, "nobody misses it");
+        let missed_by_nobody = Standing { ready_replica: false, ..ready };
+        assert_eq!(limits.hold(missed_by_nobody), None);
     }
 
     #[test]
@@ -118,8 +114,6 @@ mod tests {
         assert_eq!(limits.hold(Standing { in_window: 2, ..none }), Some(Limit::MaxTerminations));
         assert_eq!(limits.hold(Standing { left: Some(1), ..none }), None);
         assert_eq!(limits.hold(Standing { left: Some(0), ..none }), Some(Limit::MaxTerminations));
-        let both = Standing { left: Some(1), just_now: 1, in_window: 1, ..none };
-        assert_eq!(limits.hold(both), Some(Limit::MaxTerminations));
     }
 
     proptest! {
@@ -128,15 +122,14 @@ mod tests {
         fn worse_never_frees(
             max in proptest::option::of(1u32..4), min in 0u32..3, ready_replica: bool,
             spare in proptest::option::of(0u32..4), left in proptest::option::of(0u32..4),
-            just_now in 0u32..4, in_window in 0u32..4,
+            in_window in 0u32..4,
         ) {
             let limits = limits(max, min);
-            let standing = Standing { ready_replica, spare, left, just_now, in_window };
+            let standing = Standing { ready_replica, spare, left, in_window };
             prop_assert!(limits.are_set() || limits.hold(standing).is_none());
             if limits.hold(standing).is_some() {
                 let less = |number: Option<u32>| number.map(|number| number.saturating_sub(1));
                 for worse in [
-                    Standing { just_now: just_now + 1, ..standing },
                     Standing { in_window: in_window + 1, ..standing },
                     Standing { spare: less(spare), ..standing },
                     Standing { left: less(left), ..standing },

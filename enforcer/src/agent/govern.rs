@@ -38,6 +38,9 @@ impl Agent {
     /// A container is announced, or described anew. Its cgroup, still to come, is bound by the kernel itself.
     async fn known(&mut self, container: Container) -> anyhow::Result<()> {
         let key = container.key.clone();
+        if let Some(pod) = &container.pod {
+            self.counted.hear(pod);
+        }
         let resolved = self.resolve(&container);
         let names = cgroup_names(&container);
         let owner = Arc::new(Owner { container, resolved });

@@ -96,6 +96,7 @@ impl Mouth {
                 Told::Released(container) => {
                     if let Some(subject) = of_container(&container) {
                         self.event(&subject, true, EventType::Normal, names::RELEASED_REASON, "released");
+                        self.said.retain(|(uid, _), _| *uid != subject.uid);
                         self.deed(subject, Deed::Unmark);
                     }
                 }
@@ -133,10 +134,11 @@ impl Mouth {
             (names::VIOLATION_REASON, EventType::Warning)
         };
         let mitigates = violation.mitigation > Mitigation::Log;
-        if !mitigates && !self.is_news((subject.uid.clone(), violation.rule_id.to_string())) {
-            return;
+        // A pod that is cut off may go on with what it does for ever.
+        let repeats = !mitigates || reason == names::ISOLATED_REASON;
+        if !repeats || self.is_news((subject.uid.clone(), format!("{} {reason}", violation.rule_id))) {
+            self.event(&subject, mitigates, kind, reason, &note(violation));
         }
-        self.event(&subject, mitigates, kind, reason, &note(violation));
         if let Some(held) = violation.mitigation_held {
             let key = (subject.uid.clone(), format!("{} {}", violation.rule_id, held.limit));
             if self.is_news(key) {
