@@ -82,7 +82,7 @@ pub struct LimitsSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 317)), extend("x-kubernetes-list-type" = "set"))]
     pub govern_static_pods: Vec<String>,
-    /// Pods of one workload (a Deployment, StatefulSet, DaemonSet, Job ...) that are terminated within the window, at
+    /// Pods of one workload (what makes them anew: a Deployment, a Job ...) that are terminated within the window, at
     /// most; further ones are isolated instead. Without it: any number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// Label of the pods of a Deployment: what its ReplicaSet's name ends with.
+/// Label of the pods of a Deployment: what its `ReplicaSet`'s name ends with.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// What makes a pod anew when it is gone, within the pod's namespace. Shown as `Deployment/web`.
@@ -15,7 +15,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// The workload of a pod, told from the pod alone: its controller, or the Deployment whose ReplicaSet that is. None
+    /// The workload of a pod, told from the pod alone: its controller, or the Deployment whose `ReplicaSet` that is. None
     /// for a pod that nothing makes anew, and for one that comes from a file of its node.
     pub fn of(pod: &ObjectMeta) -> Option<Self> {
         let controller = pod.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;

@@ -424,7 +424,9 @@ fn uncovered(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let words = ["-n", NAMESPACE, "patch", "daemonset", "ringfence-enforcer", "--type=json", "-p", &patch.to_string()];
     cluster.kubectl(words)?;
     cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "daemonset/ringfence-enforcer", "--timeout=120s"])?;
-    let mut spec = spec(DRIFT);
+    // A process that is still there when user space comes.
+    let stays = "cp /bin/busybox /tmp/sleep; until [ -e /tmp/go ]; do sleep 0.1; done; while :; do /tmp/sleep 99; done";
+    let mut spec = spec(stays);
     spec["hostNetwork"] = json!(true);
     cluster.apply(&deployment("bare", 1, "isolate", &spec).to_string())?;
     in_mall(cluster, &["rollout", "status", "deployment/bare", "--timeout=60s"])?;
