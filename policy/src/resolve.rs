@@ -49,11 +49,7 @@ impl Decision {
     pub fn of_those_with(&self, exceptions: &[&Exceptions]) -> Self {
         let asked_by = self.asked_by.iter().filter(|asked| exceptions.contains(&&asked.exceptions)).cloned();
         let mitigation = exceptions.iter().filter_map(|exceptions| self.mitigation_with(exceptions)).max();
-        Self {
-            mitigation: mitigation.unwrap_or(self.mitigation),
-            asked_by: asked_by.collect(),
-            held_by: self.held_by,
-        }
+        Self { mitigation: mitigation.unwrap_or(self.mitigation), asked_by: asked_by.collect(), held_by: self.held_by }
     }
 
     /// What those who ask except, each once.
