@@ -10,18 +10,22 @@ mod crd;
 mod mitigation;
 pub mod names;
 mod policy;
+mod report;
 mod ruleset;
 mod selector;
 mod status;
+mod workload;
 
 pub use crd::{CrdFile, crds};
 pub use mitigation::{Mitigation, UnknownMitigation};
 pub use policy::{
     Exception, IsolationSpec, LimitsSpec, Ports, Protocol, RuntimePolicy, RuntimePolicySpec, RuntimePolicyStatus,
 };
+pub use report::{NodeReport, Reported};
 pub use ruleset::{RuleEntry, RuleException, RuntimeRuleset, RuntimeRulesetSpec, RuntimeRulesetStatus};
 pub use selector::{LabelSelector, LabelSelectorOperator, LabelSelectorRequirement, LabelValue};
-pub use status::{Condition, ConditionType, NodeFailure};
+pub use status::{Condition, ConditionType, NodeFailure, Violations};
+pub use workload::Workload;
 
 /// API group of both kinds.
 pub const GROUP: &str = "ringfence.dev";

@@ -19,6 +19,18 @@ pub const ISOLATED_AT_ANNOTATION: &str = "ringfence.dev/isolated-at";
 
 /// Readiness gate that a pod may have, and type of the condition for it: `True` while the pod has its network.
 pub const CONNECTED_CONDITION: &str = "ringfence.dev/connected";
+/// Label of a pod whose policy has `minReadyReplicas`: how many of its workload's ready pods may go, up to
+/// [`MANY_SPARE`].
+pub const SPARE_REPLICAS_LABEL: &str = "ringfence.dev/spare-replicas";
+/// So many spare replicas, or more: what is beyond is not told, so that it need not be written again and again.
+pub const MANY_SPARE: u32 = 5;
+/// Label of a pod whose policy has `maxTerminations`, of whose workload pods were terminated within the window: how many
+/// more may be.
+pub const TERMINATIONS_LEFT_LABEL: &str = "ringfence.dev/terminations-left";
+/// Annotation of a pod that is being terminated, which it bears for the moment until it is gone: rule that was violated.
+pub const TERMINATED_BY_ANNOTATION: &str = "ringfence.dev/terminated-by";
+/// Annotation of an enforcer's own pod: a [`NodeReport`](crate::NodeReport).
+pub const REPORT_ANNOTATION: &str = "ringfence.dev/report";
 
 /// Reason of the Kubernetes Event of a violation that is only logged.
 pub const VIOLATION_REASON: &str = "RulesetViolation";
@@ -32,6 +44,8 @@ pub const RELEASED_REASON: &str = "PodReleased";
 pub const TERMINATED_REASON: &str = "PodTerminated";
 /// Reason of the Kubernetes Event when a mitigation could not be done as asked.
 pub const MITIGATION_FAILED_REASON: &str = "MitigationFailed";
+/// Reason of the Kubernetes Event when a limit of the policy held a mitigation back.
+pub const MITIGATION_HELD_REASON: &str = "MitigationHeld";
 
 /// Where a name of the contract is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +61,7 @@ pub enum Place {
 }
 
 /// Every name of the contract: where, the name, who writes it, what it says.
-pub const TABLE: [(Place, &str, &str, &str); 13] = [
+pub const TABLE: [(Place, &str, &str, &str); 18] = [
     (
         Place::PodLabel,
         "ruleset.ringfence.dev/<name>",
@@ -70,12 +84,42 @@ pub const TABLE: [(Place, &str, &str, &str); 13] = [
         "enforcer",
         "`True` while the pod has its network; only of pods with a readiness gate of this type",
     ),
+    (
+        Place::PodLabel,
+        SPARE_REPLICAS_LABEL,
+        "webhook",
+        "with `minReadyReplicas`: how many ready pods of its workload may go; `5`: five or more",
+    ),
+    (
+        Place::PodLabel,
+        TERMINATIONS_LEFT_LABEL,
+        "webhook",
+        "with `maxTerminations`, once there was one: how many more pods of its workload may be terminated in the window",
+    ),
+    (
+        Place::PodAnnotation,
+        TERMINATED_BY_ANNOTATION,
+        "enforcer",
+        "the rule that was violated, for the moment until the pod is gone",
+    ),
+    (
+        Place::PodAnnotation,
+        REPORT_ANNOTATION,
+        "enforcer",
+        "on its own pod: violations by ruleset and failures of the node, as JSON",
+    ),
     (Place::EventReason, VIOLATION_REASON, "enforcer", "a rule was violated, mitigation `log`"),
     (Place::EventReason, BLOCKED_REASON, "enforcer", "the operation was denied, or its process killed"),
     (Place::EventReason, ISOLATED_REASON, "enforcer", "the pod was cut off from the network"),
     (Place::EventReason, RELEASED_REASON, "enforcer", "the pod has its network back"),
     (Place::EventReason, TERMINATED_REASON, "enforcer", "the pod's processes were killed; its deletion follows"),
     (Place::EventReason, MITIGATION_FAILED_REASON, "enforcer", "a mitigation could not be done as asked"),
+    (
+        Place::EventReason,
+        MITIGATION_HELD_REASON,
+        "enforcer",
+        "a limit of the policy held a mitigation back: which limit, and which mitigation",
+    ),
 ];
 
 /// Whether a label or annotation is Ringfence's own, which nobody else may write.

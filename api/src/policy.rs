@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Mitigation, NodeFailure};
+use crate::{Condition, Mitigation, NodeFailure, Violations};
 
 /// Syntax of a ruleset's name: a DNS subdomain of at most 63 characters.
 const NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
@@ -29,6 +29,7 @@ const CIDR: &str = r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$";
     doc = "Which rulesets a cluster enforces, and within which limits. One is active: a value of the Helm chart names it.",
     printcolumn(name = "Rules", type_ = "integer", json_path = ".status.rules"),
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods"),
+    printcolumn(name = "Violations", type_ = "integer", json_path = ".status.violations.count", priority = 1),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Accepted")].status"#),
     printcolumn(name = "Active", type_ = "string", json_path = r#".status.conditions[?(@.type=="InUse")].status"#),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -70,7 +71,7 @@ fn excluded_by_default() -> Vec<String> {
 }
 
 /// What keeps an enforcer from becoming an outage.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitsSpec {
     /// Kill switch: nothing is mitigated and nothing reported any more, on every node, until it is false again. Pods that
@@ -81,6 +82,36 @@ pub struct LimitsSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 317)), extend("x-kubernetes-list-type" = "set"))]
     pub govern_static_pods: Vec<String>,
+    /// Pods of one workload (what makes them anew: a Deployment, a Job ...) that are terminated within the window, at
+    /// most; further ones are isolated instead. Without it: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
+    pub max_terminations: Option<u32>,
+    /// How long a termination counts for `maxTerminations`, in seconds.
+    #[serde(default = "window")]
+    #[schemars(range(min = 1, max = 86400), extend("format" = "int32"))]
+    pub termination_window_seconds: u32,
+    /// A ready pod is isolated instead of terminated, unless its workload then still has so many ready pods that are not
+    /// isolated. Jobs have no such number. 0: no limit.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000), extend("format" = "int32"))]
+    pub min_ready_replicas: u32,
+}
+
+impl Default for LimitsSpec {
+    fn default() -> Self {
+        Self {
+            suspend: false,
+            govern_static_pods: Vec::new(),
+            max_terminations: None,
+            termination_window_seconds: window(),
+            min_ready_replicas: 0,
+        }
+    }
+}
+
+fn window() -> u32 {
+    600
 }
 
 /// What isolated pods may still do.
@@ -154,6 +185,9 @@ pub struct RuntimePolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "int32"))]
     pub pods: Option<u32>,
+    /// Violations of its rulesets since this version of it is in force, as nodes count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub violations: Option<Violations>,
     /// What nodes report about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["reason"]))]

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, LabelSelector, Mitigation, NodeFailure};
+use crate::{Condition, LabelSelector, Mitigation, NodeFailure, Violations};
 
 /// A named set of managed rules with mitigations, for the pods that its selectors select.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -22,6 +22,7 @@ use crate::{Condition, LabelSelector, Mitigation, NodeFailure};
     doc = "A named set of managed rules with mitigations, for the pods that its selectors select.",
     printcolumn(name = "Rules", type_ = "integer", json_path = ".status.rules"),
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods"),
+    printcolumn(name = "Violations", type_ = "integer", json_path = ".status.violations.count", priority = 1),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Accepted")].status"#),
     printcolumn(
         name = "In use",
@@ -90,7 +91,7 @@ pub struct RuleException {
     /// Ports at the other end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(range(min = 1, max = 65_535)), extend("x-kubernetes-list-type" = "atomic"))]
-    pub ports: Vec<u16>,
+    pub ports: Vec<i32>,
 }
 
 /// What the cluster makes of a ruleset.
@@ -112,6 +113,9 @@ pub struct RuntimeRulesetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "int32"))]
     pub pods: Option<u32>,
+    /// Violations of its rules by pods that it governs, since this version of it is in force, as nodes count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub violations: Option<Violations>,
     /// What nodes report about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["reason"]))]

@@ -36,3 +36,15 @@ pub struct NodeFailure {
     #[schemars(range(min = 1), extend("format" = "int32"))]
     pub nodes: u32,
 }
+
+/// Violations that were counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Violations {
+    /// How many.
+    #[schemars(range(min = 0), extend("format" = "int64"))]
+    pub count: u64,
+    /// Since when, as RFC 3339: the earliest of the nodes that have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub since: Option<String>,
+}

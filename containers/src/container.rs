@@ -55,8 +55,23 @@ pub struct Pod {
     pub namespace_labels: BTreeMap<String, String>,
     /// It comes from a file of its node, not from the API server.
     pub is_static: bool,
+    /// As one of those that a workload makes; only the API server tells.
+    pub replica: Option<Replica>,
     /// Its containers, if this describes a pod as a whole.
     pub members: Vec<Member>,
+}
+
+/// A pod as one of those that a workload makes anew when they are gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replica {
+    /// The workload, within the pod's namespace: `Deployment/web`.
+    pub workload: String,
+    /// It is ready, and one of a number of ready ones that the workload keeps.
+    pub ready: bool,
+    /// How many ready ones may go, if that is known.
+    pub spare: Option<u32>,
+    /// How many may be terminated before long, if that is known.
+    pub terminations_left: Option<u32>,
 }
 
 /// One of the containers of a pod that is described as a whole.

@@ -23,7 +23,9 @@ mod state;
 pub use cgroup_name::{
     ANY_POD, MAX_CGROUP_NAME, cgroup_names, cgroup_names_of_path, container_id_in, pod_cgroup_names,
 };
-pub use container::{Container, ContainerEvent, ContainerKey, Kind, Member, NAMESPACE_NAME, POD_NAMESPACE, Pod};
+pub use container::{
+    Container, ContainerEvent, ContainerKey, Kind, Member, NAMESPACE_NAME, POD_NAMESPACE, Pod, Replica,
+};
 pub use containerd::{CONTAINERD_SOCKET, Containerd, DEFAULT_NAMESPACES};
 pub use cri::{CRI_NAMESPACE, Cri};
 pub use error::Error;

@@ -33,7 +33,7 @@ pub use status::{
     CandidatesStatus, ClassStatus, ContainerStatus, DatapathStatus, Isolation, RuleStatus, RulesetsStatus, Status,
 };
 pub use tier::Tier;
-pub use violation::{Done, Parent, Process, User, Violation};
+pub use violation::{Done, Held, Parent, Process, User, Violation};
 
 /// Where the enforcer listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ringfence/enforcer.sock";

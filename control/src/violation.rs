@@ -1,7 +1,7 @@
 //! The report of one violation: one JSON object on one line.
 
 use jiff::Timestamp;
-use ringfence_policy::{Mitigation, RuleId, Severity};
+use ringfence_policy::{Limit, Mitigation, RuleId, Severity};
 use serde::{Deserialize, Serialize};
 
 use crate::{Escaped, Tier};
@@ -44,8 +44,11 @@ pub struct Violation {
     /// How bad it is.
     pub severity: Severity,
 
-    /// The mitigation that the resolved ruleset asks for.
+    /// The mitigation that the resolved ruleset asks for, limits considered.
     pub mitigation: Mitigation,
+    /// A stricter one that rulesets ask for, and the limit that held it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mitigation_held: Option<Held>,
     /// What was done, in the order it was done; empty for `log`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mitigation_done: Vec<Done>,
@@ -122,6 +125,15 @@ pub struct Violation {
     /// Remote port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dpt: Option<u16>,
+}
+
+/// A mitigation that was not done, because the policy limits it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// What rulesets ask for.
+    pub mitigation: Mitigation,
+    /// The policy's limit.
+    pub limit: Limit,
 }
 
 /// Something that was done about a violation.
@@ -239,6 +251,7 @@ pub(crate) mod tests {
             tactic: "Execution".to_owned(),
             severity: Severity::Critical,
             mitigation: Mitigation::Isolate,
+            mitigation_held: None,
             mitigation_done: vec![Done::Isolated],
             mitigation_failed: vec![],
             latency_ns: Some(4_250),

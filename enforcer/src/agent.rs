@@ -4,7 +4,10 @@
 
 mod candidates;
 mod govern;
+mod limits;
+mod node;
 mod status;
+mod tally;
 
 use crate::{
     kernel::{Kernel, Record, Records},
@@ -15,19 +18,22 @@ use crate::{
     slots::Slots,
 };
 use jiff::Timestamp;
-use ringfence_abi::{Class, Event};
+use limits::Terminations;
+use ringfence_abi::{Class, Event, EventHeader};
+use ringfence_api::NodeReport;
 use ringfence_containers::{
     Container, ContainerEvent, ContainerKey, Kind, Member, Runtime, cgroups::Hierarchies, container_id_in,
 };
-use ringfence_control::{CandidatesStatus, Done, Explanation, Feed, Status, Violation};
+use ringfence_control::{CandidatesStatus, Done, Explanation, Feed, Held, Status, Violation};
 use ringfence_netiso::{Datapaths, Switch, Watch};
-use ringfence_policy::{Enforced, Exception, Mitigation, ResolvedRuleset, RuleId, Tables, compare, effective};
+use ringfence_policy::{Enforced, Exception, Limit, Mitigation, ResolvedRuleset, RuleId, Tables, compare, effective};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
+use tally::Tally;
 use tokio::sync::{mpsc, oneshot};
 
 /// How often the rulesets' files are looked at, and the datapaths verified.
@@ -43,6 +49,8 @@ pub enum Command {
     Release(String, oneshot::Sender<Result<String, String>>),
     /// Which rulesets govern it.
     Explain(String, oneshot::Sender<Result<Explanation, String>>),
+    /// What the cluster is told about the node.
+    Report(oneshot::Sender<Result<NodeReport, String>>),
 }
 
 /// What is told to who acts beyond this node: the API server's part of a mitigation.
@@ -150,6 +158,9 @@ pub struct Agent {
     candidates: CandidatesStatus,
     started_at: Timestamp,
     terminations: (mpsc::UnboundedSender<Terminated>, mpsc::UnboundedReceiver<Terminated>),
+    /// Those that limits count.
+    counted: Terminations,
+    tally: Tally,
 }
 
 impl Agent {
@@ -179,8 +190,11 @@ impl Agent {
             candidates: CandidatesStatus::default(),
             started_at: Timestamp::now(),
             terminations: mpsc::unbounded_channel(),
+            counted: Terminations::default(),
+            tally: Tally::restore(&parts.state),
             parts,
         };
+        agent.tally.in_force(agent.parts.rulesets.enforced(), Timestamp::now());
         agent.apply_exceptions()?;
         agent.prepare_generation()?;
         Ok(agent)
@@ -242,6 +256,7 @@ impl Agent {
         self.drain(mitigations.get_mut(), usize::MAX);
         self.drain(candidates.get_mut(), usize::MAX);
         self.drain(logs.get_mut(), usize::MAX);
+        self.save_tally();
         Ok(())
     }
 
@@ -278,6 +293,7 @@ impl Agent {
     }
 
     fn put_in_force(&mut self) {
+        self.tally.in_force(self.parts.rulesets.enforced(), Timestamp::now());
         if let Err(error) = self.apply_exceptions().and_then(|()| self.next_generation()) {
             tracing::error!(%error, "the changed rulesets could not be put in force; the old ones stay");
         }
@@ -298,6 +314,9 @@ impl Agent {
         if let Err(error) = self.release_unknown() {
             tracing::error!(%error, "unknown pods could not be released");
         }
+        if self.counted.count(self.window(), Instant::now()) {
+            self.limit();
+        }
         if let Err(error) = self.parts.datapaths.verify().await {
             tracing::error!(%error, "the datapaths could not be verified");
         }
@@ -307,7 +326,7 @@ impl Agent {
     fn event(&mut self, event: &Event) {
         let Some(context) = self.context(event) else { return };
         let violations = self.violations(event, &context);
-        self.act(&context.owner.container.key, event.header.slot, violations);
+        self.act(&context.owner.container.key, &event.header, violations);
     }
 
     /// What a record's numbers stand for. `None`, with a message: that is not known any more.
@@ -385,11 +404,13 @@ impl Agent {
     }
 
     /// What the kernel could not do: end the whole container. Then publish.
-    fn act(&mut self, key: &ContainerKey, slot: u32, mut violations: Vec<Violation>) {
+    fn act(&mut self, key: &ContainerKey, header: &EventHeader, mut violations: Vec<Violation>) {
+        let slot = header.slot;
         let strictest = violations.iter().map(|violation| violation.mitigation).max().unwrap_or(Mitigation::Log);
         let covered = self.coverage(slot).is_covered();
         // A pod that was unknown when it did it has a slot of its own by now.
         let unknown = slot != 0 && slot == self.unknown_slot();
+        let limit = self.known.get(key).and_then(|known| self.held(&known.owner.container));
         let Some(known) = self.known.get_mut(key).filter(|known| known.slot == slot || unknown) else {
             return self.publish(violations);
         };
@@ -407,18 +428,27 @@ impl Agent {
             known.why_isolated = Some(Why { rule, reason: None });
         }
         let uncovered = strictest == Mitigation::Isolate && !covered;
+        let spared = limit.filter(|_| uncovered);
         if uncovered {
+            let instead = if spared.is_some() { "only its process is killed" } else { "it is terminated" };
             for violation in &mut violations {
                 violation.mitigation_done.retain(|done| *done != Done::Isolated);
                 violation
                     .mitigation_failed
-                    .push("no datapath covers this container: it is terminated instead of isolated".to_owned());
+                    .push(format!("no datapath covers this container: {instead} instead of isolated"));
             }
         }
-        if (strictest == Mitigation::Terminate || uncovered) && !known.terminating {
+        if let Some(limit) = spared {
+            spare(header, limit, &mut violations);
+        } else if (strictest == Mitigation::Terminate || uncovered) && !known.terminating {
             known.terminating = true;
             let (container, names) = (known.owner.container.clone(), known.names.clone());
-            return self.terminate(container, &names, violations);
+            if let Some(pod) = &container.pod {
+                let max = self.parts.rulesets.policy().and_then(|policy| policy.limits.max_terminations);
+                self.counted.note(pod, max, Instant::now());
+            }
+            self.terminate(container, &names, violations);
+            return self.limit();
         }
         self.publish(violations);
     }
@@ -473,6 +503,7 @@ impl Agent {
 
     fn publish(&mut self, violations: Vec<Violation>) {
         for violation in violations {
+            self.tally.count(std::iter::once(&violation.rule_set_name).chain(&violation.other_rule_set_names));
             self.parts.output.write(&violation);
             let violation = Arc::new(violation);
             self.tell(Told::Violated(Arc::clone(&violation)));
@@ -492,6 +523,7 @@ impl Agent {
             Command::Isolate(name, reason, answer) => drop(answer.send(self.isolate(&name, reason))),
             Command::Release(name, answer) => drop(answer.send(self.release(&name))),
             Command::Explain(name, answer) => drop(answer.send(self.explain(&name))),
+            Command::Report(answer) => drop(answer.send(self.report())),
         }
     }
 
@@ -558,6 +590,18 @@ impl Agent {
     fn explain(&self, name: &str) -> Result<Explanation, String> {
         let key = self.find(name)?;
         Ok(self.parts.rulesets.explain(&self.known[key].owner.container))
+    }
+}
+
+/// A pod that would be isolated but can't be, and would be terminated but must not be: its process is all that is left.
+fn spare(header: &EventHeader, limit: Limit, violations: &mut [Violation]) {
+    let killed = candidates::kill(header);
+    for violation in violations.iter_mut().filter(|violation| violation.mitigation == Mitigation::Isolate) {
+        violation.mitigation_held = Some(Held { mitigation: Mitigation::Terminate, limit });
+        match &killed {
+            Ok(()) => violation.mitigation_done.push(Done::Killed),
+            Err(problem) => violation.mitigation_failed.push(problem.clone()),
+        }
     }
 }
 

@@ -63,6 +63,10 @@ pub struct Run {
     /// every trace is removed from the kernel, as by `enforcer uninstall`.
     #[arg(long, value_name = "NAME", requires = "cluster")]
     pub daemon_set: Option<String>,
+    /// With --cluster: the pod in that namespace that this is. It bears the node's report, for the statuses of rulesets
+    /// and policies. Default: there is none.
+    #[arg(long, value_name = "NAME", requires = "cluster")]
+    pub pod: Option<String>,
     /// With --cluster: how to reach the API server. Default: as a pod does, by its service account.
     #[arg(long, value_name = "FILE", requires = "cluster")]
     pub kubeconfig: Option<PathBuf>,

@@ -8,7 +8,7 @@ use crate::{
         mouth::Mouth,
         objects::Objects,
         removal::Removal,
-        watch,
+        reporter, watch,
     },
     control::Control,
     kernel::{self, Kernel},
@@ -62,6 +62,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         Mode::Cluster { catalogue, policy, namespace } => {
             let client = connect(&args).await?;
             let removal = args.daemon_set.as_ref().map(|name| Removal::follow(client.clone(), &namespace, name));
+            if let Some(pod) = args.pod.clone() {
+                tokio::spawn(reporter::report(client.clone(), namespace.clone(), pod, send.clone()));
+            }
             let objects = Objects::new(catalogue.clone(), namespace, policy);
             let sources = cluster(client, &node, objects, catalogue, runtime.as_deref(), send.clone()).await?;
             Sources { removal, ..sources }

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 use ringfence_abi::{Event, EventHeader, Op, done, flag};
 use ringfence_containers::{Container, Kind, Member};
-use ringfence_control::{Done, Escaped, Parent, Process, User, Violation};
+use ringfence_control::{Done, Escaped, Held, Parent, Process, User, Violation};
 use ringfence_policy::{Decision, ResolvedRuleset, Rule};
 use std::net::Ipv6Addr;
 
@@ -72,6 +72,7 @@ pub fn violation(event: &Event, rule: &Rule, decision: &Decision, scene: &Scene<
         tactic: rule.tactic.clone(),
         severity: rule.severity,
         mitigation: decision.mitigation,
+        mitigation_held: decision.held().map(|(mitigation, limit)| Held { mitigation, limit }),
         mitigation_done: done_in_kernel(header),
         mitigation_failed: vec![],
         latency_ns: (header.mitigated_at != 0).then(|| header.mitigated_at.saturating_sub(header.begun_at)),

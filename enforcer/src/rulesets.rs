@@ -5,8 +5,8 @@ use ringfence_abi::{Op, flag};
 use ringfence_containers::{Container, NAMESPACE_NAME};
 use ringfence_control::{Escaped, Explanation, RulesetsStatus, sources};
 use ringfence_policy::{
-    Catalogue, Enforced, Labels, PodFacts, Policy, ResolvedRuleset, Rule, RuleId, Ruleset, Source, Subject, Tables,
-    read, resolve,
+    Catalogue, Enforced, Labels, PodFacts, Policy, ResolvedRuleset, Rule, RuleId, Ruleset, Source, Standing, Subject,
+    Tables, read, resolve,
 };
 use std::{
     collections::BTreeSet,
@@ -113,8 +113,18 @@ impl Rulesets {
         self.enforced.policy.as_ref()
     }
 
-    /// What governs a container or pod. Nothing, if the policy exempts it.
-    pub fn resolve(&self, container: &Container) -> ResolvedRuleset {
+    /// What the cluster, or the files, ask for.
+    pub fn enforced(&self) -> &Enforced {
+        &self.enforced
+    }
+
+    /// Why the last change was refused.
+    pub fn rejected(&self) -> Option<&str> {
+        self.rejected.as_deref()
+    }
+
+    /// What governs a container or pod, as things stand with its workload. Nothing, if the policy exempts it.
+    pub fn resolve(&self, container: &Container, standing: Option<Standing>) -> ResolvedRuleset {
         let labels = namespace_labels(container);
         let pod = container.pod.as_ref();
         let facts = PodFacts {
@@ -123,6 +133,7 @@ impl Rulesets {
             labels: container.selector_labels(),
             namespace_labels: &labels,
             is_static: pod.is_some_and(|pod| pod.is_static),
+            standing,
         };
         self.enforced.resolve(facts).unwrap_or_default()
     }

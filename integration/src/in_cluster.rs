@@ -6,6 +6,7 @@ mod basics;
 mod chart;
 mod commands;
 mod enforcement;
+mod limits;
 mod machine;
 pub mod release;
 mod rights;
@@ -45,7 +46,7 @@ struct Part {
     run: fn(&mut Context, &mut Report),
 }
 
-const PARTS: [Part; 5] = [basics::PART, admission::PART, enforcement::PART, chart::PART, commands::PART];
+const PARTS: [Part; 6] = [basics::PART, admission::PART, enforcement::PART, limits::PART, chart::PART, commands::PART];
 
 /// After the cluster is down, the machine is as it was.
 const NOTHING_LEFT: &str = "cluster/nothing-left";

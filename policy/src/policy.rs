@@ -12,6 +12,7 @@ use ringfence_api::Mitigation;
 
 use crate::catalogue::Catalogue;
 use crate::compile::{CompileError, compile_with};
+use crate::limits::{Limit, Limits, Standing};
 use crate::resolve::{ResolvedRuleset, Subject, resolve};
 use crate::ruleset::Ruleset;
 use crate::selector::Labels;
@@ -40,6 +41,8 @@ pub struct Policy {
     pub govern_static_pods: Vec<String>,
     /// Nothing is mitigated nor reported.
     pub suspend: bool,
+    /// Limits of terminations.
+    pub limits: Limits,
     /// Isolated pods lose the node's probes and the exceptions too.
     pub strict: bool,
     /// Networks that isolated pods may still exchange packets with.
@@ -59,6 +62,7 @@ impl Policy {
             excluded_namespaces: Vec::new(),
             govern_static_pods: Vec::new(),
             suspend: false,
+            limits: Limits::default(),
             strict: false,
             exceptions: Vec::new(),
         }
@@ -89,6 +93,8 @@ pub struct PodFacts<'a> {
     pub namespace_labels: &'a Labels,
     /// It comes from a file of its node (a mirror pod at the API server).
     pub is_static: bool,
+    /// How things stand with its workload; none: it has none, or terminations are not limited here.
+    pub standing: Option<Standing>,
 }
 
 /// Why a pod is not governed.
@@ -172,7 +178,10 @@ impl Enforced {
         }
         let subject = Subject { labels: pod.labels, namespace_labels: pod.namespace_labels };
         let mut resolved = resolve(self.rulesets(), subject);
-        resolved.cap(policy.max_mitigation);
+        resolved.cap(policy.max_mitigation, Limit::MaxMitigation);
+        if let Some(limit) = pod.standing.and_then(|standing| policy.limits.hold(standing)) {
+            resolved.cap(Mitigation::Isolate, limit);
+        }
         Ok(resolved)
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::limits::Limit;
 use crate::rule::RuleId;
 use crate::ruleset::{Exceptions, Ruleset, Wish};
 use crate::selector::Labels;
@@ -30,6 +31,9 @@ pub struct Decision {
     pub mitigation: Mitigation,
     /// Who asked, the strictest first, then by name. Never empty.
     pub asked_by: Vec<Asked>,
+    /// What keeps it from being the strictest that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<Limit>,
 }
 
 impl Decision {
@@ -45,12 +49,18 @@ impl Decision {
     pub fn of_those_with(&self, exceptions: &[&Exceptions]) -> Self {
         let asked_by = self.asked_by.iter().filter(|asked| exceptions.contains(&&asked.exceptions)).cloned();
         let mitigation = exceptions.iter().filter_map(|exceptions| self.mitigation_with(exceptions)).max();
-        Self { mitigation: mitigation.unwrap_or(self.mitigation), asked_by: asked_by.collect() }
+        Self { mitigation: mitigation.unwrap_or(self.mitigation), asked_by: asked_by.collect(), held_by: self.held_by }
     }
 
     /// What those who ask except, each once.
     pub fn exceptions(&self) -> BTreeSet<&Exceptions> {
         self.asked_by.iter().map(|asked| &asked.exceptions).collect()
+    }
+
+    /// The mitigation that is held back, and by which limit.
+    pub fn held(&self) -> Option<(Mitigation, Limit)> {
+        let strictest = self.asked_by.first()?.mitigation;
+        Some((strictest, self.held_by?)).filter(|_| strictest > self.mitigation)
     }
 
     /// Names of the rulesets that asked for the strictest mitigation.
@@ -78,11 +88,17 @@ impl ResolvedRuleset {
         self.rules.get(&rule).map(|decision| decision.mitigation)
     }
 
-    /// No mitigation is stricter than `cap` from now on.
-    pub fn cap(&mut self, cap: Mitigation) {
-        for decision in self.rules.values_mut() {
-            decision.mitigation = decision.mitigation.min(cap);
+    /// No mitigation is stricter than `cap` from now on, because of that limit.
+    pub fn cap(&mut self, cap: Mitigation, limit: Limit) {
+        for decision in self.rules.values_mut().filter(|decision| decision.mitigation > cap) {
+            decision.mitigation = cap;
+            decision.held_by = Some(limit);
         }
+    }
+
+    /// Whether a rule's violation ends the pod.
+    pub fn terminates(&self) -> bool {
+        self.rules.values().any(|decision| decision.mitigation == Mitigation::Terminate)
     }
 
     /// SHA-256 over what is enforced: rules, exceptions and mitigations, whoever asked for them. The same on every node and
@@ -149,7 +165,11 @@ pub fn resolve<'a>(rulesets: impl IntoIterator<Item = &'a Ruleset>, subject: Sub
         resolved.rulesets.push(ruleset.name.clone());
         for (&rule, Wish { mitigation, exceptions }) in &ruleset.rules {
             let mitigation = *mitigation;
-            let decision = resolved.rules.entry(rule).or_insert_with(|| Decision { mitigation, asked_by: Vec::new() });
+            let decision = resolved.rules.entry(rule).or_insert_with(|| Decision {
+                mitigation,
+                asked_by: Vec::new(),
+                held_by: None,
+            });
             decision.mitigation = decision.mitigation.max(mitigation);
             decision.asked_by.push(Asked { ruleset: ruleset.name.clone(), mitigation, exceptions: exceptions.clone() });
         }

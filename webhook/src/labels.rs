@@ -1,21 +1,31 @@
 //! The labels that a pod has to bear, from what governs it.
 
 use ringfence_api::names::{
-    HASH_LABEL, ISOLATED_AT_ANNOTATION, ISOLATED_BY_ANNOTATION, ISOLATED_LABEL, POLICY_LABEL, is_ours, ruleset_label,
+    HASH_LABEL, ISOLATED_AT_ANNOTATION, ISOLATED_BY_ANNOTATION, ISOLATED_LABEL, POLICY_LABEL, SPARE_REPLICAS_LABEL,
+    TERMINATED_BY_ANNOTATION, TERMINATIONS_LEFT_LABEL, is_ours, ruleset_label,
 };
 use ringfence_policy::{Enforced, Labels, PodFacts, Policy};
 
+/// What has to be on a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Governance {
+    /// Our labels.
+    pub labels: Labels,
+    /// A violation may end it.
+    pub terminates: bool,
+}
+
 /// Our labels of a pod: one for each ruleset that governs it, the policy, and the hash of the resolved ruleset. None for
 /// a pod that is not governed at all. A pod that no ruleset selects is governed: by nothing, which its hash says.
-pub fn governing(enforced: &Enforced, pod: PodFacts<'_>) -> Labels {
-    let (Ok(resolved), Some(policy)) = (enforced.resolve(pod), &enforced.policy) else { return Labels::new() };
+pub fn governing(enforced: &Enforced, pod: PodFacts<'_>) -> Governance {
+    let (Ok(resolved), Some(policy)) = (enforced.resolve(pod), &enforced.policy) else { return Governance::default() };
     let mut labels = Labels::new();
     for ruleset in enforced.rulesets().filter(|ruleset| resolved.rulesets.binary_search(&ruleset.name).is_ok()) {
         labels.insert(ruleset_label(&ruleset.name), ruleset.generation.to_string());
     }
     labels.insert(POLICY_LABEL.to_owned(), of_policy(policy).to_owned());
     labels.insert(HASH_LABEL.to_owned(), resolved.hash().label());
-    labels
+    Governance { labels, terminates: resolved.terminates() }
 }
 
 /// The name of a policy, as far as it fits a label's value.
@@ -28,12 +38,22 @@ pub fn foreign(labels: &Labels) -> Labels {
     labels.iter().filter(|(key, _)| !is_ours(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// Those of ours that say what governs a pod, not whether it is isolated.
+/// Those of ours that say what governs a pod and within which limits, not what was done to it.
 pub fn of_governance(labels: &Labels) -> impl Iterator<Item = (&String, &String)> {
-    labels.iter().filter(|(key, _)| is_ours(key) && !of_isolation(key))
+    labels.iter().filter(|(key, _)| is_ours(key) && !of_mitigation(key))
 }
 
-/// Whether a label or annotation says that a pod is isolated, when, and why: the enforcer writes it.
+/// Whether a label or annotation says that a pod is isolated, when, and why.
 pub fn of_isolation(key: &str) -> bool {
     [ISOLATED_LABEL, ISOLATED_BY_ANNOTATION, ISOLATED_AT_ANNOTATION].contains(&key)
+}
+
+/// Whether a label or annotation says that a pod is isolated or being terminated: the enforcer writes it.
+pub fn of_mitigation(key: &str) -> bool {
+    of_isolation(key) || key == TERMINATED_BY_ANNOTATION
+}
+
+/// Whether a label says how many more pods of a workload may go.
+pub fn of_limits(key: &str) -> bool {
+    [SPARE_REPLICAS_LABEL, TERMINATIONS_LEFT_LABEL].contains(&key)
 }

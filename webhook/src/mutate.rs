@@ -61,6 +61,7 @@ mod tests {
             Just(ruleset_label("web")),
             Just(ruleset_label("gone")),
             Just("x.ringfence.dev/any".to_owned()),
+            Just("ringfence.dev/spare-replicas".to_owned()),
             "[a-z]{1,4}",
         ]
     }

@@ -1,9 +1,13 @@
 //! What admission alone can't do: pods that exist already, or whose rulesets, policy, namespace or labels change, get
-//! their labels here; and rulesets and policies get their statuses. For the leader. Nothing is written that is so
+//! their labels here; so do those whose workload's limits of terminations change; and rulesets and policies get their
+//! statuses. For the leader. Nothing is written that is so
 //! already.
 
 mod pods;
+mod reports;
 mod status;
+mod watch;
+mod workloads;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

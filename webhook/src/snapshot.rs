@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ringfence_policy::{Enforced, Index, Labels, PodFacts, Policy};
 use serde_json::Value;
 
-use crate::labels;
+use crate::labels::{self, Governance};
 use crate::pod::Pod;
 
 /// Labels of every namespace, by name.
@@ -54,16 +54,24 @@ impl Snapshot {
 
     /// Our labels that a pod of the namespace has to bear. None: the namespace is not known.
     pub fn labels_of(&self, namespace: &str, pod: &Pod) -> Option<Labels> {
-        Some(self.labels_with(namespace, self.namespaces.get(namespace)?, pod))
+        Some(self.governance_of(namespace, pod)?.labels)
     }
 
-    /// The same with the namespace's labels given.
-    pub fn labels_with(&self, namespace: &str, namespace_labels: &Labels, pod: &Pod) -> Labels {
+    /// The same, and what else follows for the pod.
+    pub fn governance_of(&self, namespace: &str, pod: &Pod) -> Option<Governance> {
+        let namespace_labels = self.namespaces.get(namespace)?;
         // Selectors do not see our own labels: what they give would depend on itself.
         let labels = labels::foreign(&pod.labels);
-        let facts =
-            PodFacts { namespace, name: &pod.name, labels: &labels, namespace_labels, is_static: pod.is_static() };
-        labels::governing(&self.enforced, facts)
+        let facts = PodFacts {
+            namespace,
+            name: &pod.name,
+            labels: &labels,
+            namespace_labels,
+            is_static: pod.is_static(),
+            // What governs a pod does not change with every pod that comes or goes.
+            standing: None,
+        };
+        Some(labels::governing(&self.enforced, facts))
     }
 
     /// The same, were a policy in force that calls itself so in its label: a replica of the webhook that is about to end

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ringfence_policy::Mitigation;
 
 use super::paint::{BAD, FAINT, GOOD, Paint, STRONG, of_severity};
-use crate::{Done, Escaped, Violation};
+use crate::{Done, Escaped, Held, Violation};
 
 /// Characters of a container id that tell it from others, as container tools show it.
 const SHORT_ID: usize = 12;
@@ -56,6 +56,9 @@ fn container(violation: &Violation) -> String {
 
 fn mitigation(violation: &Violation, paint: Paint) -> String {
     let mut text = violation.mitigation.to_string();
+    if let Some(Held { mitigation, limit }) = violation.mitigation_held {
+        write!(text, " ({mitigation} held back by {limit})").expect("writing to a string cannot fail");
+    }
     if violation.mitigation != Mitigation::Log {
         let done: Vec<_> = violation.mitigation_done.iter().map(|done| Done::as_str(*done)).collect();
         let done = match done.as_slice() {
@@ -137,6 +140,7 @@ fn microseconds(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use ringfence_policy::Limit;
 
     use super::*;
     use crate::violation::tests::drift;
@@ -160,6 +164,16 @@ mod tests {
         let text = violation(&failed, Paint::Plain);
         assert!(text.contains("isolate -> nothing done; no datapath covers the container\n"), "{text}");
         assert!(text.ends_with("(3 records lost before this one)"), "{text}");
+    }
+
+    #[test]
+    fn what_was_held_back_is_said() {
+        let mut held = drift();
+        held.mitigation_held = Some(Held { mitigation: Mitigation::Terminate, limit: Limit::MinReadyReplicas });
+        let text = violation(&held, Paint::Plain);
+        assert!(text.contains(" isolate (terminate held back by minReadyReplicas) -> isolated in"), "{text}");
+        let json = serde_json::to_value(&held).unwrap();
+        assert_eq!(json["mitigationHeld"], serde_json::json!({"mitigation": "terminate", "limit": "minReadyReplicas"}));
     }
 
     #[test]

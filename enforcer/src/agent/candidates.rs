@@ -46,7 +46,7 @@ impl Agent {
             violation.process.cmd = report::arguments(&args[..args.len().min(CANDIDATE_ARGS)]);
             violation.mitigation_failed.extend(failed.iter().cloned());
         }
-        self.act(&context.owner.container.key, event.header.slot, violations);
+        self.act(&context.owner.container.key, &event.header, violations);
     }
 
     /// All of the arguments: those in the record, and what follows them. `None`: they can't be had.
@@ -96,7 +96,7 @@ impl Agent {
 }
 
 /// Kills the process that a record is about, and no later one with its number.
-fn kill(header: &EventHeader) -> Result<(), String> {
+pub(super) fn kill(header: &EventHeader) -> Result<(), String> {
     let gone = || format!("process {} had ended before it could be killed", header.pid);
     let pid = i32::try_from(header.pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
     let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| gone())?;

@@ -7,10 +7,11 @@ use ringfence_containers::{
     ANY_POD, Container, ContainerEvent, ContainerKey, Kind, POD_NAMESPACE, cgroup_names, cgroups::Version,
 };
 use ringfence_netiso::Netns;
-use ringfence_policy::ResolvedRuleset;
+use ringfence_policy::{Limit, ResolvedRuleset, Standing};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 impl Agent {
@@ -37,7 +38,10 @@ impl Agent {
     /// A container is announced, or described anew. Its cgroup, still to come, is bound by the kernel itself.
     async fn known(&mut self, container: Container) -> anyhow::Result<()> {
         let key = container.key.clone();
-        let resolved = self.parts.rulesets.resolve(&container);
+        if let Some(pod) = &container.pod {
+            self.counted.hear(pod);
+        }
+        let resolved = self.resolve(&container);
         let names = cgroup_names(&container);
         let owner = Arc::new(Owner { container, resolved });
         let (slot, why_isolated, terminating) = match self.known.get(&key) {
@@ -285,6 +289,49 @@ impl Agent {
         self.bind_pods()
     }
 
+    /// What governs a container now, limits considered.
+    fn resolve(&self, container: &Container) -> ResolvedRuleset {
+        self.parts.rulesets.resolve(container, self.standing(container))
+    }
+
+    fn standing(&self, container: &Container) -> Option<Standing> {
+        self.counted.standing(container.pod.as_ref()?, self.window(), Instant::now())
+    }
+
+    /// For how long terminations count.
+    pub(super) fn window(&self) -> Duration {
+        let seconds = self.parts.rulesets.policy().map_or(0, |policy| policy.limits.window);
+        Duration::from_secs(seconds.into())
+    }
+
+    /// The limit that keeps a container from being terminated.
+    pub(super) fn held(&self, container: &Container) -> Option<Limit> {
+        self.parts.rulesets.policy()?.limits.hold(self.standing(container)?)
+    }
+
+    /// Terminations have come or gone: what governs the pods of their workloads may be another thing now.
+    pub(super) fn limit(&mut self) {
+        if !self.parts.rulesets.policy().is_some_and(|policy| policy.limits.are_set()) {
+            return;
+        }
+        let of_workload = |known: &Known| known.owner.container.pod.as_ref().is_some_and(|pod| pod.replica.is_some());
+        let keys: Vec<ContainerKey> =
+            self.known.iter().filter(|(_, known)| of_workload(known)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            let container = self.known[&key].owner.container.clone();
+            let resolved = self.resolve(&container);
+            if self.known[&key].owner.resolved == resolved {
+                continue;
+            }
+            let pod = container.name.clone();
+            self.known.get_mut(&key).expect("its key was just listed").owner = Arc::new(Owner { container, resolved });
+            match self.govern(&key) {
+                Ok(()) => tracing::info!(pod, "limits of its workload's terminations changed"),
+                Err(error) => tracing::error!(pod, "it goes on as before: {error:#}"),
+            }
+        }
+    }
+
     /// Writes the tables of the generation to come.
     pub(super) fn prepare_generation(&mut self) -> anyhow::Result<()> {
         let tables = Arc::clone(&self.parts.rulesets.tables);
@@ -326,10 +373,9 @@ impl Agent {
         self.prepare_generation()?;
         let keys: Vec<ContainerKey> = self.known.keys().cloned().collect();
         for key in &keys {
-            let known = self.known.get_mut(key).expect("its key was just listed");
-            let container = known.owner.container.clone();
-            let resolved = self.parts.rulesets.resolve(&container);
-            known.owner = Arc::new(Owner { container, resolved });
+            let container = self.known[key].owner.container.clone();
+            let resolved = self.resolve(&container);
+            self.known.get_mut(key).expect("its key was just listed").owner = Arc::new(Owner { container, resolved });
             self.govern(key)?;
         }
         if was_in_force {

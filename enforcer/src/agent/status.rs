@@ -53,7 +53,7 @@ impl Agent {
     }
 
     /// A rule is as strong as its weakest operation on this node.
-    fn rule(&self, rule: &Rule) -> RuleStatus {
+    pub(super) fn rule(&self, rule: &Rule) -> RuleStatus {
         let ops = rule.lines.iter().flat_map(|line| line.ops.iter());
         let tier = ops.map(|op| self.parts.kernel.tier(*op)).min().unwrap_or(Tier::Tracepoint);
         let covered = rule.tiers.on(tier);

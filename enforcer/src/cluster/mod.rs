@@ -7,6 +7,7 @@
 //! | [`pods`] | pods of this node, put together from the API server's word and the runtime's |
 //! | [`ear`] | the task that hears all of them and tells the agent |
 //! | [`mouth`] | the task that does the API server's part of a mitigation |
+//! | [`reporter`] | the task that tells the cluster what the node has to report |
 //! | [`removal`] | whether an end is for good |
 
 pub mod ear;
@@ -14,4 +15,5 @@ pub mod mouth;
 pub mod objects;
 pub mod pods;
 pub mod removal;
+pub mod reporter;
 pub mod watch;

@@ -43,7 +43,8 @@ struct Subject {
 /// What is done about a pod at the API server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Deed {
-    Delete,
+    /// Because of a rule.
+    Delete(String),
     /// By a rule, or `manual`.
     Mark(String),
     Unmark,
@@ -58,7 +59,7 @@ pub struct Mouth {
     /// Deeds that are under way, so that none is begun twice.
     busy: Arc<Mutex<HashSet<(Subject, Deed)>>>,
     events: Arc<Events>,
-    /// When a logging Event was said last.
+    /// When an Event that need not be repeated was said last, of a pod.
     said: HashMap<(String, String), Instant>,
 }
 
@@ -105,6 +106,7 @@ impl Mouth {
                 Told::Released(container) => {
                     if let Some(subject) = of_container(&container) {
                         self.event(&subject, true, EventType::Normal, names::RELEASED_REASON, "released");
+                        self.said.retain(|(uid, _), _| *uid != subject.uid);
                         self.deed(subject, Deed::Unmark);
                     }
                 }
@@ -126,7 +128,7 @@ impl Mouth {
         }
         let has = |done| violation.mitigation_done.contains(&done);
         if has(Done::Terminated) {
-            self.deed(subject.clone(), Deed::Delete);
+            self.deed(subject.clone(), Deed::Delete(violation.rule_id.to_string()));
         } else if has(Done::Isolated) {
             self.deed(subject.clone(), Deed::Mark(violation.rule_id.to_string()));
         }
@@ -142,15 +144,28 @@ impl Mouth {
             (names::VIOLATION_REASON, EventType::Warning)
         };
         let mitigates = violation.mitigation > Mitigation::Log;
-        if !mitigates {
-            let key = (subject.uid.clone(), violation.rule_id.to_string());
-            if self.said.get(&key).is_some_and(|said| said.elapsed() < EVENT_PAUSE) {
-                return;
-            }
-            self.said.retain(|_, said| said.elapsed() < EVENT_PAUSE);
-            self.said.insert(key, Instant::now());
+        // A pod that is cut off may go on with what it does for ever.
+        let repeats = !mitigates || reason == names::ISOLATED_REASON;
+        if !repeats || self.is_news((subject.uid.clone(), format!("{} {reason}", violation.rule_id))) {
+            self.event(&subject, mitigates, kind, reason, &note(violation));
         }
-        self.event(&subject, mitigates, kind, reason, &note(violation));
+        if let Some(held) = violation.mitigation_held {
+            let key = (subject.uid.clone(), format!("{} {}", violation.rule_id, held.limit));
+            if self.is_news(key) {
+                let note = format!("{} held back by {}: {}", held.mitigation, held.limit, note(violation));
+                self.event(&subject, mitigates, EventType::Warning, names::MITIGATION_HELD_REASON, &note);
+            }
+        }
+    }
+
+    /// Whether that was not said of the pod a moment ago.
+    fn is_news(&mut self, key: (String, String)) -> bool {
+        if self.said.get(&key).is_some_and(|said| said.elapsed() < EVENT_PAUSE) {
+            return false;
+        }
+        self.said.retain(|_, said| said.elapsed() < EVENT_PAUSE);
+        self.said.insert(key, Instant::now());
+        true
     }
 
     fn event(&self, subject: &Subject, mitigates: bool, type_: EventType, reason: &str, note: &str) {
@@ -226,7 +241,13 @@ impl Pause {
 async fn attempt(client: &Client, subject: &Subject, deed: &Deed) -> Result<(), kube::Error> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &subject.namespace);
     let result = match deed {
-        Deed::Delete => {
+        Deed::Delete(by) => {
+            // So that whoever keeps count sees it. It must not keep the pod.
+            let patch = json!({"metadata": {"uid": subject.uid, "annotations": {names::TERMINATED_BY_ANNOTATION: by}}});
+            let marked = pods.patch_metadata(&subject.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+            if let Err(error) = marked {
+                tracing::debug!(pod = %subject.name, %error, "it could not be marked as terminated");
+            }
             let only = Preconditions { uid: Some(subject.uid.clone()), resource_version: None };
             let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }.preconditions(only);
             pods.delete(&subject.name, &at_once).await.map(drop)

@@ -7,8 +7,10 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kube::{ResourceExt, runtime::watcher::Event};
-use ringfence_api::names;
-use ringfence_containers::{ANY_POD, Container, ContainerEvent, ContainerKey, Kind, Member, POD_NAMESPACE, Pod};
+use ringfence_api::{Workload, names};
+use ringfence_containers::{
+    ANY_POD, Container, ContainerEvent, ContainerKey, Kind, Member, POD_NAMESPACE, Pod, Replica,
+};
 use ringfence_policy::Labels;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +31,7 @@ struct Object {
     isolated: bool,
     /// It has our readiness gate, whose condition has to become this.
     gate: Option<bool>,
+    replica: Option<Replica>,
 }
 
 /// One of a pod's containers, as the runtime says.
@@ -250,6 +253,7 @@ fn describe(uid: &str, entry: &Entry, namespace_labels: &dyn Fn(&str) -> Labels)
     let pod = Pod {
         namespace_labels: namespace_labels(&namespace),
         is_static: entry.object.as_ref().is_some_and(|object| object.is_static),
+        replica: entry.object.as_ref().and_then(|object| object.replica.clone()),
         sandbox: sandbox.map(|inner| inner.container.key.id.clone()).unwrap_or_default(),
         members: entry.containers.values().map(member).collect(),
         name,
@@ -335,7 +339,21 @@ fn object(pod: &core::Pod) -> Object {
         ended: matches!(phase, Some("Succeeded" | "Failed")),
         isolated,
         gate: gate(pod, isolated),
+        replica: replica(pod),
     }
+}
+
+fn replica(pod: &core::Pod) -> Option<Replica> {
+    let workload = Workload::of(&pod.metadata)?;
+    let number = |label: &str| pod.labels().get(label)?.parse().ok();
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    Some(Replica {
+        ready: ready && workload.keeps_replicas(),
+        workload: workload.to_string(),
+        spare: number(names::SPARE_REPLICAS_LABEL),
+        terminations_left: number(names::TERMINATIONS_LEFT_LABEL),
+    })
 }
 
 /// Now, as annotations have it.
@@ -405,6 +423,23 @@ mod tests {
         let told = pods.object(Event::Apply(job.clone()), &none);
         assert_eq!(told, [Outcome::Container(ContainerEvent::Removed(ContainerKey::new("pod", "u1")))]);
         assert_eq!(pods.object(Event::Delete(job), &none), []);
+    }
+
+    #[test]
+    fn how_its_workload_stands_is_told_with_a_pod() {
+        let labels = serde_json::json!({"pod-template-hash": "5d", "ringfence.dev/spare-replicas": "2"});
+        let mut web = pod("web-5d-x", "u1", &labels);
+        let owner = serde_json::json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d", "uid": "r", "controller": true}]);
+        web.metadata.owner_references = serde_json::from_value(owner).unwrap();
+        let mut pods = Pods::default();
+        let replica = |outcomes: &[Outcome]| known(outcomes).pod.as_ref().unwrap().replica.clone().unwrap();
+        let expected = Replica { workload: "Deployment/web".to_owned(), spare: Some(2), ..Replica::default() };
+        assert_eq!(replica(&pods.object(Event::Apply(web.clone()), &none)), expected);
+        web.status =
+            serde_json::from_value(serde_json::json!({"conditions": [{"type": "Ready", "status": "True"}]})).unwrap();
+        web.labels_mut().insert("ringfence.dev/terminations-left".to_owned(), "0".to_owned());
+        let expected = Replica { ready: true, terminations_left: Some(0), ..expected };
+        assert_eq!(replica(&pods.object(Event::Apply(web), &none)), expected);
     }
 
     #[test]

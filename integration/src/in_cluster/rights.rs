@@ -23,8 +23,8 @@ pub fn check(cluster: &Cluster, namespace: &str, name: &str, spare: &[&str]) -> 
     let refused: Rights =
         decided("forbid").filter_map(|event| right(event)).filter(|right| !granted.contains(right)).collect();
     ensure!(refused.is_empty(), "{name} was refused {refused:?}");
-    let used: Rights = decided("allow").filter_map(|event| right(event)).collect();
-    let idle: Vec<&String> = granted.difference(&used).filter(|right| !spare.contains(&right.as_str())).collect();
+    let made: Rights = decided("allow").filter_map(|event| right(event)).collect();
+    let idle: Vec<&String> = granted.difference(&made).filter(|right| !spare.contains(&right.as_str())).collect();
     ensure!(idle.is_empty(), "{name} has rights that it does not use: {idle:?}");
     Ok(())
 }

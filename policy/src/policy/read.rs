@@ -1,5 +1,7 @@
 //! A policy from YAML or JSON, judged whole.
 
+use std::ops::RangeInclusive;
+
 use ringfence_abi::PortRange;
 use ringfence_api::{Mitigation, RULESET_NAME};
 
@@ -8,6 +10,7 @@ use super::{NamespacePattern, POLICY_KIND, Policy};
 use crate::diagnostic::Diagnostics;
 use crate::document::{self, Expected, Source};
 use crate::fields::{Fields, Report};
+use crate::limits::Limits;
 use crate::selector;
 use crate::yaml::{Node, Place, Value};
 
@@ -17,6 +20,9 @@ const EXPECTED: Expected = Expected {
     name: 253,
     spec: &["rulesets", "maxMitigation", "excludedNamespaces", "limits", "isolation"],
 };
+
+const LIMITS: [&str; 5] =
+    ["suspend", "governStaticPods", "maxTerminations", "terminationWindowSeconds", "minReadyReplicas"];
 
 /// Reads one policy. What it does not say is as the API server would fill it in.
 pub fn read_policy(source: &Source) -> Result<Policy, Diagnostics> {
@@ -45,6 +51,7 @@ fn policy(node: &Node, report: &mut Report<'_>) -> Option<Policy> {
         excluded_namespaces: vec![NamespacePattern("kube-system".to_owned())],
         govern_static_pods: Vec::new(),
         suspend: false,
+        limits: Limits::default(),
         strict: false,
         exceptions: Vec::new(),
     };
@@ -69,7 +76,7 @@ fn policy(node: &Node, report: &mut Report<'_>) -> Option<Policy> {
         });
         policy.excluded_namespaces = excluded.into_iter().map(NamespacePattern).collect();
     }
-    if let Some(limits) = map(spec, "limits", &["suspend", "governStaticPods"], report) {
+    if let Some(limits) = map(spec, "limits", &LIMITS, report) {
         policy.suspend = truth(limits, "suspend", report);
         if let Some((_, node)) = limits.get("governStaticPods") {
             policy.govern_static_pods = names(node, "'governStaticPods'", report, |name| {
@@ -78,6 +85,13 @@ fn policy(node: &Node, report: &mut Report<'_>) -> Option<Policy> {
                 });
                 (!good).then_some("use namespace/name")
             });
+        }
+        policy.limits.max_terminations = number(limits, "maxTerminations", "pods", 1..=1_000, report);
+        if let Some(window) = number(limits, "terminationWindowSeconds", "seconds", 1..=86_400, report) {
+            policy.limits.window = window;
+        }
+        if let Some(replicas) = number(limits, "minReadyReplicas", "pods", 0..=1_000, report) {
+            policy.limits.min_ready_replicas = replicas;
         }
     }
     if let Some(isolation) = map(spec, "isolation", &["strict", "exceptions"], report) {
@@ -106,6 +120,31 @@ fn truth(fields: Fields<'_>, name: &str, report: &mut Report<'_>) -> bool {
         _ => report.add(node.place, format!("'{name}' must be true or false")),
     }
     false
+}
+
+/// A whole number within bounds, both included.
+fn number(
+    fields: Fields<'_>,
+    name: &str,
+    unit: &str,
+    bounds: RangeInclusive<u32>,
+    report: &mut Report<'_>,
+) -> Option<u32> {
+    let (_, node) = fields.get(name)?;
+    let (least, most) = (bounds.start(), bounds.end());
+    let shown = match &node.value {
+        Value::Other(text) => text.clone(),
+        Value::Text(text) => format!("'{text}'"),
+        _ => node.kind().to_owned(),
+    };
+    let right = match &node.value {
+        Value::Other(text) => text.parse().ok().filter(|number| bounds.contains(number)),
+        _ => None,
+    };
+    if right.is_none() {
+        report.add(node.place, format!("{shown} can't be '{name}': use a whole number of {unit}, {least} to {most}"));
+    }
+    right
 }
 
 /// Texts that are right and come once.

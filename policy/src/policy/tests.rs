@@ -40,7 +40,14 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 
 fn ask(enforced: &Enforced, namespace: &str, app: &str, env: &str, is_static: bool) -> Result<Vec<String>, Exempt> {
     let (labels, namespace_labels) = (labels(&[("app", app)]), labels(&[("env", env)]));
-    let facts = PodFacts { namespace, name: "pod", labels: &labels, namespace_labels: &namespace_labels, is_static };
+    let facts = PodFacts {
+        namespace,
+        name: "pod",
+        labels: &labels,
+        namespace_labels: &namespace_labels,
+        is_static,
+        standing: None,
+    };
     let resolved = enforced.resolve(facts)?;
     Ok(resolved.rules.iter().map(|(rule, decision)| format!("{rule} {}", decision.mitigation)).collect())
 }
@@ -54,6 +61,74 @@ fn what_is_not_said_is_as_the_schema_has_it() {
     let excluded: Vec<_> = policy.excluded_namespaces.iter().map(|pattern| pattern.0.clone()).collect();
     assert_eq!(excluded, schema.excluded_namespaces);
     assert_eq!((policy.suspend, policy.strict), (schema.limits.suspend, schema.isolation.strict));
+    let Limits { max_terminations, window, min_ready_replicas } = policy.limits;
+    let limits = schema.limits;
+    assert_eq!(
+        (max_terminations, window, min_ready_replicas),
+        (limits.max_terminations, limits.termination_window_seconds, limits.min_ready_replicas)
+    );
+}
+
+#[test]
+fn a_limit_isolates_instead_of_terminating_and_says_so() {
+    let limited = enforced("{rulesets: [web, prod], limits: {maxTerminations: 2, minReadyReplicas: 1}}");
+    let (labels, namespace_labels) = (labels(&[("app", "web")]), labels(&[("env", "prod")]));
+    let ask = |standing: Option<Standing>| {
+        let facts = PodFacts {
+            namespace: "shop",
+            name: "pod",
+            labels: &labels,
+            namespace_labels: &namespace_labels,
+            is_static: false,
+            standing,
+        };
+        let resolved = limited.resolve(facts).unwrap();
+        let held: Vec<_> = resolved.rules.values().filter_map(|decision| decision.held()).collect();
+        let decisions = resolved.rules.iter().map(|(rule, decision)| format!("{rule} {}", decision.mitigation));
+        (decisions.collect::<Vec<_>>(), held)
+    };
+    let free = vec!["RF-801 isolate".to_owned(), "RF-901 terminate".to_owned()];
+    let held = vec!["RF-801 isolate".to_owned(), "RF-901 isolate".to_owned()];
+    let standing = Standing { ready_replica: true, spare: Some(1), ..Standing::default() };
+    assert_eq!(ask(None), (free.clone(), vec![]));
+    assert_eq!(ask(Some(standing)), (free, vec![]));
+    let none_spare = Standing { spare: Some(0), ..standing };
+    assert_eq!(ask(Some(none_spare)), (held.clone(), vec![(Mitigation::Terminate, Limit::MinReadyReplicas)]));
+    let many = Standing { in_window: 2, ..standing };
+    assert_eq!(ask(Some(many)), (held, vec![(Mitigation::Terminate, Limit::MaxTerminations)]));
+    let dry = enforced("{rulesets: [web], maxMitigation: log}");
+    let facts = PodFacts {
+        namespace: "shop",
+        name: "pod",
+        labels: &labels,
+        namespace_labels: &namespace_labels,
+        is_static: false,
+        standing: Some(none_spare),
+    };
+    let resolved = dry.resolve(facts).unwrap();
+    let held: Vec<_> = resolved.rules.values().filter_map(|decision| decision.held()).collect();
+    assert_eq!(held, [(Mitigation::Terminate, Limit::MaxMitigation)], "the dry run says what it held back");
+}
+
+#[test]
+fn limits_are_numbers_within_bounds() {
+    let good =
+        policy("{rulesets: [a], limits: {maxTerminations: 3, terminationWindowSeconds: 60, minReadyReplicas: 2}}");
+    let Limits { max_terminations, window, min_ready_replicas } = good.unwrap().limits;
+    assert_eq!((max_terminations, window, min_ready_replicas), (Some(3), 60, 2));
+    let problems =
+        policy("{rulesets: [a], limits: {maxTerminations: 0, terminationWindowSeconds: 1.5, minReadyReplicas: '1'}}");
+    assert_eq!(
+        problems.unwrap_err().lines().collect::<Vec<_>>(),
+        [
+            "spec.limits.maxTerminations: 0 can't be 'maxTerminations': use a whole number of pods, 1 to 1000",
+            "spec.limits.terminationWindowSeconds: 1.5 can't be 'terminationWindowSeconds': use a whole number of \
+             seconds, 1 to 86400",
+            "spec.limits.minReadyReplicas: '1' can't be 'minReadyReplicas': use a whole number of pods, 0 to 1000",
+        ]
+    );
+    let problem = policy("{rulesets: [a], limits: {maxTermination: 3}}").unwrap_err();
+    assert!(problem.contains("did you mean 'maxTerminations'?"), "{problem}");
 }
 
 #[test]

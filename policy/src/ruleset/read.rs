@@ -42,6 +42,11 @@ pub fn read(sources: &[Source], catalogue: &Catalogue) -> Result<Vec<Ruleset>, D
     if diagnostics.is_empty() { Ok(rulesets) } else { Err(Diagnostics(diagnostics)) }
 }
 
+/// What a tactic's entry wants of one of its rules: exceptions that its events can't have are for the others.
+fn of_tactic(rule: &Rule, wish: &Wish) -> Wish {
+    Wish { mitigation: wish.mitigation, exceptions: wish.exceptions.applicable(rule) }
+}
+
 struct Reader<'a, 'r> {
     catalogue: &'a Catalogue,
     report: &'a mut Report<'r>,
@@ -164,7 +169,7 @@ impl Reader<'_, '_> {
         let mut mitigations = BTreeMap::new();
         for tactic in tactics {
             let of = self.catalogue.by_tactic(tactic.key);
-            mitigations.extend(of.filter_map(|rule| Some((rule.id, self.of_tactic(rule, tactic.wish.as_ref()?)))));
+            mitigations.extend(of.filter_map(|rule| Some((rule.id, of_tactic(rule, tactic.wish.as_ref()?)))));
         }
         // A rule that is named itself is more specific than its tactic.
         mitigations.extend(rules.into_iter().filter_map(|rule| Some((rule.key, rule.wish?))));
@@ -212,11 +217,6 @@ impl Reader<'_, '_> {
             let hint = near.map_or_else(String::new, |near| format!(", did you mean '{near}'?"));
             self.report.add(node.place, format!("unknown rule '{text}'{hint}"));
         }
-    }
-
-    /// What a tactic's entry wants of one of its rules: exceptions that its events can't have are for the others.
-    fn of_tactic(&self, rule: &Rule, wish: &Wish) -> Wish {
-        Wish { mitigation: wish.mitigation, exceptions: wish.exceptions.applicable(rule) }
     }
 
     /// Each with its place.

@@ -2,22 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Pod as Object;
-use kube::api::{ObjectMeta, PartialObjectMeta, Patch, PatchParams};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, ResourceExt};
-use ringfence_api::names::{POLICY_LABEL, RULESET_LABEL_PREFIX};
-use ringfence_policy::Labels;
+use kube::api::{ObjectMeta, Patch, PatchParams};
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use ringfence_api::names::{
+    ISOLATED, ISOLATED_LABEL, POLICY_LABEL, REPORT_ANNOTATION, RULESET_LABEL_PREFIX, TERMINATED_BY_ANNOTATION,
+    TERMINATIONS_LEFT_LABEL,
+};
+use ringfence_api::{NodeReport, Workload};
+use ringfence_policy::{Labels, Limits};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
+use super::watch::{self, Shown};
+use super::workloads::{Name, Workloads};
 use super::{Pace, status};
-use crate::labels::of_governance;
+use crate::labels::{of_governance, of_limits};
 use crate::metrics::Metrics;
 use crate::pod::{MIRROR, Pod};
 use crate::snapshot::Snapshot;
@@ -31,13 +37,49 @@ const AT_ONCE: usize = 8;
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Namespace and name.
-type Key = (String, String);
+pub(super) type Key = (String, String);
 
 /// What is remembered of a pod: as little as possible, there are many.
 struct Seen {
     pod: Pod,
     uid: String,
     version: String,
+    workload: Option<Name>,
+    /// It is ready, and neither isolated nor being terminated.
+    serves: bool,
+    terminated: bool,
+    /// Of an enforcer's own pod.
+    report: Option<Box<NodeReport>>,
+}
+
+impl Seen {
+    /// From its object, which `own_namespace` may be that of.
+    fn new(key: &Key, metadata: ObjectMeta, ready: bool, own_namespace: &str) -> Self {
+        let workload = Workload::of(&metadata).map(|workload| (key.0.clone(), workload));
+        let ObjectMeta { uid, resource_version, labels, annotations, .. } = metadata;
+        let (without_labels, labels) = (labels.is_none(), labels.unwrap_or_default());
+        let mut annotations = annotations.unwrap_or_default();
+        let report = annotations.get(REPORT_ANNOTATION).filter(|_| key.0 == own_namespace);
+        let report = report.and_then(|text| serde_json::from_str(text).ok());
+        let terminated = annotations.contains_key(TERMINATED_BY_ANNOTATION);
+        let isolated = labels.get(ISOLATED_LABEL).is_some_and(|value| value == ISOLATED);
+        annotations.retain(|key, _| key == MIRROR);
+        Self {
+            pod: Pod { name: key.1.clone(), without_labels, labels, annotations },
+            uid: uid.unwrap_or_default(),
+            version: resource_version.unwrap_or_default(),
+            workload,
+            serves: ready && !isolated && !terminated,
+            terminated,
+            report,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Haste {
+    Limits,
+    Other,
 }
 
 pub(super) struct Reconciler {
@@ -50,10 +92,12 @@ pub(super) struct Reconciler {
     /// All pods have been seen once.
     complete: bool,
     listed: BTreeSet<Key>,
+    /// Empty while no limit is set.
+    workloads: Workloads,
     /// To be looked at.
     dirty: BTreeSet<Key>,
-    /// To be written.
-    wrong: BTreeSet<Key>,
+    /// To be written. First those where limits change: the next violation may not wait long.
+    wrong: BTreeSet<(Haste, Key)>,
     /// Being written, or waiting to be tried again.
     writing: JoinSet<Key>,
     /// Counts or objects may differ from the statuses.
@@ -71,6 +115,7 @@ impl Reconciler {
             pods: HashMap::new(),
             complete: false,
             listed: BTreeSet::new(),
+            workloads: Workloads::default(),
             dirty: BTreeSet::new(),
             wrong: BTreeSet::new(),
             writing: JoinSet::new(),
@@ -85,15 +130,15 @@ impl Reconciler {
             }
         }
         self.snapshot = self.state.current();
-        let api: Api<PartialObjectMeta<Object>> = Api::all(self.client.clone());
-        // What has ended is not governed any more.
-        let config = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-        let mut events = watcher(api, config).default_backoff().boxed();
+        let mut with_status = self.needs_status();
+        let mut events = watch::pods(self.client.clone(), with_status);
         let mut failing = false;
         let mut turn = tokio::time::interval(Duration::from_secs(1) / self.pace.labels.get());
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = tokio::time::interval(self.pace.statuses);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let ready = self.complete && !self.dirty.is_empty();
             tokio::select! {
@@ -106,11 +151,18 @@ impl Reconciler {
                 changed = self.state.changed() => {
                     if !changed { return; }
                     self.changed();
+                    if with_status != self.needs_status() {
+                        with_status = !with_status;
+                        // Nothing is looked at until all are known in the new way.
+                        self.complete = false;
+                        events = watch::pods(self.client.clone(), with_status);
+                    }
                 }
                 Some(written) = self.writing.join_next() => if let Ok(key) = written { self.dirty.insert(key); },
                 _ = look.tick(), if self.complete && self.statuses => {
                     self.statuses = !status::write(&self.client, &self.snapshot, &self.counts(), &self.metrics).await;
                 }
+                _ = second.tick(), if self.complete && self.limits().is_some() => self.expire(),
                 _ = turn.tick(), if !self.wrong.is_empty() && self.writing.len() < AT_ONCE => self.write_one(),
                 () = std::future::ready(()), if ready => {
                     self.look();
@@ -120,61 +172,145 @@ impl Reconciler {
         }
     }
 
-    fn seen(&mut self, event: watcher::Event<PartialObjectMeta<Object>>) {
+    /// The limits of terminations, if the policy has any.
+    fn limits(&self) -> Option<Limits> {
+        self.snapshot.enforced.policy.as_ref().map(|policy| policy.limits).filter(Limits::are_set)
+    }
+
+    fn needs_status(&self) -> bool {
+        self.limits().is_some_and(|limits| limits.min_ready_replicas > 0)
+    }
+
+    fn seen(&mut self, event: watcher::Event<Shown>) {
         match event {
             watcher::Event::Init => self.listed.clear(),
-            watcher::Event::InitApply(object) => {
-                self.listed.insert(key(&object));
-                self.put(object);
+            watcher::Event::InitApply(shown) => {
+                self.listed.insert(key(&shown.metadata));
+                self.put(shown);
             }
             watcher::Event::InitDone => {
                 let listed = std::mem::take(&mut self.listed);
-                self.pods.retain(|key, _| listed.contains(key));
-                self.complete = true;
+                let gone: Vec<Key> = self.pods.keys().filter(|key| !listed.contains(*key)).cloned().collect();
+                for key in gone {
+                    self.remove(&key);
+                }
+                if !std::mem::replace(&mut self.complete, true) {
+                    self.restore();
+                }
                 self.statuses = true;
                 debug!(pods = self.pods.len(), "all pods are known");
             }
-            watcher::Event::Apply(object) => self.put(object),
-            watcher::Event::Delete(object) => {
-                self.pods.remove(&key(&object));
-                self.statuses = true;
+            watcher::Event::Apply(shown) => self.put(shown),
+            watcher::Event::Delete(shown) => {
+                let key = key(&shown.metadata);
+                self.count_terminated(&key, &shown.metadata);
+                self.remove(&key);
             }
         }
     }
 
-    fn put(&mut self, object: PartialObjectMeta<Object>) {
-        let key = key(&object);
-        let ObjectMeta { uid, resource_version, labels, annotations, deletion_timestamp, .. } = object.metadata;
-        if deletion_timestamp.is_some() {
-            self.pods.remove(&key);
-            self.statuses = true;
+    fn put(&mut self, shown: Shown) {
+        let Shown { metadata, ready } = shown;
+        let key = key(&metadata);
+        if metadata.deletion_timestamp.is_some() {
+            self.count_terminated(&key, &metadata);
+            self.remove(&key);
             return;
         }
-        let mut annotations = annotations.unwrap_or_default();
-        annotations.retain(|key, _| key == MIRROR);
-        let pod = Pod {
-            name: key.1.clone(),
-            without_labels: labels.is_none(),
-            labels: labels.unwrap_or_default(),
-            annotations,
-        };
-        let seen = Seen { pod, uid: uid.unwrap_or_default(), version: resource_version.unwrap_or_default() };
-        let before = self.pods.insert(key.clone(), seen);
+        let seen = Seen::new(&key, metadata, ready, &self.snapshot.enforced.own_namespace);
+        let before = self.pods.get(&key);
         // Most changes of a pod are of its status.
-        if before.is_none_or(|before| before.pod != self.pods[&key].pod) {
-            self.statuses = true;
+        let same = before.is_some_and(|before| before.pod == seen.pod);
+        self.statuses |= !same || before.is_some_and(|before| before.report != seen.report);
+        let newly_terminated = seen.terminated && before.is_none_or(|before| !before.terminated);
+        let elsewhere =
+            before.and_then(|before| before.workload.clone()).filter(|name| Some(name) != seen.workload.as_ref());
+        if let Some(name) = elsewhere {
+            self.leave(&name, &key);
+        }
+        if let Some(name) = &seen.workload
+            && self.limits().is_some()
+        {
+            let mut changed = self.workloads.put(name, &key, seen.serves);
+            if newly_terminated {
+                self.workloads.terminated(name, Instant::now());
+                changed = true;
+            }
+            if changed {
+                self.dirty.extend(self.workloads.pods(name).cloned());
+            }
+        }
+        self.pods.insert(key.clone(), seen);
+        if !same {
             self.dirty.insert(key);
         }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(Seen { workload: Some(name), .. }) = self.pods.remove(key) {
+            self.leave(&name, key);
+        }
+        self.statuses = true;
+    }
+
+    /// A pod belongs to a workload no longer.
+    fn leave(&mut self, name: &Name, key: &Key) {
+        if self.workloads.remove(name, key) {
+            self.dirty.extend(self.workloads.pods(name).cloned());
+        }
+    }
+
+    /// A pod that is going may have been terminated, which is seen only now.
+    fn count_terminated(&mut self, key: &Key, metadata: &ObjectMeta) {
+        let marked = metadata.annotations.as_ref().is_some_and(|map| map.contains_key(TERMINATED_BY_ANNOTATION));
+        if !marked || self.limits().is_none() {
+            return;
+        }
+        if let Some(Seen { workload: Some(name), terminated: terminated @ false, .. }) = self.pods.get_mut(key) {
+            *terminated = true;
+            self.workloads.terminated(name, Instant::now());
+            self.dirty.extend(self.workloads.pods(name).cloned());
+        }
+    }
+
+    /// Terminations that an earlier leader counted are on the pods' labels.
+    fn restore(&mut self) {
+        let Some(max) = self.limits().and_then(|limits| limits.max_terminations) else { return };
+        for Seen { pod, workload, .. } in self.pods.values() {
+            let left = pod.labels.get(TERMINATIONS_LEFT_LABEL).and_then(|left| left.parse::<u32>().ok());
+            if let (Some(left), Some(name)) = (left, workload) {
+                self.workloads.restore(name, max.saturating_sub(left), Instant::now());
+            }
+        }
+    }
+
+    /// Terminations that are long ago count no longer.
+    fn expire(&mut self) {
+        let Some(limits) = self.limits() else { return };
+        let window = Duration::from_secs(limits.window.into());
+        self.dirty.extend(self.workloads.expire(window, Instant::now()));
     }
 
     fn changed(&mut self) {
         let new = self.state.current();
         let same = Arc::ptr_eq(&new.enforced, &self.snapshot.enforced)
             && Arc::ptr_eq(&new.namespaces, &self.snapshot.namespaces);
+        let limited = self.limits().is_some();
         self.snapshot = new;
         self.statuses = true;
-        if !same {
-            self.dirty = self.pods.keys().cloned().collect();
+        if same {
+            return;
+        }
+        self.dirty = self.pods.keys().cloned().collect();
+        if limited != self.limits().is_some() {
+            self.workloads = Workloads::default();
+            if !limited {
+                for (key, Seen { workload, serves, .. }) in &self.pods {
+                    if let Some(name) = workload {
+                        self.workloads.put(name, key, *serves);
+                    }
+                }
+            }
         }
     }
 
@@ -182,19 +318,28 @@ impl Reconciler {
     fn look(&mut self) {
         for _ in 0..PORTION {
             let Some(key) = self.dirty.pop_first() else { break };
-            if self.change(&key).is_some() {
-                self.wrong.insert(key);
-            } else {
-                self.wrong.remove(&key);
+            self.wrong.remove(&(Haste::Limits, key.clone()));
+            self.wrong.remove(&(Haste::Other, key.clone()));
+            if let Some(change) = self.change(&key) {
+                let haste = if change.keys().any(|key| of_limits(key)) { Haste::Limits } else { Haste::Other };
+                self.wrong.insert((haste, key));
             }
         }
     }
 
     /// The labels of a pod that have to change: null takes one away. None: it is right.
     fn change(&self, key: &Key) -> Option<BTreeMap<String, Value>> {
-        let Seen { pod, .. } = self.pods.get(key)?;
+        let Seen { pod, workload, terminated, .. } = self.pods.get(key)?;
+        if *terminated {
+            // It will be gone in a moment.
+            return None;
+        }
         // An unknown namespace comes up a moment later, and then all of its pods are looked at.
-        let right = self.snapshot.labels_of(&key.0, pod)?;
+        let governance = self.snapshot.governance_of(&key.0, pod)?;
+        let mut right = governance.labels;
+        if let (true, Some(limits), Some(name)) = (governance.terminates, self.limits(), workload) {
+            right.extend(self.workloads.labels(name, &limits));
+        }
         let wrong = of_governance(&pod.labels).filter(|(key, _)| !right.contains_key(*key));
         let mut change: BTreeMap<_, _> = wrong.map(|(key, _)| (key.clone(), Value::Null)).collect();
         let missing = right.iter().filter(|(key, value)| pod.labels.get(*key) != Some(value));
@@ -203,7 +348,7 @@ impl Reconciler {
     }
 
     fn write_one(&mut self) {
-        let Some(key) = self.wrong.pop_first() else { return };
+        let Some((_, key)) = self.wrong.pop_first() else { return };
         let (Some(labels), Some(seen)) = (self.change(&key), self.pods.get(&key)) else { return };
         // Only this very pod, in the version that was seen: a newer one is looked at anyway.
         let patch = json!({"metadata": {"uid": seen.uid, "resourceVersion": seen.version, "labels": labels}});
@@ -225,17 +370,20 @@ impl Reconciler {
         });
     }
 
-    /// How many pods bear a ruleset's or a policy's label.
-    fn counts(&self) -> status::Counts {
+    /// How many pods bear a ruleset's or a policy's label, and what nodes report.
+    fn counts(&self) -> status::Counts<'_> {
         let mut counts = status::Counts::default();
-        for Seen { pod, .. } in self.pods.values() {
+        for Seen { pod, report, .. } in self.pods.values() {
             count(&pod.labels, &mut counts);
+            if let Some(report) = report {
+                counts.reports.add(report);
+            }
         }
         counts
     }
 }
 
-fn count(labels: &Labels, counts: &mut status::Counts) {
+fn count(labels: &Labels, counts: &mut status::Counts<'_>) {
     if labels.contains_key(POLICY_LABEL) {
         counts.governed += 1;
     }
@@ -249,6 +397,6 @@ fn count(labels: &Labels, counts: &mut status::Counts) {
     }
 }
 
-fn key(object: &PartialObjectMeta<Object>) -> Key {
-    (object.namespace().unwrap_or_default(), object.name_any())
+fn key(metadata: &ObjectMeta) -> Key {
+    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }

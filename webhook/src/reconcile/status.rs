@@ -6,12 +6,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
-use ringfence_api::{Condition, ConditionType, RuntimePolicy, RuntimeRuleset};
+use ringfence_api::{Condition, ConditionType, NodeFailure, RuntimePolicy, RuntimeRuleset};
 use ringfence_policy::{Entry, Policy, Ruleset};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
+use super::reports::{Reports, Sum};
 use crate::metrics::Metrics;
 use crate::snapshot::{Published, Snapshot};
 use crate::validate::faults;
@@ -19,17 +20,19 @@ use crate::validate::faults;
 /// Longest message of a condition, in characters.
 const MESSAGE: usize = 1024;
 
-/// How many pods are governed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Counts {
+/// How many pods are governed, and what nodes say.
+#[derive(Default)]
+pub(super) struct Counts<'a> {
     /// By a ruleset, by its name.
     pub rulesets: HashMap<String, u32>,
     /// At all.
     pub governed: u32,
+    /// Of the nodes.
+    pub reports: Reports<'a>,
 }
 
 /// Writes the statuses that are not so yet. Whether all are so now.
-pub(super) async fn write(client: &Client, snapshot: &Snapshot, counts: &Counts, metrics: &Metrics) -> bool {
+pub(super) async fn write(client: &Client, snapshot: &Snapshot, counts: &Counts<'_>, metrics: &Metrics) -> bool {
     let mut all = true;
     for (name, entry) in snapshot.index.rulesets() {
         let Some(published) = snapshot.published.rulesets.get(name) else { continue };
@@ -44,11 +47,12 @@ pub(super) async fn write(client: &Client, snapshot: &Snapshot, counts: &Counts,
     all
 }
 
-/// Fields of a status that are ours; nodes report the others.
+/// The fields of a status.
 struct Wanted {
     conditions: Vec<Condition>,
     rules: Option<usize>,
     pods: u32,
+    reported: Sum,
 }
 
 async fn write_one<K>(client: &Client, name: &str, published: &Published, wanted: Wanted, metrics: &Metrics) -> bool
@@ -56,9 +60,11 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
     K: Resource<Scope = k8s_openapi::ClusterResourceScope>,
 {
-    let Wanted { conditions, rules, pods } = wanted;
+    let Wanted { conditions, rules, pods, reported: Sum { violations, failures } } = wanted;
+    let failures = (!failures.is_empty()).then_some(failures);
     let wanted = json!({
         "observedGeneration": published.generation, "conditions": conditions, "rules": rules, "pods": pods,
+        "violations": violations, "failures": failures,
     });
     let same = wanted.as_object().is_some_and(|fields| {
         fields.iter().all(|(field, value)| published.status.get(field).unwrap_or(&Value::Null) == value)
@@ -83,7 +89,13 @@ where
     }
 }
 
-fn ruleset(snapshot: &Snapshot, name: &str, entry: &Entry<Ruleset>, published: &Published, counts: &Counts) -> Wanted {
+fn ruleset(
+    snapshot: &Snapshot,
+    name: &str,
+    entry: &Entry<Ruleset>,
+    published: &Published,
+    counts: &Counts<'_>,
+) -> Wanted {
     let active = snapshot.index.active();
     let named =
         snapshot.enforced.policy.as_ref().is_some_and(|policy| policy.rulesets.iter().any(|ruleset| ruleset == name));
@@ -93,15 +105,25 @@ fn ruleset(snapshot: &Snapshot, name: &str, entry: &Entry<Ruleset>, published: &
         Some(policy) => (false, "NotNamed", format!("policy '{}' does not name it{state}", policy.name)),
         None => (false, "NoPolicy", format!("no policy is in force: '{active}' is to be{state}")),
     };
-    let degraded = degraded(entry.good.as_ref().map(|good| good.generation), &entry.problems, published);
+    let in_force = entry.good.as_ref().map(|good| good.generation);
+    let reported =
+        in_force.filter(|_| named).map_or_else(Sum::default, |generation| counts.reports.ruleset(name, generation));
+    let degraded = degraded(in_force, &entry.problems, &reported);
     Wanted {
         conditions: conditions(published, accepted(entry), in_use, degraded),
         rules: entry.good.as_ref().filter(|_| entry.problems.is_empty()).map(|ruleset| ruleset.rules.len()),
         pods: counts.rulesets.get(name).copied().unwrap_or_default(),
+        reported,
     }
 }
 
-fn policy(snapshot: &Snapshot, name: &str, entry: &Entry<Policy>, published: &Published, counts: &Counts) -> Wanted {
+fn policy(
+    snapshot: &Snapshot,
+    name: &str,
+    entry: &Entry<Policy>,
+    published: &Published,
+    counts: &Counts<'_>,
+) -> Wanted {
     let active = snapshot.index.active();
     let in_force = snapshot.enforced.policy.as_ref().filter(|policy| policy.name == name);
     let state = of_active(snapshot);
@@ -112,7 +134,8 @@ fn policy(snapshot: &Snapshot, name: &str, entry: &Entry<Policy>, published: &Pu
         }
         None => (false, "NotActive", format!("'{active}' is the active one{state}")),
     };
-    let mut degraded = degraded(in_force.map(|policy| policy.generation), &entry.problems, published);
+    let reported = in_force.map_or_else(Sum::default, |policy| counts.reports.policy(name, policy.generation));
+    let mut degraded = degraded(in_force.map(|policy| policy.generation), &entry.problems, &reported);
     let missing: Vec<_> = if in_force.is_some() { snapshot.enforced.missing().collect() } else { Vec::new() };
     if !degraded.0 && !missing.is_empty() {
         degraded = (true, "RulesetsMissing", format!("not there, or not right: {}", missing.join(", ")));
@@ -125,6 +148,7 @@ fn policy(snapshot: &Snapshot, name: &str, entry: &Entry<Policy>, published: &Pu
         conditions: conditions(published, accepted(entry), in_use, degraded),
         rules: rules.map(|rules| rules.len()),
         pods: if in_force.is_some() { counts.governed } else { 0 },
+        reported,
     }
 }
 
@@ -150,12 +174,12 @@ fn accepted<T>(entry: &Entry<T>) -> Holds {
     }
 }
 
-fn degraded(in_force: Option<i64>, problems: &[ringfence_policy::Diagnostic], published: &Published) -> Holds {
-    let failures = published.status.get("failures").and_then(Value::as_array);
+fn degraded(in_force: Option<i64>, problems: &[ringfence_policy::Diagnostic], reported: &Sum) -> Holds {
     match (in_force, problems) {
         (Some(generation), [_, ..]) => (true, "LastGoodInForce", format!("generation {generation} stays in force")),
-        _ if failures.is_some_and(|failures| !failures.is_empty()) => {
-            (true, "NodesFail", "nodes report failures: see status.failures".to_owned())
+        _ if !reported.failures.is_empty() => {
+            let failure = |failure: &NodeFailure| format!("{} (nodes: {})", failure.reason, failure.nodes);
+            (true, "NodesFail", reported.failures.iter().map(failure).collect::<Vec<_>>().join("; "))
         }
         _ => (false, "AsAsked", "nothing is known to be wrong".to_owned()),
     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{Question, Verdict, new_pod, old_pod};
 use crate::identity::{Accounts, Bound, Caller};
-use crate::labels::of_isolation;
+use crate::labels::{of_isolation, of_mitigation};
 use crate::pod::Pod;
 use crate::review::{Answer, Request, ReviewError};
 use crate::snapshot::Snapshot;
@@ -60,19 +60,19 @@ pub(super) fn update(request: &Request<'_>, accounts: &Accounts) -> Result<Verdi
     let (old, new) = (old_pod(request)?, new_pod(request)?);
     let changes = changes(&old, &new);
     Ok(match accounts.caller(&request.user_info) {
-        Caller::Webhook => match changes.iter().find(|change| change.of_isolation()) {
+        Caller::Webhook => match changes.iter().find(|change| change.of_mitigation()) {
             Some(change) => Verdict::Answer(Answer::forbid(change.refusal(accounts))),
             None => Verdict::Answer(Answer::allow()),
         },
         Caller::Enforcer(bound) => {
-            let foreign = match changes.iter().find(|change| !change.of_isolation()) {
+            let foreign = match changes.iter().find(|change| !change.of_mitigation()) {
                 Some(change) => Some(change.field()),
                 None if request.sub_resource == "status" => None,
                 None => other_change(request)?,
             };
             match foreign {
                 Some(field) => Verdict::Answer(Answer::forbid(format!(
-                    "{field}: an enforcer changes nothing of a pod but whether it is isolated"
+                    "{field}: an enforcer changes nothing of a pod but what says whether it is isolated or terminated"
                 ))),
                 None => own_node(request, bound)?,
             }
@@ -118,6 +118,10 @@ impl Change<'_> {
         of_isolation(self.key)
     }
 
+    fn of_mitigation(&self) -> bool {
+        of_mitigation(self.key)
+    }
+
     fn field(&self) -> String {
         format!("metadata.{}[{}]", self.map, self.key)
     }
@@ -134,7 +138,7 @@ impl Change<'_> {
     }
 
     fn refusal(&self, accounts: &Accounts) -> String {
-        let may = if self.of_isolation() { &accounts.enforcer } else { &accounts.webhook };
+        let may = if self.of_mitigation() { &accounts.enforcer } else { &accounts.webhook };
         format!("{}: {}, only {may} may do that", self.field(), self.done())
     }
 
@@ -163,7 +167,7 @@ fn changes<'a>(old: &'a Pod, new: &'a Pod) -> Vec<Change<'a>> {
     changes
 }
 
-/// The first field that an update changes, apart from what says whether the pod is isolated.
+/// The first field that an update changes, apart from what says whether the pod is isolated or terminated.
 fn other_change(request: &Request<'_>) -> Result<Option<String>, ReviewError> {
     let read = |part, text| {
         serde_json::from_str::<Map<String, Value>>(text).map_err(|error| ReviewError::Object { part, error })
@@ -183,7 +187,7 @@ fn take_metadata(object: &mut Map<String, Value>) -> Map<String, Value> {
     metadata.retain(|_, value| !value.is_null());
     for field in ["labels", "annotations"] {
         if let Some(Value::Object(map)) = metadata.get_mut(field) {
-            map.retain(|key, _| !of_isolation(key));
+            map.retain(|key, _| !of_mitigation(key));
             if map.is_empty() {
                 metadata.remove(field);
             }

@@ -13,6 +13,9 @@ use crate::snapshot::Namespaces;
 
 const HASH: &str = "ringfence.dev/ruleset-hash";
 const POLICY: &str = "ringfence.dev/policy";
+const SPARE: &str = "ringfence.dev/spare-replicas";
+const LEFT: &str = "ringfence.dev/terminations-left";
+const TERMINATED: &str = "ringfence.dev/terminated-by";
 const ISOLATED: &str = "ringfence.dev/isolated";
 
 fn ruleset(name: &str, selector: &Value, rule: &str) -> Value {
@@ -108,6 +111,10 @@ fn admit_new_pods_with_the_labels_that_were_computed() {
         (code, message.as_str()),
         (403, "metadata.labels[ringfence.dev/isolated]: this pod can't have it, take it out")
     );
+    for label in [SPARE, LEFT] {
+        let (code, message) = refusal(create(json!({"app": "web", label: "0"})));
+        assert_eq!((code, message), (403, format!("metadata.labels[{label}]: this pod can't have it, take it out")));
+    }
     right.remove(HASH);
     let (_, message) = refusal(create(json!(right)));
     assert!(message.contains("it is missing beside other labels"), "{message}");
@@ -171,6 +178,17 @@ fn users_do_not_write_our_labels() {
     let (_, message) =
         refusal(update(json!(ALICE), was.clone(), pod(json!({POLICY: "main", ISOLATED: "true"}), json!({}))));
     assert!(message.contains("only system:serviceaccount:ringfence:ringfence-enforcer may"), "{message}");
+    for label in [SPARE, LEFT] {
+        let (_, message) =
+            refusal(update(json!(ALICE), was.clone(), pod(json!({POLICY: "main", label: "0"}), json!({}))));
+        assert_eq!(message, format!("metadata.labels[{label}]: '0' can't be added, {may}"), "it would spare his pod");
+    }
+    let marked = pod(json!({"app": "web", POLICY: "main"}), json!({TERMINATED: "RF-901"}));
+    for (was, is) in [(&was, &marked), (&marked, &was)] {
+        let (code, message) = refusal(update(json!(ALICE), was.clone(), is.clone()));
+        assert_eq!(code, 403);
+        assert!(message.contains("only system:serviceaccount:ringfence:ringfence-enforcer may"), "{message}");
+    }
     let binding =
         json!({"metadata": {"name": "web-1", "annotations": {"ringfence.dev/isolated-by": "x"}}, "target": {}});
     let (code, _) = refusal(decide(&review(("", "pods", "binding"), "CREATE", json!(ALICE), binding, Value::Null)));
@@ -201,6 +219,16 @@ fn an_enforcer_isolates_pods_of_its_node_and_does_nothing_else() {
     let isolated = pod(json!({"app": "web", ISOLATED: "true"}), json!({"ringfence.dev/isolated-by": "RF-901"}));
     let node = |name: &str| enforcer(json!({"authentication.kubernetes.io/node-name": [name]}));
     assert_eq!(refusal(update(node("node-a"), old.clone(), isolated.clone())).0, 200);
+    let terminated = pod(json!({"app": "web"}), json!({TERMINATED: "RF-901"}));
+    assert_eq!(refusal(update(node("node-a"), old.clone(), terminated.clone())).0, 200);
+    assert_eq!(refusal(update(node("node-b"), old.clone(), terminated)).0, 403);
+    let spared = pod(json!({"app": "web", SPARE: "0"}), Value::Null);
+    let (code, message) = refusal(update(node("node-a"), old.clone(), spared));
+    assert_eq!(
+        (code, message.starts_with("metadata.labels[ringfence.dev/spare-replicas]: ")),
+        (403, true),
+        "{message}"
+    );
     let (code, message) = refusal(update(node("node-b"), old.clone(), isolated.clone()));
     assert_eq!(code, 403);
     assert_eq!(
@@ -284,6 +312,12 @@ fn what_is_in_use_stays() {
     let (code, message) = refusal(of_policy("CREATE", wrong, Value::Null));
     assert_eq!(code, 422);
     assert!(message.contains("spec.maxMitigation: unknown mitigation 'isolat': did you mean 'isolate'?"), "{message}");
+    let mut wrong = policy("new", &["base"]);
+    wrong["spec"]["limits"] = json!({"maxTerminations": 0, "minReadyReplicas": -1});
+    let (code, message) = refusal(of_policy("CREATE", wrong, Value::Null));
+    assert_eq!(code, 422);
+    assert!(message.contains("spec.limits.maxTerminations: 0 can't be 'maxTerminations': use a whole number of pods"));
+    assert!(message.contains("spec.limits.minReadyReplicas: -1 can't be"), "{message}");
 }
 
 #[test]

@@ -1,0 +1,461 @@
+//! Limits of terminations, and what statuses say about violations and failures: installed by the chart, on a real node.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::audit::Audit;
+use super::release::Release;
+use super::{Context, Part};
+use crate::cluster::{Cluster, Helm, succeed};
+use crate::harness::Image;
+use crate::suite::Report;
+
+pub const PART: Part = Part { names, run };
+
+type Test = fn(&mut Cluster, &Release) -> Result<()>;
+
+/// In this order: they share the release, and the last one removes it.
+const TESTS: [(&str, Test); 9] = [
+    ("limits/statuses-count-violations", violations),
+    ("limits/dry-run-says-what-it-held-back", dry_run),
+    ("limits/ready-replicas-stay", ready_replicas),
+    ("limits/so-many-terminations-in-the-window", terminations),
+    ("limits/quiet-minute", quiet),
+    ("limits/nobody-forges-them", forged),
+    ("limits/fields-are-checked", checked),
+    ("limits/without-a-datapath-only-the-process", uncovered),
+    ("limits/removed", removed),
+];
+
+const IMAGE: &str = "localhost/basics:1";
+const OBJECTS: &str = include_str!("limits/objects.yaml");
+const NAMESPACE: &str = "bounds";
+/// The policy is the test's own, and nothing is kept afterwards.
+const VALUES: [&str; 3] = ["policy.create=false", "policy.active=main", "crds.keep=false"];
+/// Of our enforcers' pods.
+const SELECTOR: &str = "--selector=app.kubernetes.io/name=ringfence-enforcer";
+
+/// Ready once `/tmp/ready` is there. Starts a program that is not the image's, again and again, once `/tmp/go` is there.
+const DRIFT: &str = "cp /bin/busybox /tmp/true; until [ -e /tmp/go ]; do sleep 0.1; done; \
+                     while :; do /tmp/true; sleep 1; done";
+/// The same at once.
+const DRIFT_NOW: &str = "cp /bin/busybox /tmp/true; while :; do /tmp/true; sleep 1; done";
+
+fn names() -> Vec<String> {
+    TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
+}
+
+fn run(context: &mut Context, report: &mut Report) {
+    let release = match prepare(context) {
+        Ok(release) => release,
+        Err(error) => return report.fail("limits/installed", &format!("{error:#}")),
+    };
+    for (name, test) in TESTS {
+        report.check(name, || test(&mut context.cluster, &release));
+    }
+}
+
+fn prepare(context: &Context) -> Result<Release> {
+    let release = Release::prepare(context, Helm::V4, "ringfence", NAMESPACE)?;
+    let cluster = &context.cluster;
+    cluster.import(&Image::busybox(IMAGE))?;
+    release.install(cluster, &VALUES)?;
+    cluster.apply(OBJECTS)?;
+    Ok(release)
+}
+
+/// Changes the policy.
+fn policy(cluster: &Cluster, spec: &Value) -> Result<()> {
+    let patch = json!({"spec": spec}).to_string();
+    cluster.kubectl(["patch", "rpol", "main", "--type=merge", "-p", &patch]).map(drop)
+}
+
+/// A pod's containers: a shell that runs the script.
+fn spec(script: &str) -> Value {
+    json!({
+        "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
+        "containers": [{
+            "name": "main", "image": IMAGE, "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+        }],
+    })
+}
+
+fn deployment(name: &str, replicas: u32, on_drift: &str, spec: &Value) -> Value {
+    let labels = json!({"app": name, "on-drift": on_drift});
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "mall"},
+        "spec": {
+            "replicas": replicas, "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    })
+}
+
+fn in_mall(cluster: &Cluster, words: &[&str]) -> Result<String> {
+    cluster.kubectl(["-n", "mall"].iter().chain(words))
+}
+
+/// The pods of a Deployment that run, oldest first: name and UID.
+fn pods(cluster: &Cluster, app: &str) -> Result<Vec<(String, String)>> {
+    let path = "jsonpath={range .items[?(@.status.phase==\"Running\")]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}";
+    let selector = format!("--selector=app={app}");
+    let text = in_mall(cluster, &["get", "pods", &selector, "--sort-by=.metadata.creationTimestamp", "-o", path])?;
+    Ok(text.lines().filter_map(|line| line.split_once(' ')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect())
+}
+
+fn touch(cluster: &Cluster, pod: &str, file: &str) -> Result<()> {
+    in_mall(cluster, &["exec", pod, "-c", "main", "--", "touch", file]).map(drop)
+}
+
+/// A label of a pod; empty: there is none.
+fn label(cluster: &Cluster, pod: &str, label: &str) -> Result<String> {
+    in_mall(cluster, &["get", "pod", pod, "-o", &format!("jsonpath={{.metadata.labels.ringfence\\.dev/{label}}}")])
+}
+
+/// Everything that the enforcers have reported which run now.
+fn events(cluster: &Cluster) -> Result<Vec<Value>> {
+    let text = cluster.kubectl(["-n", NAMESPACE, "logs", SELECTOR, "--tail=-1"])?;
+    Ok(text.lines().filter(|line| line.starts_with('{')).filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The first event of a pod that is as wanted.
+fn event(cluster: &mut Cluster, uid: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    let mut found = None;
+    let waited = cluster.wait_for(what, |cluster| {
+        found = events(cluster)?.into_iter().find(|event| event["k8sPodId"] == uid && wanted(event));
+        Ok(found.is_some())
+    });
+    if waited.is_err() {
+        let all: Vec<_> = events(cluster)?.into_iter().filter(|event| event["k8sPodId"] == uid).collect();
+        waited.with_context(|| format!("what is told of pod {uid}: {all:?}"))?;
+    }
+    found.context("it was just found")
+}
+
+fn terminated(event: &Value) -> bool {
+    event["mitigationDone"].as_array().is_some_and(|all| all.iter().any(|done| done == "terminated"))
+}
+
+fn held(event: &Value) -> bool {
+    !event["mitigationHeld"].is_null()
+}
+
+fn is_there(cluster: &Cluster, uid: &str) -> Result<bool> {
+    let uids = in_mall(cluster, &["get", "pods", "-o", "jsonpath={.items[*].metadata.uid}"])?;
+    Ok(uids.split(' ').any(|other| other == uid))
+}
+
+fn gone(cluster: &mut Cluster, uid: &str) -> Result<()> {
+    cluster.wait_for(&format!("the end of pod {uid}"), |cluster| Ok(!is_there(cluster, uid)?))
+}
+
+/// A Kubernetes Event of a pod; returns what it says.
+fn reason(cluster: &mut Cluster, pod: &str, reason: &str) -> Result<String> {
+    let selector = format!("--field-selector=involvedObject.name={pod},reason={reason}");
+    let mut note = String::new();
+    cluster.wait_for(&format!("an Event {reason} of pod {pod}"), |cluster| {
+        note = in_mall(cluster, &["get", "events", &selector, "-o", "jsonpath={.items[*].message}"])?;
+        Ok(!note.is_empty())
+    })?;
+    Ok(note)
+}
+
+fn delete(cluster: &mut Cluster, deployment: &str) -> Result<()> {
+    in_mall(cluster, &["delete", "deployment", deployment, "--cascade=foreground", "--wait=false"])?;
+    cluster.wait_for("the end of its pods", |cluster| {
+        Ok(in_mall(cluster, &["get", "pods", "-o", "name", &format!("--selector=app={deployment}")])?.is_empty())
+    })
+}
+
+fn status(cluster: &Cluster, what: &str) -> Result<Value> {
+    let object: Value = serde_json::from_str(&cluster.kubectl(["get", what, "-o", "json"])?)?;
+    Ok(object["status"].clone())
+}
+
+fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    let all = status["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+    all.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
+}
+
+/// What nodes count is in the statuses, begins anew with another version, and outlives an enforcer.
+fn violations(cluster: &mut Cluster, _: &Release) -> Result<()> {
+    let thrice = "cp /bin/busybox /tmp/true; for i in 1 2 3; do /tmp/true; done; sleep 999999";
+    cluster.apply(&deployment("counted", 1, "log", &spec(thrice)).to_string())?;
+    let count = |cluster: &Cluster, what: &str| Ok::<_, anyhow::Error>(status(cluster, what)?["violations"].clone());
+    let mut last = String::new();
+    let counted = cluster.wait_for("three violations", |cluster| {
+        let all = ["rrs/everywhere", "rpol/main", "rrs/terminated"].map(|what| count(cluster, what));
+        let [everywhere, main, terminated] = all.map(|counts| counts.map(|counts| counts["count"].as_u64()));
+        let (everywhere, main, terminated) = (everywhere?, main?, terminated?);
+        last = format!("{everywhere:?} {main:?} {terminated:?}");
+        Ok((everywhere, main, terminated) == (Some(3), Some(3), Some(0)))
+    });
+    counted.with_context(|| last.clone())?;
+    let since = count(cluster, "rrs/everywhere")?["since"].clone();
+    ensure!(since.as_str().is_some_and(|since| since.ends_with('Z')), "since {since}");
+    let degraded = status(cluster, "rrs/everywhere")?;
+    ensure!(condition(&degraded, "Degraded")["status"] == "False", "{degraded}");
+
+    cluster.kubectl(["patch", "rrs", "everywhere", "--type=merge", "-p", r#"{"spec": {"description": "anew"}}"#])?;
+    cluster.wait_for("nothing counted of the new version", |cluster| {
+        Ok(count(cluster, "rrs/everywhere")?["count"] == 0 && count(cluster, "rpol/main")?["count"] == 3)
+    })?;
+    restart(cluster, "daemonset/ringfence-enforcer")?;
+    let mut pod = in_mall(cluster, &["get", "pods", "--selector=app=counted", "-o", "name"])?;
+    pod = pod.trim().trim_start_matches("pod/").to_owned();
+    in_mall(cluster, &["exec", &pod, "-c", "main", "--", "/tmp/true"])?;
+    cluster.wait_for("one more, counted by the next enforcer", |cluster| {
+        Ok(count(cluster, "rrs/everywhere")?["count"] == 1 && count(cluster, "rpol/main")?["count"] == 4)
+    })?;
+    delete(cluster, "counted")
+}
+
+fn restart(cluster: &Cluster, what: &str) -> Result<()> {
+    cluster.kubectl(["-n", NAMESPACE, "rollout", "restart", what])?;
+    cluster.kubectl(["-n", NAMESPACE, "rollout", "status", what, "--timeout=120s"]).map(drop)
+}
+
+fn dry_run(cluster: &mut Cluster, _: &Release) -> Result<()> {
+    policy(cluster, &json!({"maxMitigation": "log"}))?;
+    cluster.apply(&deployment("dry", 1, "terminate", &spec(DRIFT_NOW)).to_string())?;
+    let mut found = Vec::new();
+    cluster.wait_for("a pod", |cluster| {
+        found = pods(cluster, "dry")?;
+        Ok(!found.is_empty())
+    })?;
+    let (pod, uid) = &found[0];
+    let event = event(cluster, uid, "what was held back", held)?;
+    ensure!(event["mitigation"] == "log", "{event}");
+    ensure!(event["mitigationHeld"] == json!({"mitigation": "terminate", "limit": "maxMitigation"}), "{event}");
+    let note = reason(cluster, pod, "MitigationHeld")?;
+    ensure!(note.starts_with("terminate held back by maxMitigation: RF-901"), "{note}");
+    reason(cluster, pod, "RulesetViolation")?;
+    ensure!(is_there(cluster, uid)?, "it was ended all the same");
+    delete(cluster, "dry")?;
+    policy(cluster, &json!({"maxMitigation": "terminate"}))
+}
+
+/// Two replicas, one of which has to stay.
+fn ready_replicas(cluster: &mut Cluster, _: &Release) -> Result<()> {
+    policy(cluster, &json!({"limits": {"minReadyReplicas": 1}}))?;
+    let mut spec = spec(DRIFT);
+    spec["containers"][0]["readinessProbe"] =
+        json!({"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1});
+    cluster.apply(&deployment("web", 2, "terminate", &spec).to_string())?;
+    let mut both = Vec::new();
+    cluster.wait_for("two pods", |cluster| {
+        both = pods(cluster, "web")?;
+        Ok(both.len() == 2)
+    })?;
+    for (pod, _) in &both {
+        touch(cluster, pod, "/tmp/ready")?;
+    }
+    let spare = |cluster: &Cluster, pod: &str| label(cluster, pod, "spare-replicas");
+    cluster.wait_for("the label of one spare replica", |cluster| {
+        both.iter().try_fold(true, |all, (pod, _)| Ok(all && spare(cluster, pod)? == "1"))
+    })?;
+    let [(first, first_uid), (second, second_uid)] = &both[..] else { bail!("{both:?}") };
+    touch(cluster, first, "/tmp/go")?;
+    event(cluster, first_uid, "the termination of the first", terminated)?;
+    // The node itself knows, before anybody else does.
+    touch(cluster, second, "/tmp/go")?;
+    let expected = json!({"mitigation": "terminate", "limit": "minReadyReplicas"});
+    let event_of_second = event(cluster, second_uid, "what the second did", |_| true)?;
+    ensure!(event_of_second["mitigationHeld"] == expected, "{event_of_second}");
+    ensure!(event_of_second["mitigation"] == "isolate", "{event_of_second}");
+    ensure!(event_of_second["mitigationDone"] == json!(["isolated"]), "{event_of_second}");
+    gone(cluster, first_uid)?;
+    cluster.wait_for("the label of none", |cluster| Ok(spare(cluster, second)? == "0"))?;
+    cluster.wait_for("its isolation", |cluster| Ok(label(cluster, second, "isolated")? == "true"))?;
+    let note = reason(cluster, second, "MitigationHeld")?;
+    ensure!(note.starts_with("terminate held back by minReadyReplicas: RF-901"), "{note}");
+    reason(cluster, second, "PodIsolated")?;
+
+    // It is cut off, so one that replaces the first does not make it one too many.
+    let mut others = Vec::new();
+    cluster.wait_for("the first one's successor", |cluster| {
+        others = pods(cluster, "web")?.into_iter().filter(|(_, uid)| uid != second_uid).collect();
+        Ok(!others.is_empty())
+    })?;
+    touch(cluster, &others[0].0, "/tmp/ready")?;
+    in_mall(cluster, &["wait", "--for=condition=Ready", "--timeout=60s", &format!("pod/{}", others[0].0)])?;
+    // For longer than a node takes its own terminations into account.
+    thread::sleep(Duration::from_secs(12));
+    ensure!(spare(cluster, second)? == "0" && is_there(cluster, second_uid)?, "it was given up");
+    // Another one does.
+    in_mall(cluster, &["scale", "deployment/web", "--replicas=3"])?;
+    cluster.wait_for("a third one", |cluster| {
+        others = pods(cluster, "web")?.into_iter().filter(|(_, uid)| uid != second_uid).collect();
+        Ok(others.len() == 2)
+    })?;
+    for (pod, _) in &others {
+        touch(cluster, pod, "/tmp/ready")?;
+    }
+    event(cluster, second_uid, "the termination of the second", terminated)?;
+    gone(cluster, second_uid)?;
+    delete(cluster, "web")
+}
+
+/// Whoever replaces a violator violates too: it ends with the third.
+fn terminations(cluster: &mut Cluster, _: &Release) -> Result<()> {
+    policy(
+        cluster,
+        &json!({"limits": {"minReadyReplicas": null, "maxTerminations": 2, "terminationWindowSeconds": 3600}}),
+    )?;
+    cluster.apply(&deployment("loop", 1, "terminate", &spec(DRIFT_NOW)).to_string())?;
+    let mut third = None;
+    cluster.wait_for("one that is held", |cluster| {
+        let held =
+            |event: &Value| event["k8sPodName"].as_str().is_some_and(|pod| pod.starts_with("loop-")) && held(event);
+        third = events(cluster)?.into_iter().find(held);
+        Ok(third.is_some())
+    })?;
+    let third = third.context("it was just found")?;
+    ensure!(third["mitigationHeld"] == json!({"mitigation": "terminate", "limit": "maxTerminations"}), "{third}");
+    let ended = |cluster: &Cluster| -> Result<BTreeSet<String>> {
+        let of = |event: &Value| event["k8sPodName"].as_str().is_some_and(|pod| pod.starts_with("loop-"));
+        let events = events(cluster)?.into_iter().filter(|event| of(event) && terminated(event));
+        Ok(events.filter_map(|event| event["k8sPodId"].as_str().map(str::to_owned)).collect())
+    };
+    let before = ended(cluster)?;
+    ensure!(before.len() == 2, "{before:?}");
+    let (pod, uid) = (third["k8sPodName"].as_str().unwrap_or_default(), third["k8sPodId"].as_str().unwrap_or_default());
+    cluster.wait_for("the label of none", |cluster| Ok(label(cluster, pod, "terminations-left")? == "0"))?;
+    let note = reason(cluster, pod, "MitigationHeld")?;
+    ensure!(note.starts_with("terminate held back by maxTerminations: RF-901"), "{note}");
+
+    // Neither another leader nor another enforcer begins anew.
+    restart(cluster, "deployment/ringfence-webhook")?;
+    restart(cluster, "daemonset/ringfence-enforcer")?;
+    event(cluster, uid, "that it is held again", held)?;
+    thread::sleep(Duration::from_secs(12));
+    ensure!(is_there(cluster, uid)? && ended(cluster)?.is_empty(), "its limit was forgotten");
+    ensure!(label(cluster, pod, "terminations-left")? == "0", "the label is gone");
+
+    policy(cluster, &json!({"limits": {"terminationWindowSeconds": 1}}))?;
+    gone(cluster, uid).context("the window is over")?;
+    delete(cluster, "loop")
+}
+
+/// Nothing happens, so nothing is written, but for the lease.
+fn quiet(cluster: &mut Cluster, _: &Release) -> Result<()> {
+    policy(
+        cluster,
+        &json!({"limits": {"minReadyReplicas": 1, "maxTerminations": 2, "terminationWindowSeconds": 600}}),
+    )?;
+    cluster.apply(&deployment("calm", 2, "terminate", &spec("sleep 999999")).to_string())?;
+    in_mall(cluster, &["rollout", "status", "deployment/calm", "--timeout=60s"])?;
+    // What went before may still be on its way into reports and statuses.
+    thread::sleep(Duration::from_secs(45));
+    let (_, start) = Audit::since(cluster, 0)?;
+    thread::sleep(Duration::from_mins(1));
+    let (events, _) = Audit::since(cluster, start)?;
+    ensure!(!events.is_empty(), "the audit log does not grow");
+    let prefix = format!("system:serviceaccount:{NAMESPACE}:ringfence-");
+    let ours = events.iter().filter(|event| {
+        event["user"]["username"].as_str().is_some_and(|user| user.starts_with(&prefix))
+            && event["objectRef"]["resource"] != "leases"
+    });
+    let writes: Vec<_> = ours
+        .filter(|event| !["get", "list", "watch"].iter().any(|verb| event["verb"] == *verb))
+        .map(|event| format!("{} {} {}", event["user"]["username"], event["verb"], event["objectRef"]))
+        .collect();
+    ensure!(writes.is_empty(), "{} writes: {}", writes.len(), writes.join("; "));
+    Ok(())
+}
+
+const MALLORY: &str = "--as=system:serviceaccount:mall:mallory";
+
+/// A limit of one's own making would spare one's own pod. After [`quiet`], which leaves two pods.
+fn forged(cluster: &mut Cluster, _: &Release) -> Result<()> {
+    let (pod, _) = pods(cluster, "calm")?.into_iter().next().context("no pod")?;
+    cluster.wait_for("its label", |cluster| Ok(label(cluster, &pod, "spare-replicas")? == "1"))?;
+    for words in [
+        &["label", "pod", &pod, "ringfence.dev/spare-replicas=0", "--overwrite"][..],
+        &["label", "pod", &pod, "ringfence.dev/spare-replicas-"],
+        &["label", "pod", &pod, "ringfence.dev/terminations-left=0"],
+        &["annotate", "pod", &pod, "ringfence.dev/terminated-by=RF-901"],
+    ] {
+        let Err(error) = in_mall(cluster, &[&[MALLORY], words].concat()) else { bail!("{words:?} was allowed") };
+        let error = format!("{error:#}");
+        ensure!(error.contains("denied the request") && error.contains("metadata."), "{words:?}: {error}");
+    }
+    in_mall(cluster, &[MALLORY, "label", "pod", &pod, "team=a"]).context("what is not ours")?;
+    let mut new = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "forged", "namespace": "mall"}, "spec": spec("true")});
+    new["metadata"]["labels"] = json!({"on-drift": "terminate", "ringfence.dev/spare-replicas": "0"});
+    new["metadata"]["annotations"] = json!({"ringfence.dev/terminated-by": "RF-901"});
+    let mut kubectl = cluster.command(cluster.kubectl_program());
+    kubectl.args([MALLORY, "create", "--dry-run=server", "-o", "json", "-f", "-"]);
+    let made: Value = serde_json::from_str(&succeed(&mut kubectl, Some(&new.to_string()))?)?;
+    let metadata = made["metadata"].to_string();
+    ensure!(!metadata.contains("spare-replicas") && !metadata.contains("terminated-by"), "{metadata}");
+    let mut template = deployment("forged", 1, "terminate", &spec("true"));
+    template["spec"]["template"]["metadata"]["labels"]["ringfence.dev/spare-replicas"] = json!("0");
+    let mut kubectl = cluster.command(cluster.kubectl_program());
+    kubectl.args([MALLORY, "create", "-f", "-"]);
+    let Err(error) = succeed(&mut kubectl, Some(&template.to_string())) else { bail!("the template was taken") };
+    let error = format!("{error:#}");
+    ensure!(error.contains("spec.template.metadata.labels[ringfence.dev/spare-replicas]"), "{error}");
+    delete(cluster, "calm")
+}
+
+fn checked(cluster: &mut Cluster, _: &Release) -> Result<()> {
+    for (limits, part) in [
+        (json!({"maxTerminations": 0}), "spec.limits.maxTerminations"),
+        (json!({"terminationWindowSeconds": 0}), "spec.limits.terminationWindowSeconds"),
+        (json!({"minReadyReplicas": -1}), "spec.limits.minReadyReplicas"),
+        (json!({"minReadyReplicas": "half"}), "spec.limits.minReadyReplicas"),
+    ] {
+        let Err(error) = policy(cluster, &json!({"limits": limits})) else { bail!("{limits} was taken") };
+        ensure!(format!("{error:#}").contains(part), "{error:#}");
+    }
+    Ok(())
+}
+
+/// Where isolation does not work termination takes its place, and where that is held back, too, the end of the process.
+fn uncovered(cluster: &mut Cluster, _: &Release) -> Result<()> {
+    policy(cluster, &json!({"limits": {"minReadyReplicas": 1, "maxTerminations": null}}))?;
+    // By interfaces alone: a pod that has the node's own is not covered.
+    let patch = json!([{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--datapath=tcx"}]);
+    let words = ["-n", NAMESPACE, "patch", "daemonset", "ringfence-enforcer", "--type=json", "-p", &patch.to_string()];
+    cluster.kubectl(words)?;
+    cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "daemonset/ringfence-enforcer", "--timeout=120s"])?;
+    // A process that is still there when user space comes.
+    let stays = "cp /bin/busybox /tmp/sleep; until [ -e /tmp/go ]; do sleep 0.1; done; while :; do /tmp/sleep 99; done";
+    let mut spec = spec(stays);
+    spec["hostNetwork"] = json!(true);
+    cluster.apply(&deployment("bare", 1, "isolate", &spec).to_string())?;
+    in_mall(cluster, &["rollout", "status", "deployment/bare", "--timeout=60s"])?;
+    let mut last = Value::Null;
+    let told = cluster.wait_for("the failure in the ruleset's status", |cluster| {
+        last = status(cluster, "rrs/isolated")?;
+        let degraded = condition(&last, "Degraded");
+        Ok(degraded["status"] == "True" && degraded["reason"] == "NodesFail" && last["failures"][0]["nodes"] == 1)
+    });
+    told.with_context(|| last.to_string())?;
+    let why = last["failures"][0]["reason"].as_str().unwrap_or_default();
+    ensure!(why.starts_with("no datapath covers some of its pods"), "{last}");
+    ensure!(condition(&status(cluster, "rrs/terminated")?, "Degraded")["status"] == "False", "another one fails too");
+
+    let (pod, uid) = pods(cluster, "bare")?.into_iter().next().context("no pod")?;
+    touch(cluster, &pod, "/tmp/go")?;
+    let event = event(cluster, &uid, "what was done", |_| true)?;
+    ensure!(event["mitigationHeld"] == json!({"mitigation": "terminate", "limit": "minReadyReplicas"}), "{event}");
+    ensure!(event["mitigationDone"] == json!(["killed"]), "{event}");
+    ensure!(event["mitigationFailed"][0].as_str().is_some_and(|why| why.contains("no datapath")), "{event}");
+    ensure!(is_there(cluster, &uid)?, "it was ended");
+    delete(cluster, "bare")?;
+    cluster.wait_for("the end of the failure", |cluster| {
+        let now = status(cluster, "rrs/isolated")?;
+        Ok(condition(&now, "Degraded")["status"] == "False" && now["failures"].is_null())
+    })
+}
+
+fn removed(cluster: &mut Cluster, release: &Release) -> Result<()> {
+    release.uninstall(cluster)?;
+    cluster.kubectl(["delete", "namespace", "mall", NAMESPACE, "--timeout=120s"]).map(drop)
+}
