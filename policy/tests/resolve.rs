@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use ringfence_abi::{Class, RulesetVectors};
 use ringfence_policy::{
-    Catalogue, Enforced, Exceptions, Labels, Mitigation, Operator, Policy, Requirement, ResolvedRuleset, RuleException,
-    RuleId, Ruleset, Selector, Subject, Wish, compile, resolve,
+    Catalogue, Enforced, Exceptions, Labels, Limit, Mitigation, Operator, Policy, Requirement, ResolvedRuleset,
+    RuleException, RuleId, Ruleset, Selector, Subject, Wish, compile, resolve,
 };
 
 fn rule(number: u16) -> RuleId {
@@ -129,7 +129,7 @@ fn who_excepts_something_asks_only_for_the_rest() {
     let excepted = decision.of_those_with(&[Exceptions::none()]);
     assert_eq!((excepted.mitigation, excepted.decisive().collect::<Vec<_>>()), (Mitigation::Log, vec!["lax"]));
     let mut capped = resolved.clone();
-    capped.cap(Mitigation::Isolate);
+    capped.cap(Mitigation::Isolate, Limit::MaxMitigation);
     let capped = &capped.rules[&rule(901)];
     assert_eq!(capped.mitigation_with(&except(&["/tmp/tool"])), Some(Mitigation::Isolate));
 

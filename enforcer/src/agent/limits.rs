@@ -192,8 +192,8 @@ mod tests {
             terminations.note(&pod, limits.max_terminations, start + at);
         }
         assert_eq!(hold(&terminations, None, Duration::from_secs(59)), Some(Limit::MaxTerminations));
-        assert_eq!(hold(&terminations, None, Duration::from_secs(60)), None, "the first one is out of the window");
-        assert_eq!(hold(&terminations, Some(0), Duration::from_secs(60)), Some(Limit::MaxTerminations), "on others");
+        assert_eq!(hold(&terminations, None, Duration::from_mins(1)), None, "the first one is out of the window");
+        assert_eq!(hold(&terminations, Some(0), Duration::from_mins(1)), Some(Limit::MaxTerminations), "on others");
         assert!(terminations.count(WINDOW, start + Duration::from_secs(61)));
         assert!(terminations.count(WINDOW, start + Duration::from_secs(62)), "there was one until now");
         assert!(!terminations.count(WINDOW, start + Duration::from_secs(62)));

@@ -125,13 +125,13 @@ fn events(cluster: &Cluster) -> Result<Vec<Value>> {
 /// The first event of a pod that is as wanted.
 fn event(cluster: &mut Cluster, uid: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
     let mut found = None;
-    let waited = cluster.wait_for(what, |cluster| {
+    let result = cluster.wait_for(what, |cluster| {
         found = events(cluster)?.into_iter().find(|event| event["k8sPodId"] == uid && wanted(event));
         Ok(found.is_some())
     });
-    if waited.is_err() {
+    if result.is_err() {
         let all: Vec<_> = events(cluster)?.into_iter().filter(|event| event["k8sPodId"] == uid).collect();
-        waited.with_context(|| format!("what is told of pod {uid}: {all:?}"))?;
+        result.with_context(|| format!("what is told of pod {uid}: {all:?}"))?;
     }
     found.context("it was just found")
 }

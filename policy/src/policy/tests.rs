@@ -3,6 +3,7 @@
 use super::*;
 use crate::catalogue::Catalogue;
 use crate::document::Source;
+use crate::resolve::Decision;
 use crate::ruleset::read;
 
 fn policy(spec: &str) -> Result<Policy, String> {
@@ -83,7 +84,7 @@ fn a_limit_isolates_instead_of_terminating_and_says_so() {
             standing,
         };
         let resolved = limited.resolve(facts).unwrap();
-        let held: Vec<_> = resolved.rules.values().filter_map(|decision| decision.held()).collect();
+        let held: Vec<_> = resolved.rules.values().filter_map(Decision::held).collect();
         let decisions = resolved.rules.iter().map(|(rule, decision)| format!("{rule} {}", decision.mitigation));
         (decisions.collect::<Vec<_>>(), held)
     };
@@ -106,7 +107,7 @@ fn a_limit_isolates_instead_of_terminating_and_says_so() {
         standing: Some(none_spare),
     };
     let resolved = dry.resolve(facts).unwrap();
-    let held: Vec<_> = resolved.rules.values().filter_map(|decision| decision.held()).collect();
+    let held: Vec<_> = resolved.rules.values().filter_map(Decision::held).collect();
     assert_eq!(held, [(Mitigation::Terminate, Limit::MaxMitigation)], "the dry run says what it held back");
 }
 

@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn terminations_count_until_the_window_is_over() {
         let limits = Limits { max_terminations: Some(2), window: 60, ..Limits::default() };
-        let window = Duration::from_secs(60);
+        let window = Duration::from_mins(1);
         let (web, mut workloads, start) = (name("DaemonSet"), Workloads::default(), Instant::now());
         workloads.put(&web, &pod(0), true);
         assert_eq!(told(&workloads, &web, &limits), "");
@@ -156,7 +156,7 @@ mod tests {
         workloads.terminated(&web, start + Duration::from_secs(30));
         assert_eq!(told(&workloads, &web, &limits), "terminations-left 0");
         assert!(workloads.expire(window, start + Duration::from_secs(59)).is_empty());
-        assert_eq!(workloads.expire(window, start + Duration::from_secs(60)), [pod(0)]);
+        assert_eq!(workloads.expire(window, start + Duration::from_mins(1)), [pod(0)]);
         assert_eq!(told(&workloads, &web, &limits), "terminations-left 0");
         workloads.remove(&web, &pod(0));
         assert!(workloads.expire(window, start + Duration::from_secs(90)).is_empty());
