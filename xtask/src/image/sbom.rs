@@ -4,11 +4,13 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result};
 use ringfence_image::Architecture;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::origin;
 use crate::{places, process};
@@ -19,13 +21,14 @@ pub const MEDIA_TYPE: &str = "application/vnd.cyclonedx+json";
 /// An SBOM for each crate of the workspace.
 pub type Sboms = BTreeMap<String, Vec<u8>>;
 
-/// cargo-cyclonedx writes beside every manifest. `.gitignore` knows the name too.
+/// cargo-cyclonedx writes beside every manifest.
 const FILE: &str = "sbom.cdx";
 
 /// The SBOMs of the workspace's crates for an architecture.
 pub fn of_crates(architecture: Architecture) -> Result<Sboms> {
-    let members = Members::find()?;
+    let checkout = copy()?;
     let mut cargo = places::cargo();
+    cargo.current_dir(checkout.path());
     cargo.args(["cyclonedx", "--quiet", "--format", "json", "--spec-version", "1.5", "--override-filename", FILE]);
     cargo.args(["--target", architecture.target()]);
     // Without it there would be a random number and the time.
@@ -33,37 +36,39 @@ pub fn of_crates(architecture: Architecture) -> Result<Sboms> {
     println!("==> {}", process::line(&cargo));
     process::succeed(&mut cargo)?;
     let mut sboms = Sboms::new();
-    for (name, folder) in &members.0 {
+    for (name, folder) in members(checkout.path())? {
         let path = folder.join(FILE).with_added_extension("json");
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        sboms.insert(name.clone(), relocate(&text, &places::workspace())?);
+        sboms.insert(name, relocate(&text, checkout.path())?);
     }
     Ok(sboms)
 }
 
-/// Names and folders of the workspace's crates. Dropped, it removes what was written there.
-struct Members(Vec<(String, PathBuf)>);
-
-impl Members {
-    fn find() -> Result<Self> {
-        let metadata =
-            process::output(places::cargo().args(["metadata", "--no-deps", "--format-version", "1", "--locked"]))?;
-        let metadata: Value = serde_json::from_str(&metadata).context("what `cargo metadata` says")?;
-        let packages = metadata["packages"].as_array().context("`cargo metadata` names no packages")?;
-        let member = |package: &Value| {
-            let manifest = Path::new(package["manifest_path"].as_str()?);
-            Some((package["name"].as_str()?.to_owned(), manifest.parent()?.to_path_buf()))
-        };
-        Ok(Self(packages.iter().filter_map(member).collect()))
+/// A copy of what git knows of the checkout: new files among the sources would have everything built anew.
+fn copy() -> Result<TempDir> {
+    let copy = tempfile::Builder::new().prefix("ringfence-sbom-").tempdir()?;
+    let workspace = places::workspace();
+    let files = process::output(Command::new("git").current_dir(&workspace).args(["ls-files", "-z"]))?;
+    // One that was removed and is not committed yet is not there.
+    for file in files.split_terminator('\0').filter(|file| workspace.join(file).is_file()) {
+        let to = copy.path().join(file);
+        fs::create_dir_all(to.parent().context("a file is in a folder")?)?;
+        fs::copy(workspace.join(file), &to).with_context(|| file.to_owned())?;
     }
+    Ok(copy)
 }
 
-impl Drop for Members {
-    fn drop(&mut self) {
-        for (_, folder) in &self.0 {
-            let _ = fs::remove_file(folder.join(FILE).with_added_extension("json"));
-        }
-    }
+/// Names and folders of a workspace's crates.
+fn members(workspace: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut cargo = places::cargo();
+    cargo.current_dir(workspace).args(["metadata", "--no-deps", "--format-version", "1", "--locked"]);
+    let metadata: Value = serde_json::from_str(&process::output(&mut cargo)?).context("what `cargo metadata` says")?;
+    let packages = metadata["packages"].as_array().context("`cargo metadata` names no packages")?;
+    let member = |package: &Value| {
+        let manifest = Path::new(package["manifest_path"].as_str()?);
+        Some((package["name"].as_str()?.to_owned(), manifest.parent()?.to_path_buf()))
+    };
+    Ok(packages.iter().filter_map(member).collect())
 }
 
 /// Where the checkout lies is in the references of our own crates, and concerns nobody.
