@@ -134,7 +134,8 @@ mod tests {
     use super::*;
 
     fn ruleset(name: &str, selector: Selector, rules: &[(u16, Mitigation)]) -> Ruleset {
-        let rules = rules.iter().map(|&(number, mitigation)| (RuleId::new(number).unwrap(), mitigation)).collect();
+        let rules =
+            rules.iter().map(|&(number, mitigation)| (RuleId::new(number).unwrap(), mitigation.into())).collect();
         Ruleset { name: name.to_owned(), selector, rules, ..Ruleset::default() }
     }
 

@@ -57,7 +57,7 @@ impl Switch {
         let mut wanted = Vec::new();
         for (network, ports) in exceptions {
             let key = key(network);
-            self.exceptions.insert(&key, &ports, 0).map_err(map_error("EXCEPTIONS"))?;
+            self.exceptions.insert(&key, ports, 0).map_err(map_error("EXCEPTIONS"))?;
             wanted.push(key);
         }
         let stale: Vec<_> = self

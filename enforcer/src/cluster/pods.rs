@@ -110,7 +110,7 @@ impl Pods {
                 if let Some(listing) = &mut self.listing {
                     listing.insert(uid.clone());
                 }
-                self.applied(uid, &pod, namespace_labels)
+                self.applied(&uid, &pod, namespace_labels)
             }
             Event::InitDone => {
                 self.synced = true;
@@ -118,24 +118,24 @@ impl Pods {
                 let gone: Vec<String> = self.by_uid.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
                 gone.into_iter().flat_map(|uid| self.deleted(&uid, namespace_labels)).collect()
             }
-            Event::Apply(pod) => self.applied(uid_of(&pod), &pod, namespace_labels),
+            Event::Apply(pod) => self.applied(&uid_of(&pod), &pod, namespace_labels),
             Event::Delete(pod) => self.deleted(&uid_of(&pod), namespace_labels),
         }
     }
 
-    fn applied(&mut self, uid: String, pod: &core::Pod, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
-        let entry = self.by_uid.entry(uid.clone()).or_default();
+    fn applied(&mut self, uid: &str, pod: &core::Pod, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
+        let entry = self.by_uid.entry(uid.to_owned()).or_default();
         let object = object(pod);
         let was = entry.object.as_ref().is_some_and(|object| object.isolated);
         let is = object.isolated;
         entry.object = Some(object);
-        let mut outcomes = self.tell(&uid, namespace_labels);
+        let mut outcomes = self.tell(uid, namespace_labels);
         match (was, is) {
-            (false, true) => outcomes.push(Outcome::Isolated(uid.clone())),
-            (true, false) => outcomes.push(Outcome::Released(uid.clone())),
+            (false, true) => outcomes.push(Outcome::Isolated(uid.to_owned())),
+            (true, false) => outcomes.push(Outcome::Released(uid.to_owned())),
             _ => {}
         }
-        outcomes.extend(self.gate(&uid));
+        outcomes.extend(self.gate(uid));
         outcomes
     }
 
@@ -475,7 +475,7 @@ mod tests {
             outcomes.into_iter().filter_map(gate).collect()
         };
         let mut pods = Pods::default();
-        assert_eq!(told(&mut pods, &gated), [], "it has none");
+        assert_eq!(told(&mut pods, &gated), [true; 0], "it has none");
         gated.spec = serde_json::from_value(serde_json::json!({
             "containers": [], "readinessGates": [{"conditionType": "ringfence.dev/connected"}]
         }))
@@ -488,11 +488,11 @@ mod tests {
             .unwrap()
         };
         gated.status = status("True");
-        assert_eq!(told(&mut pods, &gated), []);
+        assert_eq!(told(&mut pods, &gated), [true; 0]);
         gated.labels_mut().insert(names::ISOLATED_LABEL.to_owned(), names::ISOLATED.to_owned());
         assert_eq!(told(&mut pods, &gated), [false]);
         gated.status = status("False");
-        assert_eq!(told(&mut pods, &gated), []);
+        assert_eq!(told(&mut pods, &gated), [true; 0]);
     }
 
     #[test]
