@@ -347,7 +347,10 @@ fn replica(pod: &core::Pod) -> Option<Replica> {
     let workload = Workload::of(&pod.metadata)?;
     let number = |label: &str| pod.labels().get(label)?.parse().ok();
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    // An isolated pod may fail our own gate; that must not make it one that nobody misses.
+    let isolated = pod.labels().get(names::ISOLATED_LABEL).is_some_and(|value| value == names::ISOLATED);
+    let kind = if isolated { "ContainersReady" } else { "Ready" };
+    let ready = conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True");
     Some(Replica {
         ready: ready && workload.keeps_replicas(),
         workload: workload.to_string(),
