@@ -68,6 +68,7 @@ mod tests {
         write(directory.path(), Catalogue::builtin()).unwrap();
         let sources = sources::read(directory.path()).unwrap();
         let rulesets = ringfence_policy::read(&sources, Catalogue::builtin()).unwrap();
-        assert_eq!(rulesets.len(), 4 * (1 + Catalogue::builtin().rules().count()));
+        let of_exceptions = 2;
+        assert_eq!(rulesets.len(), 4 * (1 + Catalogue::builtin().rules().count()) + of_exceptions);
     }
 }

@@ -442,6 +442,16 @@ mod tests {
             serde_json::from_value(serde_json::json!({"conditions": [{"type": "Ready", "status": "True"}]})).unwrap();
         web.labels_mut().insert("ringfence.dev/terminations-left".to_owned(), "0".to_owned());
         let expected = Replica { ready: true, terminations_left: Some(0), ..expected };
+        assert_eq!(replica(&pods.object(Event::Apply(web.clone()), &none)), expected);
+        // It is cut off, so our own gate has made it not ready; its containers still are.
+        web.labels_mut().insert(names::ISOLATED_LABEL.to_owned(), names::ISOLATED.to_owned());
+        let conditions = serde_json::json!({"conditions": [
+            {"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"},
+        ]});
+        web.status = serde_json::from_value(conditions).unwrap();
+        pods.object(Event::Apply(web.clone()), &none);
+        web.labels_mut().insert("ringfence.dev/terminations-left".to_owned(), "1".to_owned());
+        let expected = Replica { terminations_left: Some(1), ..expected };
         assert_eq!(replica(&pods.object(Event::Apply(web), &none)), expected);
     }
 
