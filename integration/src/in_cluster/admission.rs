@@ -587,5 +587,6 @@ fn removed(context: &mut Context) -> Result<()> {
         cluster.kubectl(["delete", kind, "ringfence"])?;
     }
     cluster.kubectl(["delete", "namespace", "shop", "ringfence", "--timeout=120s"])?;
+    cluster.kubectl(["delete", "clusterrole,clusterrolebinding", "ringfence-webhook", "ringfence-enforcer"])?;
     cluster.kubectl(["delete", "crd", "runtimerulesets.ringfence.dev", "runtimepolicies.ringfence.dev"]).map(drop)
 }
