@@ -384,7 +384,8 @@ fn checked(context: &mut Context) -> Result<()> {
     let policy = |rulesets: &Value, cidr: &str| {
         object("RuntimePolicy", "new", &json!({"rulesets": rulesets, "isolation": {"exceptions": [{"cidr": cidr}]}}))
     };
-    let parts = ["policy 'new'", "spec.isolation.exceptions[0].cidr: '10.0.0.0/33' is not an address or an address range"];
+    let parts =
+        ["policy 'new'", "spec.isolation.exceptions[0].cidr: '10.0.0.0/33' is not an address or an address range"];
     refused(create(cluster, &policy(&json!(["base"]), "10.0.0.0/33"), &[ALICE]), &parts)?;
     // A ruleset that is not there yet is a warning: files of a folder are applied in any order.
     let mut kubectl = cluster.command(cluster.kubectl_program());
