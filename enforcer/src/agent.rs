@@ -410,7 +410,9 @@ impl Agent {
         let covered = self.coverage(slot).is_covered();
         // A pod that was unknown when it did it has a slot of its own by now.
         let unknown = slot != 0 && slot == self.unknown_slot();
-        let limit = self.known.get(key).and_then(|known| self.held(&known.owner.container));
+        let uncovered = strictest == Mitigation::Isolate && !covered;
+        let container = self.known.get(key).filter(|_| uncovered).map(|known| &known.owner.container);
+        let spared = container.and_then(|container| self.held(container));
         let Some(known) = self.known.get_mut(key).filter(|known| known.slot == slot || unknown) else {
             return self.publish(violations);
         };
@@ -427,8 +429,6 @@ impl Agent {
             let rule = violations.iter().find(|violation| violation.mitigation == strictest).map(|v| v.rule_id);
             known.why_isolated = Some(Why { rule, reason: None });
         }
-        let uncovered = strictest == Mitigation::Isolate && !covered;
-        let spared = limit.filter(|_| uncovered);
         if uncovered {
             let instead = if spared.is_some() { "only its process is killed" } else { "it is terminated" };
             for violation in &mut violations {

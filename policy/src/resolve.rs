@@ -1,5 +1,6 @@
 //! Which rules govern a pod: the union of the rulesets that select it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -44,12 +45,15 @@ impl Decision {
         asked.map(|asked| asked.mitigation.min(self.mitigation)).max()
     }
 
-    /// The decision about such an event, of those alone who except one of these.
-    #[must_use]
-    pub fn of_those_with(&self, exceptions: &[&Exceptions]) -> Self {
-        let asked_by = self.asked_by.iter().filter(|asked| exceptions.contains(&&asked.exceptions)).cloned();
+    /// The decision about such an event, of those alone who except one of these. Usually that is everybody.
+    pub fn of_those_with(&self, exceptions: &[&Exceptions]) -> Cow<'_, Self> {
+        let concerned = |asked: &&Asked| exceptions.contains(&&asked.exceptions);
+        if self.asked_by.iter().all(|asked| concerned(&asked)) {
+            return Cow::Borrowed(self);
+        }
+        let asked_by = self.asked_by.iter().filter(concerned).cloned().collect();
         let mitigation = exceptions.iter().filter_map(|exceptions| self.mitigation_with(exceptions)).max();
-        Self { mitigation: mitigation.unwrap_or(self.mitigation), asked_by: asked_by.collect(), held_by: self.held_by }
+        Cow::Owned(Self { mitigation: mitigation.unwrap_or(self.mitigation), asked_by, held_by: self.held_by })
     }
 
     /// What those who ask except, each once.
