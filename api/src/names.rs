@@ -1,6 +1,8 @@
 //! Labels, annotations, finalizers, and reasons of events and conditions: the contract between webhook, enforcer, CLI
 //! and users. [`TABLE`] holds all of it; `docs/cluster.md` shows it.
 
+use std::collections::BTreeMap;
+
 /// Prefix of the label that a pod bears for each ruleset which governs it: `ruleset.ringfence.dev/<name>`. The value is
 /// the ruleset's `metadata.generation` at the time.
 pub const RULESET_LABEL_PREFIX: &str = "ruleset.ringfence.dev/";
@@ -126,6 +128,11 @@ pub const TABLE: [(Place, &str, &str, &str); 18] = [
 pub fn is_ours(key: &str) -> bool {
     let Some((prefix, _)) = key.split_once('/') else { return false };
     prefix == "ringfence.dev" || prefix.ends_with(".ringfence.dev")
+}
+
+/// Whether a pod's labels say that it is cut off.
+pub fn is_isolated(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(ISOLATED_LABEL).is_some_and(|value| value == ISOLATED)
 }
 
 /// The label for a ruleset of this name.

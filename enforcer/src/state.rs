@@ -22,9 +22,14 @@ pub fn save(dir: &Path, generation: u32, tables: &Tables) -> io::Result<()> {
         .flat_map(|class| tables.lines(class).iter().map(|line| (line.rule.id, &*line.exceptions)))
         .collect();
     let text = serde_json::json!({ "generation": generation, "rules": rules, "lines": lines(tables) }).to_string();
-    let next = dir.join(format!("{FILE}.next"));
+    replace(dir, FILE, &text)
+}
+
+/// Writes a file that whoever reads it finds whole, as it was or as it is.
+pub fn replace(dir: &Path, file: &str, text: &str) -> io::Result<()> {
+    let next = dir.join(format!("{file}.next"));
     fs::write(&next, text)?;
-    fs::rename(next, dir.join(FILE))
+    fs::rename(next, dir.join(file))
 }
 
 /// The tables of the generation that an earlier enforcer left in force, if it can be told.

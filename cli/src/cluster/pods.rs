@@ -34,7 +34,7 @@ impl Isolation {
     /// None: nothing says that it is isolated.
     pub fn of(pod: &Pod) -> Option<Self> {
         let noted = |name| pod.annotations().get(name).cloned();
-        let wanted = pod.labels().get(names::ISOLATED_LABEL).is_some_and(|value| value == names::ISOLATED);
+        let wanted = names::is_isolated(pod.labels());
         let isolation =
             Self { wanted, by: noted(names::ISOLATED_BY_ANNOTATION), since: noted(names::ISOLATED_AT_ANNOTATION) };
         (isolation.wanted || isolation.by.is_some() || isolation.since.is_some()).then_some(isolation)

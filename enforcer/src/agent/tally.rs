@@ -1,5 +1,6 @@
 //! Violations by ruleset and policy, counted since the version in force came into force here.
 
+use crate::state;
 use jiff::Timestamp;
 use ringfence_api::Reported;
 use ringfence_policy::{Enforced, Policy};
@@ -25,12 +26,9 @@ impl Tally {
         Self { rulesets, policies }
     }
 
-    /// For the next one. Replaces the file whole.
+    /// For the next one.
     pub(super) fn save(&self, dir: &Path) -> io::Result<()> {
-        let text = serde_json::to_string(&(&self.rulesets, &self.policies))?;
-        let next = dir.join(format!("{FILE}.next"));
-        fs::write(&next, text)?;
-        fs::rename(next, dir.join(FILE))
+        state::replace(dir, FILE, &serde_json::to_string(&(&self.rulesets, &self.policies))?)
     }
 
     /// That is in force from now on: what is new begins at 0.

@@ -254,7 +254,7 @@ async fn attempt(client: &Client, subject: &Subject, deed: &Deed) -> Result<(), 
         }
         Deed::Mark(by) => {
             let Some(pod) = pods.get_opt(&subject.name).await? else { return Ok(()) };
-            if pod.labels().get(names::ISOLATED_LABEL).is_some_and(|value| value == names::ISOLATED) {
+            if names::is_isolated(pod.labels()) {
                 return Ok(());
             }
             let patch = json!({"metadata": {

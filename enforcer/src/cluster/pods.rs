@@ -311,18 +311,22 @@ fn is_mirror(pod: &core::Pod) -> bool {
     pod.annotations().contains_key("kubernetes.io/config.mirror")
 }
 
+/// The status of a condition of a pod.
+fn condition<'a>(pod: &'a core::Pod, kind: &str) -> Option<&'a str> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == kind).map(|condition| condition.status.as_str())
+}
+
 /// What the condition of our readiness gate has to become, if the pod has one and it is not so yet.
 fn gate(pod: &core::Pod, isolated: bool) -> Option<bool> {
     let gates = pod.spec.as_ref()?.readiness_gates.as_ref()?;
     gates.iter().find(|gate| gate.condition_type == names::CONNECTED_CONDITION)?;
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let condition = conditions.into_iter().flatten().find(|condition| condition.type_ == names::CONNECTED_CONDITION);
     let wanted = if isolated { "False" } else { "True" };
-    condition.is_none_or(|condition| condition.status != wanted).then_some(!isolated)
+    (condition(pod, names::CONNECTED_CONDITION) != Some(wanted)).then_some(!isolated)
 }
 
 fn object(pod: &core::Pod) -> Object {
-    let isolated = pod.labels().get(names::ISOLATED_LABEL).is_some_and(|value| value == names::ISOLATED);
+    let isolated = names::is_isolated(pod.labels());
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     Object {
         name: pod.name_any(),
@@ -339,18 +343,16 @@ fn object(pod: &core::Pod) -> Object {
         ended: matches!(phase, Some("Succeeded" | "Failed")),
         isolated,
         gate: gate(pod, isolated),
-        replica: replica(pod),
+        replica: replica(pod, isolated),
     }
 }
 
-fn replica(pod: &core::Pod) -> Option<Replica> {
+fn replica(pod: &core::Pod, isolated: bool) -> Option<Replica> {
     let workload = Workload::of(&pod.metadata)?;
     let number = |label: &str| pod.labels().get(label)?.parse().ok();
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     // An isolated pod may fail our own gate; that must not make it one that nobody misses.
-    let isolated = pod.labels().get(names::ISOLATED_LABEL).is_some_and(|value| value == names::ISOLATED);
     let kind = if isolated { "ContainersReady" } else { "Ready" };
-    let ready = conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True");
+    let ready = condition(pod, kind) == Some("True");
     Some(Replica {
         ready: ready && workload.keeps_replicas(),
         workload: workload.to_string(),

@@ -10,8 +10,8 @@ use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use ringfence_api::names::{
-    ISOLATED, ISOLATED_LABEL, POLICY_LABEL, REPORT_ANNOTATION, RULESET_LABEL_PREFIX, TERMINATED_BY_ANNOTATION,
-    TERMINATIONS_LEFT_LABEL,
+    POLICY_LABEL, REPORT_ANNOTATION, RULESET_LABEL_PREFIX, TERMINATED_BY_ANNOTATION, TERMINATIONS_LEFT_LABEL,
+    is_isolated,
 };
 use ringfence_api::{NodeReport, Workload};
 use ringfence_policy::{Labels, Limits};
@@ -62,7 +62,7 @@ impl Seen {
         let report = annotations.get(REPORT_ANNOTATION).filter(|_| key.0 == own_namespace);
         let report = report.and_then(|text| serde_json::from_str(text).ok());
         let terminated = annotations.contains_key(TERMINATED_BY_ANNOTATION);
-        let isolated = labels.get(ISOLATED_LABEL).is_some_and(|value| value == ISOLATED);
+        let isolated = is_isolated(&labels);
         annotations.retain(|key, _| key == MIRROR);
         Self {
             pod: Pod { name: key.1.clone(), without_labels, labels, annotations },
