@@ -98,10 +98,7 @@ pub(crate) fn object<'n>(node: &'n Node, expected: &Expected, report: &mut Repor
     let spec = spec.and_then(|node| report.fields(node, "'spec'", expected.spec));
     let (name, name_place) = name?;
     let generation = metadata.and_then(|fields| fields.get("generation"));
-    let generation = generation.and_then(|(_, node)| match &node.value {
-        Value::Other(number) => number.parse().ok(),
-        _ => None,
-    });
+    let generation = generation.and_then(|(_, node)| node.number());
     Some(Object { name, name_place, generation: generation.unwrap_or_default(), spec })
 }
 

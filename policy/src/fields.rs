@@ -40,10 +40,7 @@ impl Report<'_> {
 
     /// A port.
     pub fn port(&mut self, node: &Node, what: &str) -> Option<u16> {
-        let port = match &node.value {
-            Value::Other(text) => text.parse().ok().filter(|port| *port != 0),
-            _ => None,
-        };
+        let port = node.number().filter(|port| *port != 0);
         if port.is_none() {
             self.add(node.place, format!("{what} is no port: use a number from 1 to 65535"));
         }

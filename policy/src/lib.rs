@@ -37,12 +37,11 @@ pub use document::Source;
 pub use evaluate::{Disagreement, Verdict, compare, confirm};
 pub use index::{Entry, Index};
 pub use limits::{Limit, Limits, Standing, TERMINATION_WINDOW};
-pub use line::{Line, LineError};
+pub use line::{Line, LineError, NotANetwork};
 pub use nearest::nearest;
 pub use observed::{Observed, UnknownOp, tokens};
 pub use policy::{
-    Enforced, Exception, Exempt, NamespacePattern, NotANetwork, POLICY_KIND, PodFacts, Policy, TooManyPorts, effective,
-    read_policy,
+    Enforced, Exception, Exempt, NamespacePattern, POLICY_KIND, PodFacts, Policy, TooManyPorts, effective, read_policy,
 };
 pub use resolve::{Asked, Decision, ResolvedRuleset, RulesetHash, Subject, resolve};
 pub use ringfence_api::{API_VERSION, Mitigation, RULESET_NAME, UnknownMitigation};

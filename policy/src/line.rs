@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ringfence_abi::{Class, Facet, NAME, Op, PATH_KEY, PATH_PREFIX, flag};
 
-pub use pattern::{Network, Pattern, address_bytes};
+pub use pattern::{Network, NotANetwork, Pattern, address_bytes, network};
 pub use vocabulary::{facet_key, flag_name, has_facet, has_flag, op_name};
 
 /// Longest path that can be named, in bytes. Keys end in at least one zero byte: the kernel side cuts what is longer,

@@ -18,7 +18,7 @@ use crate::ruleset::Ruleset;
 use crate::selector::Labels;
 use crate::tables::Tables;
 
-pub use exception::{Exception, NotANetwork, TooManyPorts, effective};
+pub use exception::{Exception, TooManyPorts, effective};
 pub use read::read_policy;
 
 /// The kind.

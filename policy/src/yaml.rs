@@ -1,6 +1,7 @@
 //! YAML as a tree in which every node knows where it stands, so that a file can be judged whole.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Spanned};
@@ -65,6 +66,14 @@ impl Node {
             Value::Other(_) => "a number or truth value",
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
+        }
+    }
+
+    /// The number that it is.
+    pub fn number<T: FromStr>(&self) -> Option<T> {
+        match &self.value {
+            Value::Other(text) => text.parse().ok(),
+            _ => None,
         }
     }
 }

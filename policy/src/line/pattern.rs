@@ -93,14 +93,21 @@ impl From<IpNet> for Network {
     }
 }
 
-impl FromStr for Network {
-    type Err = ipnet::AddrParseError;
+/// Not an address range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not an address or an address range; right would be 10.0.0.0/8, 192.0.2.7 or fd00::/8")]
+pub struct NotANetwork(String);
 
-    /// Reads a range (`10.0.0.0/8`) or one address.
+/// Reads a range (`10.0.0.0/8`), whatever its host bits, or one address.
+pub fn network(text: &str) -> Result<IpNet, NotANetwork> {
+    let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    network.map(|network| network.trunc()).ok_or_else(|| NotANetwork(text.to_owned()))
+}
+
+impl FromStr for Network {
+    type Err = NotANetwork;
+
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse::<IpAddr>() {
-            Ok(address) => Ok(IpNet::from(address).into()),
-            Err(_) => text.parse::<IpNet>().map(Self::from),
-        }
+        network(text).map(Self::from)
     }
 }

@@ -1,11 +1,12 @@
 //! What isolated pods may still exchange packets with.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
 use ringfence_abi::{EXCEPTION_PORTS, ExceptionPorts, PortRange};
+
+use crate::line::{NotANetwork, network};
 
 /// A network, and which of its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,19 +17,12 @@ pub struct Exception {
     pub ports: Vec<PortRange>,
 }
 
-/// Not a network.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not an address or an address range; right would be 10.0.0.0/8, 192.0.2.7 or fd00::/8")]
-pub struct NotANetwork(String);
-
 impl FromStr for Exception {
     type Err = NotANetwork;
 
     /// An address or a network, whose peers may exchange everything.
     fn from_str(text: &str) -> Result<Self, NotANetwork> {
-        let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-        let network = network.ok_or_else(|| NotANetwork(text.to_owned()))?.trunc();
-        Ok(Self { network, ports: Vec::new() })
+        Ok(Self { network: network(text)?, ports: Vec::new() })
     }
 }
 

@@ -137,10 +137,7 @@ fn number(
         Value::Text(text) => format!("'{text}'"),
         _ => node.kind().to_owned(),
     };
-    let right = match &node.value {
-        Value::Other(text) => text.parse().ok().filter(|number| bounds.contains(number)),
-        _ => None,
-    };
+    let right = node.number().filter(|number| bounds.contains(number));
     if right.is_none() {
         report.add(node.place, format!("{shown} can't be '{name}': use a whole number of {unit}, {least} to {most}"));
     }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use ringfence_abi::{Class, Facet, Op};
 use serde::{Deserialize, Serialize};
 
-use crate::line::{Line, LineError, Pattern, Test, has_facet};
+use crate::line::{Line, LineError, NotANetwork, Pattern, Test, has_facet};
 use crate::rule::Rule;
 
 /// Something that is no violation: all of its keys hold. Of one key, one value must.
@@ -30,7 +30,7 @@ pub struct RuleException {
     pub ports: Vec<u16>,
 }
 
-/// Names of the keys, as users write them.
+/// Names of the keys, as users write them, in the order of [`Key`].
 pub(crate) const KEYS: [&str; 5] = ["processes", "ancestors", "paths", "destinations", "ports"];
 
 /// All that a ruleset excepts from one rule.
@@ -53,8 +53,8 @@ pub enum ExceptionError {
         keys: String,
     },
     /// Not an address range.
-    #[error("'{0}' is not an address or an address range; right would be 10.0.0.0/8, 192.0.2.7 or fd00::/8")]
-    Destination(String),
+    #[error(transparent)]
+    Destination(#[from] NotANetwork),
 }
 
 impl Exceptions {
@@ -100,7 +100,8 @@ impl Exceptions {
                 narrowed.extend(exception.narrow(&line)?);
             }
             if !applies {
-                return Err(ExceptionError::Never { rule: rule.id.to_string(), keys: exception.keys().join(" and ") });
+                let keys: Vec<_> = exception.given().map(|key| KEYS[key as usize]).collect();
+                return Err(ExceptionError::Never { rule: rule.id.to_string(), keys: keys.join(" and ") });
             }
             lines = narrowed;
         }
@@ -109,9 +110,7 @@ impl Exceptions {
         }
         Ok(Rule { lines, ..rule.clone() })
     }
-}
 
-impl Exceptions {
     /// Those that events of the rule can satisfy.
     #[must_use]
     pub fn applicable(&self, rule: &Rule) -> Self {
@@ -129,70 +128,86 @@ impl fmt::Display for Exceptions {
 
 impl fmt::Display for RuleException {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { processes, ancestors, paths, destinations, ports } = self;
-        let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-        let keys = KEYS.into_iter().zip([processes, ancestors, paths, destinations, &ports]);
-        let said =
-            keys.filter(|(_, values)| !values.is_empty()).map(|(key, values)| format!("{key} {}", values.join(", ")));
+        let said = self.given().map(|key| {
+            let values = match key {
+                Key::Processes => self.processes.join(", "),
+                Key::Ancestors => self.ancestors.join(", "),
+                Key::Paths => self.paths.join(", "),
+                Key::Destinations => self.destinations.join(", "),
+                Key::Ports => self.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            };
+            format!("{} {values}", KEYS[key as usize])
+        });
         f.write_str(&said.collect::<Vec<_>>().join(" and "))
+    }
+}
+
+/// A key of an exception.
+#[derive(Clone, Copy)]
+enum Key {
+    Processes,
+    Ancestors,
+    Paths,
+    Destinations,
+    Ports,
+}
+
+impl Key {
+    /// What of an event of the operation it looks at.
+    fn facet(self, op: Op) -> Facet {
+        match self {
+            // Of the start of a program, the program is the object.
+            Self::Processes if op.class() == Class::Exec => Facet::ParentPath,
+            Self::Processes => Facet::ExePath,
+            Self::Ancestors => Facet::NoAncestorName,
+            Self::Paths => Facet::ObjectPath,
+            Self::Destinations => Facet::Destination,
+            Self::Ports => Facet::Port,
+        }
     }
 }
 
 impl RuleException {
     /// The keys that it has.
-    fn keys(&self) -> Vec<&'static str> {
-        let has = [
-            !self.processes.is_empty(),
-            !self.ancestors.is_empty(),
-            !self.paths.is_empty(),
-            !self.destinations.is_empty(),
-            !self.ports.is_empty(),
+    fn given(&self) -> impl Iterator<Item = Key> {
+        let keys = [
+            (Key::Processes, self.processes.is_empty()),
+            (Key::Ancestors, self.ancestors.is_empty()),
+            (Key::Paths, self.paths.is_empty()),
+            (Key::Destinations, self.destinations.is_empty()),
+            (Key::Ports, self.ports.is_empty()),
         ];
-        KEYS.into_iter().zip(has).filter(|(_, has)| *has).map(|(key, _)| key).collect()
-    }
-
-    fn texts(&self, op: Op) -> [(Facet, &[String]); 3] {
-        [(actor(op), &self.processes), (Facet::NoAncestorName, &self.ancestors), (Facet::ObjectPath, &self.paths)]
+        keys.into_iter().filter(|(_, absent)| !absent).map(|(key, _)| key)
     }
 
     /// Whether events of the operation have all of what it asks.
     fn is_about(&self, op: Op) -> bool {
-        let texts = self.texts(op).into_iter().filter(|(_, values)| !values.is_empty()).map(|(facet, _)| facet);
-        let network = [(Facet::Destination, self.destinations.is_empty()), (Facet::Port, self.ports.is_empty())];
-        let network = network.into_iter().filter(|(_, absent)| !absent).map(|(facet, _)| facet);
-        texts.chain(network).all(|facet| has_facet(op, facet))
+        self.given().all(|key| has_facet(op, key.facet(op)))
     }
 
-    /// The lines that what is excepted does not satisfy.
+    /// The lines that what is excepted does not satisfy, one for each key.
     fn narrow(&self, line: &Line) -> Result<Vec<Line>, ExceptionError> {
-        let mut lines = Vec::new();
         let op = line.ops.first().copied().unwrap_or(Op::Exec);
-        for (facet, values) in self.texts(op).into_iter().filter(|(_, values)| !values.is_empty()) {
-            let mut narrowed = line.clone();
-            exclude(narrowed.texts.entry(facet).or_default(), values.iter().map(|value| Pattern::from(value.as_str())));
-            lines.push(narrowed);
-        }
-        if !self.destinations.is_empty() {
-            let networks = self
-                .destinations
-                .iter()
-                .map(|text| text.parse().map_err(|_| ExceptionError::Destination(text.clone())));
-            let mut narrowed = line.clone();
-            exclude(&mut narrowed.destination, networks.collect::<Result<Vec<_>, _>>()?);
-            lines.push(narrowed);
-        }
-        if !self.ports.is_empty() {
-            let mut narrowed = line.clone();
-            exclude(&mut narrowed.port, self.ports.iter().copied());
-            lines.push(narrowed);
-        }
-        Ok(lines)
+        let without = |key: Key| {
+            let mut line = line.clone();
+            let mut texts = |values: &[String]| {
+                let patterns = values.iter().map(|value| Pattern::from(value.as_str()));
+                exclude(line.texts.entry(key.facet(op)).or_default(), patterns);
+            };
+            match key {
+                Key::Processes => texts(&self.processes),
+                Key::Ancestors => texts(&self.ancestors),
+                Key::Paths => texts(&self.paths),
+                Key::Destinations => {
+                    let networks: Result<Vec<_>, _> = self.destinations.iter().map(|text| text.parse()).collect();
+                    exclude(&mut line.destination, networks?);
+                }
+                Key::Ports => exclude(&mut line.port, self.ports.iter().copied()),
+            }
+            Ok(line)
+        };
+        self.given().map(without).collect()
     }
-}
-
-/// Of the start of a program, the program is the object.
-fn actor(op: Op) -> Facet {
-    if op.class() == Class::Exec { Facet::ParentPath } else { Facet::ExePath }
 }
 
 /// Adds what is excluded, each value once.
