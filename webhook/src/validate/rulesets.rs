@@ -35,8 +35,9 @@ pub(super) fn validate(request: &Request<'_>, snapshot: &Snapshot) -> Result<Ans
 /// takes room of its own in the kernel's tables.
 fn crowded(ruleset: Ruleset, snapshot: &Snapshot) -> Option<String> {
     let name = ruleset.name.clone();
-    let others = snapshot.enforced.rulesets.iter().filter(|other| other.name != name).cloned();
-    let enforced = Enforced { rulesets: others.chain([ruleset]).collect(), ..(*snapshot.enforced).clone() };
+    let mut enforced = Enforced::clone(&snapshot.enforced);
+    enforced.rulesets.retain(|other| other.name != name);
+    enforced.rulesets.push(ruleset);
     let error = enforced.compile(Catalogue::builtin()).err()?;
     Some(format!("ruleset '{name}' beside the others of policy '{}': {error}", snapshot.index.active()))
 }
