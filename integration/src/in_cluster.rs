@@ -8,8 +8,10 @@ mod commands;
 mod enforcement;
 mod limits;
 mod machine;
+mod pods;
 pub mod release;
 mod rights;
+mod told;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +19,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 
 use crate::cluster::{self, Cluster, Interrupt, Options};
+use crate::harness::Image;
 use crate::suite::Report;
 use audit::Audit;
 use machine::Machine;
@@ -27,9 +30,16 @@ pub struct Context {
     pub cluster: Cluster,
     /// The folder with the static programs that are shipped.
     pub programs: PathBuf,
+    /// The images of the programs are in the node.
+    shipped: bool,
 }
 
 impl Context {
+    /// Of a cluster that has nothing of ours yet.
+    pub fn new(cluster: Cluster, programs: PathBuf) -> Self {
+        Self { cluster, programs, shipped: false }
+    }
+
     /// One of those programs.
     pub fn program(&self, name: &str) -> Result<PathBuf> {
         let path = self.programs.join(name);
@@ -47,6 +57,46 @@ struct Part {
 }
 
 const PARTS: [Part; 6] = [basics::PART, admission::PART, enforcement::PART, limits::PART, chart::PART, commands::PART];
+
+/// Names of the tests of a table.
+fn names_of<T>(tests: &[(&str, T)]) -> Vec<String> {
+    tests.iter().map(|(name, _)| (*name).to_owned()).collect()
+}
+
+/// Runs the tests of a table in their order, on what was set up for them and is returned. If that failed, it is a
+/// failure with the name `set_up`, and none of them runs.
+fn in_turn<S, T: Copy>(
+    report: &mut Report,
+    (set_up, site): (&str, Result<S>),
+    tests: &[(&str, T)],
+    run: impl Fn(T, &mut S) -> Result<()>,
+) -> Option<S> {
+    match site {
+        Ok(mut site) => {
+            for (name, test) in tests {
+                report.check(name, || run(*test, &mut site));
+            }
+            Some(site)
+        }
+        Err(error) => {
+            report.fail(set_up, &format!("{error:#}"));
+            None
+        }
+    }
+}
+
+const RULESETS: &str = include_str!("../../charts/ringfence/files/crds/runtimerulesets.yaml");
+const POLICIES: &str = include_str!("../../charts/ringfence/files/crds/runtimepolicies.yaml");
+
+/// Makes rulesets and policies known to the API server, without a chart.
+fn define(cluster: &Cluster) -> Result<()> {
+    for definition in [RULESETS, POLICIES] {
+        cluster.apply(definition)?;
+    }
+    let wait = ["wait", "--for=condition=Established", "--timeout=30s"];
+    let definitions = ["crd/runtimerulesets.ringfence.dev", "crd/runtimepolicies.ringfence.dev"];
+    cluster.kubectl(wait.iter().chain(&definitions)).map(drop)
+}
 
 /// After the cluster is down, the machine is as it was.
 const NOTHING_LEFT: &str = "cluster/nothing-left";
@@ -81,7 +131,8 @@ pub fn run(programs: PathBuf, filter: &str) -> Result<ExitCode> {
     let options = Options { interrupt: interrupt.clone(), api_server: audit.arguments() };
     cluster::remove_stale()?;
     let before = Machine::look()?;
-    let mut context = Context { cluster: Cluster::up(&options)?, programs };
+    let mut context = Context::new(Cluster::up(&options)?, programs);
+    context.cluster.import(&Image::busybox(pods::IMAGE))?;
     for part in &PARTS {
         let names = (part.names)();
         if names.iter().any(|name| report.wants(name)) {

@@ -36,7 +36,7 @@ pub fn run(programs: PathBuf) -> Result<ExitCode> {
     println!("Starting a Kubernetes cluster of the demo's own: etcd, API server, controllers, containerd, kubelet.\n");
     cluster::remove_stale()?;
     let cluster = Cluster::up(&Options { interrupt: interrupt.clone(), ..Options::default() })?;
-    let mut context = Context { cluster, programs };
+    let mut context = Context::new(cluster, programs);
     let watch = Watch::new(interrupt.flag(), started);
     let played = play(&mut context, &watch);
     let down = context.cluster.down();

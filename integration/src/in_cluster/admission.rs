@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::audit::Audit;
-use super::{Context, Part};
+use super::{Context, Part, define, in_turn, names_of};
 use crate::cluster::{Cluster, NODE_NAME, succeed};
 use crate::harness::Image;
 use crate::suite::Report;
@@ -51,17 +51,12 @@ const ALICE: &str = "--as=system:serviceaccount:shop:alice";
 const ONLY_WEBHOOK: &str = "only system:serviceaccount:ringfence:ringfence-webhook may do that";
 
 fn names() -> Vec<String> {
-    TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
+    names_of(&TESTS)
 }
 
 fn run(context: &mut Context, report: &mut Report) {
-    if let Err(error) = prepare(context) {
-        report.fail("admission/installed", &format!("{error:#}"));
-        return;
-    }
-    for (name, test) in TESTS {
-        report.check(name, || test(context));
-    }
+    let site = prepare(context).map(|()| context);
+    in_turn(report, ("admission/installed", site), &TESTS, |test, context| test(context));
 }
 
 fn prepare(context: &mut Context) -> Result<()> {
@@ -69,13 +64,7 @@ fn prepare(context: &mut Context) -> Result<()> {
     let cluster = &mut context.cluster;
     cluster
         .import(&Image::empty(IMAGE).file(&webhook, "/ringfence-webhook", 0o755).entrypoint(&["/ringfence-webhook"]))?;
-    cluster.import(&Image::busybox("localhost/basics:1"))?;
-    for definition in [RULESETS, POLICIES] {
-        cluster.apply(definition)?;
-    }
-    let wait = ["wait", "--for=condition=Established", "--timeout=30s"];
-    cluster
-        .kubectl(wait.into_iter().chain(["crd/runtimerulesets.ringfence.dev", "crd/runtimepolicies.ringfence.dev"]))?;
+    define(cluster)?;
     cluster.apply(&WEBHOOK.replace("<arguments>", USUAL))?;
     cluster.apply(OBJECTS)?;
     pod(cluster, "before", &json!({"app": "web"}), &[])?;
@@ -83,9 +72,6 @@ fn prepare(context: &mut Context) -> Result<()> {
     cluster.apply(CONFIGURATIONS)?;
     trusted(cluster)
 }
-
-const RULESETS: &str = include_str!("../../../charts/ringfence/files/crds/runtimerulesets.yaml");
-const POLICIES: &str = include_str!("../../../charts/ringfence/files/crds/runtimepolicies.yaml");
 
 fn rollout(cluster: &Cluster) -> Result<()> {
     let words = ["-n", "ringfence", "rollout", "status", "deployment/ringfence-webhook", "--timeout=120s"];

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ringfence_image::Layout;
 use serde_json::Value;
 
-use super::{Context, Part};
+use super::{Context, Part, in_turn, names_of};
 use crate::cluster::{Cluster, NODE_ADDRESS, NODE_NAME, Options};
 use crate::harness::Image;
 use crate::suite::Report;
@@ -32,8 +32,6 @@ const TESTS: [(&str, Test); 10] = [
     ("cluster/namespace-deleted", namespace_deleted),
 ];
 
-/// The image of ordinary pods.
-const IMAGE: &str = "localhost/basics:1";
 /// An image of one program, loaded as an archive.
 const KUBECTL: &str = "localhost/kubectl:1";
 
@@ -44,22 +42,16 @@ const AGENT: &str = include_str!("basics/agent.yaml");
 const LIMIT: Duration = Duration::from_secs(5);
 
 fn names() -> Vec<String> {
-    TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
+    names_of(&TESTS)
 }
 
 fn run(context: &mut Context, report: &mut Report) {
-    if let Err(error) = prepare(&context.cluster) {
-        report.fail("cluster/images", &format!("{error:#}"));
-        return;
-    }
-    for (name, test) in TESTS {
-        report.check(name, || test(context));
-    }
+    let images = prepare(&context.cluster).map(|()| context);
+    in_turn(report, ("cluster/images", images), &TESTS, |test, context| test(context));
 }
 
 /// What all of them need, whichever are wanted.
 fn prepare(cluster: &Cluster) -> Result<()> {
-    cluster.import(&Image::busybox(IMAGE))?;
     cluster.apply(MANIFESTS)?;
     Ok(())
 }

@@ -12,9 +12,8 @@ use aya::programs::loaded_programs;
 use serde_json::Value;
 
 use super::release::Release;
-use super::{Context, Part};
+use super::{Context, Part, in_turn, names_of, told};
 use crate::cluster::{Cluster, Helm, succeed};
-use crate::harness::Image;
 use crate::suite::Report;
 
 pub const PART: Part = Part { names, run };
@@ -48,23 +47,17 @@ const POLICY: &str = "ringfence.dev/policy";
 const SHOP: &str = include_str!("chart/shop.yaml");
 
 fn names() -> Vec<String> {
-    TESTS.iter().map(|(name, _)| *name).chain([FROM_PREVIOUS, DELETED]).map(str::to_owned).collect()
+    [names_of(&TESTS), vec![FROM_PREVIOUS.to_owned(), DELETED.to_owned()]].concat()
 }
 
 fn run(context: &mut Context, report: &mut Report) {
-    match Site::prepare(context) {
-        Ok(mut site) => {
-            for (name, test) in TESTS {
-                report.check(name, || test(&mut site));
-            }
-            match previous_chart(&site.cluster.state().join("tmp/previous")) {
-                Ok(chart) => report.check(FROM_PREVIOUS, || upgrade_from(&mut site, chart)),
-                Err(error) => report.skip(FROM_PREVIOUS, &format!("{error:#}")),
-            }
-            report.check(DELETED, || site.delete_namespaces());
-        }
-        Err(error) => report.fail("helm/prepared", &format!("{error:#}")),
+    let site = Site::prepare(context);
+    let Some(mut site) = in_turn(report, ("helm/prepared", site), &TESTS, |test, site| test(site)) else { return };
+    match previous_chart(&site.cluster.state().join("tmp/previous")) {
+        Ok(chart) => report.check(FROM_PREVIOUS, || upgrade_from(&mut site, chart)),
+        Err(error) => report.skip(FROM_PREVIOUS, &format!("{error:#}")),
     }
+    report.check(DELETED, || site.delete_namespaces());
 }
 
 /// Where it is installed.
@@ -80,10 +73,8 @@ struct Site<'a> {
 impl<'a> Site<'a> {
     fn prepare(context: &'a mut Context) -> Result<Self> {
         let release = Release::prepare(context, Helm::V4, RELEASE, NAMESPACE)?;
-        let by_helm_3 = Release::prepare(context, Helm::V3, RELEASE, NAMESPACE)?;
-        let cluster = &mut context.cluster;
-        cluster.import(&Image::busybox("localhost/basics:1"))?;
-        Ok(Self { cluster, release, by_helm_3, programs: programs()? })
+        let by_helm_3 = release.by(Helm::V3)?;
+        Ok(Self { cluster: &mut context.cluster, release, by_helm_3, programs: programs()? })
     }
 
     /// [`Release::install`].
@@ -128,18 +119,13 @@ impl<'a> Site<'a> {
 
     /// Waits for an Event of the pod.
     fn event(&mut self, pod: &Value, reason: &str) -> Result<()> {
-        let name = pod["metadata"]["name"].as_str().context("no name")?.to_owned();
-        let selector = format!("--field-selector=involvedObject.name={name},reason={reason}");
-        self.cluster.wait_for(&format!("an Event {reason} of {name}"), |cluster| {
-            Ok(!cluster.kubectl(["-n", "chart-shop", "get", "events", &selector, "-o", "name"])?.is_empty())
-        })
+        let name = pod["metadata"]["name"].as_str().context("no name")?;
+        told::event(self.cluster, "chart-shop", name, reason).map(drop)
     }
 
     /// Whether the enforcer says that it holds a container isolated.
     fn isolated_on_the_node(&self) -> Result<bool> {
-        let own = ["-n", NAMESPACE, "exec", "daemonset/ringfence-enforcer", "--"];
-        let status = self.kubectl(&[&own[..], &["/ringfence", "status", "-o", "json"]].concat())?;
-        let status: Value = serde_json::from_str(&status)?;
+        let status = self.release.status(self.cluster)?;
         let containers = status["containers"].as_array().context("no containers")?;
         Ok(containers.iter().any(|container| !container["isolated"].is_null()))
     }

@@ -10,10 +10,10 @@ use ringfence_image::shipped::{self, Origin};
 use ringfence_image::{Architecture, Layout, Variant};
 use serde_json::{Value, json};
 
+use super::pods::{self, IMAGE, SERVER, spec};
 use super::release::Release;
-use super::{Context, Part};
+use super::{Context, Part, define, in_turn, names_of};
 use crate::cluster::{Cluster, Helm, NODE_NAME, succeed};
-use crate::harness::Image;
 use crate::suite::Report;
 
 pub const PART: Part = Part { names, run };
@@ -35,31 +35,21 @@ const TESTS: [(&str, Test); 8] = [
 const NAMESPACE: &str = "commands";
 const SHOP: &str = "commands-shop";
 const TAG: &str = "archive";
-const IMAGE: &str = "localhost/basics:1";
 
 const OBJECTS: &str = include_str!("commands/objects.yaml");
-const RULESETS: &str = include_str!("../../../charts/ringfence/files/crds/runtimerulesets.yaml");
-const POLICIES: &str = include_str!("../../../charts/ringfence/files/crds/runtimepolicies.yaml");
 /// Rulesets of the other product.
 const THEIRS: &str = include_str!("../../../cli/tests/migration/rulesets.yaml");
 
 /// Starts a program that is not the image's, once it is told to, and once only.
-const DRIFT: &str = "mkdir /tmp/www; echo here > /tmp/www/index.html; httpd -p 8080 -h /tmp/www; \
-                     cp /bin/busybox /tmp/true; until [ -e /tmp/go ]; do sleep 0.1; done; /tmp/true; sleep 999999";
+const DRIFT_ONCE: &str = "cp /bin/busybox /tmp/true; until [ -e /tmp/go ]; do sleep 0.1; done; /tmp/true; sleep 999999";
 
 fn names() -> Vec<String> {
-    TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
+    names_of(&TESTS)
 }
 
 fn run(context: &mut Context, report: &mut Report) {
-    match Site::prepare(context) {
-        Ok(mut site) => {
-            for (name, test) in TESTS {
-                report.check(name, || test(&mut site));
-            }
-        }
-        Err(error) => report.fail("commands/prepared", &format!("{error:#}")),
-    }
+    let site = Site::prepare(context);
+    in_turn(report, ("commands/prepared", site), &TESTS, |test, site| test(site));
 }
 
 /// Where the chart is installed, with images from archives.
@@ -83,12 +73,7 @@ impl<'a> Site<'a> {
         fs::create_dir(&plugins)?;
         symlink(&program, plugins.join("kubectl-ringfence"))?;
         let cluster = &mut context.cluster;
-        cluster.import(&Image::busybox(IMAGE))?;
-        for definition in [RULESETS, POLICIES] {
-            cluster.apply(definition)?;
-        }
-        let definitions = ["crd/runtimerulesets.ringfence.dev", "crd/runtimepolicies.ringfence.dev"];
-        cluster.kubectl(["wait", "--for=condition=Established", "--timeout=30s"].iter().chain(&definitions))?;
+        define(cluster)?;
         cluster.apply(OBJECTS)?;
         let tag = format!("image.tag={TAG}");
         let values = [&tag, "policy.active=commands", "policy.create=false", "crds.install=false"];
@@ -112,12 +97,7 @@ impl<'a> Site<'a> {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": SHOP, "labels": {"app": "cut"}},
-            "spec": {
-                "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
-                "containers": [{
-                    "name": "main", "image": IMAGE, "imagePullPolicy": "Never", "command": ["sh", "-c", DRIFT],
-                }],
-            },
+            "spec": spec(&format!("{SERVER} {DRIFT_ONCE}")),
         });
         self.cluster.wait_for("the service account", |cluster| {
             Ok(cluster.kubectl(["-n", SHOP, "get", "serviceaccount", "default"]).is_ok())
@@ -146,11 +126,9 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Whether a pod of the node gets an answer of a web server. A probe of the node itself would get one always.
+/// Whether another pod of the node reaches one.
 fn reaches(cluster: &Cluster, address: &str) -> bool {
-    let script = format!("wget -q -O - http://{address}:8080/ & p=$!; (sleep 3; kill $p) 2>/dev/null & wait $p");
-    let said = cluster.kubectl(["-n", SHOP, "exec", "peer", "--", "sh", "-c", &script]);
-    said.is_ok_and(|said| said.trim() == "here")
+    pods::reaches(cluster, SHOP, "peer", address)
 }
 
 /// How a program ended.

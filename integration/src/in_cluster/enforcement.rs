@@ -5,10 +5,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
+use super::pods::{self, DRIFT, DRIFT_NOW, IMAGE, SERVER, container, spec};
 use super::release::Release;
-use super::{Context, Part, rights};
+use super::told::{self, ENFORCERS, gone};
+use super::{Context, Part, in_turn, names_of, rights};
 use crate::cluster::{Cluster, Helm};
-use crate::harness::Image;
 use crate::suite::Report;
 
 pub const PART: Part = Part { names, run };
@@ -37,61 +38,35 @@ const TESTS: [(&str, Test); 18] = [
     ("enforcement/removed", removed),
 ];
 
-const IMAGE: &str = "localhost/basics:1";
-
 const OBJECTS: &str = include_str!("enforcement/objects.yaml");
 
 const NAMESPACE: &str = "guard";
-/// Of our enforcers' pods.
-const SELECTOR: &str = "--selector=app.kubernetes.io/name=ringfence-enforcer";
 /// The policies are the test's own, and nothing is kept afterwards.
 const VALUES: [&str; 2] = ["policy.create=false", "crds.keep=false"];
 
-/// Waits for the file, then starts a program that is not the image's, again and again.
-const DRIFT: &str = "cp /bin/busybox /tmp/true; until [ -e /tmp/go ]; do sleep 0.1; done; \
-                     while :; do /tmp/true; sleep 1; done";
-/// The same at once.
-const DRIFT_NOW: &str = "cp /bin/busybox /tmp/true; while :; do /tmp/true; sleep 1; done";
-
 fn names() -> Vec<String> {
-    TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
+    names_of(&TESTS)
 }
 
 fn run(context: &mut Context, report: &mut Report) {
-    let release = match prepare(context) {
-        Ok(release) => release,
-        Err(error) => return report.fail("enforcement/installed", &format!("{error:#}")),
-    };
-    for (name, test) in TESTS {
-        report.check(name, || test(&mut context.cluster, &release));
-    }
+    let release = prepare(context);
+    let cluster = &mut context.cluster;
+    let site = release.map(|release| (cluster, release));
+    in_turn(report, ("enforcement/installed", site), &TESTS, |test, (cluster, release)| test(cluster, release));
 }
 
-fn prepare(context: &Context) -> Result<Release> {
+fn prepare(context: &mut Context) -> Result<Release> {
     let release = Release::prepare(context, Helm::V4, "ringfence", NAMESPACE)?;
-    let cluster = &context.cluster;
-    cluster.import(&Image::busybox(IMAGE))?;
+    let cluster = &mut context.cluster;
     // The policy is missing yet: all of it starts all the same.
     release.install(cluster, &[&VALUES[..], &["policy.active=main"]].concat())?;
     cluster.apply(OBJECTS)?;
+    release.enforces(cluster, "everywhere")?;
     Ok(release)
 }
 
 fn rollout(cluster: &Cluster, namespace: &str, what: &str) -> Result<()> {
     cluster.kubectl(["-n", namespace, "rollout", "status", what, "--timeout=60s"]).map(drop)
-}
-
-/// A pod's containers: a shell that runs the script.
-fn spec(script: &str) -> Value {
-    json!({
-        "terminationGracePeriodSeconds": 0,
-        "automountServiceAccountToken": false,
-        "containers": [container("main", script)],
-    })
-}
-
-fn container(name: &str, script: &str) -> Value {
-    json!({"name": name, "image": IMAGE, "imagePullPolicy": "Never", "command": ["sh", "-c", script]})
 }
 
 fn pod(name: &str, on_drift: &str, spec: &Value) -> Value {
@@ -118,36 +93,18 @@ fn exec(cluster: &Cluster, pod: &str, script: &str) -> Result<String> {
     cluster.kubectl(["-n", "shop", "exec", pod, "-c", "main", "--", "sh", "-c", script])
 }
 
-/// Everything that the enforcer (all of its pods that still have logs) has reported.
+/// Everything that the enforcer has reported.
 fn events(cluster: &Cluster) -> Result<Vec<Value>> {
-    let words = ["-n", NAMESPACE, "logs", SELECTOR, "--tail=-1"];
-    let text = cluster.kubectl(words)?;
-    Ok(text.lines().filter(|line| line.starts_with('{')).filter_map(|line| serde_json::from_str(line).ok()).collect())
+    told::violations(cluster, NAMESPACE)
 }
 
 /// The first event of a pod for a rule.
 fn event(cluster: &mut Cluster, uid: &str, rule: &str) -> Result<Value> {
-    let mut found = None;
-    cluster.wait_for(&format!("{rule} of pod {uid}"), |cluster| {
-        found = events(cluster)?.into_iter().find(|event| event["k8sPodId"] == uid && event["ruleId"] == rule);
-        Ok(found.is_some())
-    })?;
-    found.context("it was just found")
-}
-
-/// Waits until a pod (by its UID) is gone.
-fn gone(cluster: &mut Cluster, uid: &str) -> Result<()> {
-    cluster.wait_for(&format!("the end of pod {uid}"), |cluster| {
-        let uids = ["get", "pods", "--all-namespaces", "-o", "jsonpath={.items[*].metadata.uid}"];
-        Ok(!cluster.kubectl(uids)?.split(' ').any(|other| other == uid))
-    })
+    told::violation(cluster, NAMESPACE, uid, rule, |event| event["ruleId"] == rule)
 }
 
 fn reason(cluster: &mut Cluster, pod: &str, reason: &str) -> Result<()> {
-    cluster.wait_for(&format!("an Event {reason} of pod {pod}"), |cluster| {
-        let selector = format!("--field-selector=involvedObject.name={pod},reason={reason}");
-        Ok(!cluster.kubectl(["-n", "shop", "get", "events", &selector, "-o", "name"])?.trim().is_empty())
-    })
+    told::event(cluster, "shop", pod, reason).map(drop)
 }
 
 fn delete(cluster: &Cluster, pods: &[&str]) -> Result<()> {
@@ -179,11 +136,8 @@ fn log(cluster: &mut Cluster, _: &Release) -> Result<()> {
 
 /// Whether `from` gets an answer of the web server of `to`.
 fn reaches(cluster: &Cluster, from: &str, to: &str) -> bool {
-    let script = format!("wget -q -O /dev/null http://{to}:8080/ & p=$!; (sleep 3; kill $p) 2>/dev/null & wait $p");
-    exec(cluster, from, &script).is_ok()
+    pods::reaches(cluster, "shop", from, to)
 }
-
-const SERVER: &str = "mkdir /tmp/www; echo here > /tmp/www/index.html; httpd -p 8080 -h /tmp/www; ";
 
 fn isolate(cluster: &mut Cluster, _: &Release) -> Result<()> {
     start(cluster, &pod("peer", "log", &spec(&format!("{SERVER} sleep 999999"))))?;
@@ -423,7 +377,7 @@ fn killed(cluster: &mut Cluster, _: &Release) -> Result<()> {
     // Nobody comes back for the time being.
     let nowhere = r#"{"spec": {"template": {"spec": {"nodeSelector": {"no": "node"}}}}}"#;
     cluster.kubectl(["-n", NAMESPACE, "patch", "daemonset", "ringfence-enforcer", "-p", nowhere])?;
-    cluster.kubectl(["-n", NAMESPACE, "delete", "pods", SELECTOR, "--force", "--ignore-not-found"])?;
+    cluster.kubectl(["-n", NAMESPACE, "delete", "pods", ENFORCERS, "--force", "--ignore-not-found"])?;
     cluster.wait_for("no enforcer", |_| Ok(!runs("/enforcer")?))?;
 
     exec(cluster, "cut", "touch /tmp/go")?;

@@ -8,10 +8,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::audit::Audit;
+use super::pods::{DRIFT, DRIFT_NOW, spec};
 use super::release::Release;
-use super::{Context, Part};
+use super::told::{self, gone, is_there};
+use super::{Context, Part, in_turn, names_of};
 use crate::cluster::{Cluster, Helm, succeed};
-use crate::harness::Image;
 use crate::suite::Report;
 
 pub const PART: Part = Part { names, run };
@@ -31,40 +32,28 @@ const TESTS: [(&str, Test); 9] = [
     ("limits/removed", removed),
 ];
 
-const IMAGE: &str = "localhost/basics:1";
 const OBJECTS: &str = include_str!("limits/objects.yaml");
 const NAMESPACE: &str = "bounds";
 /// The policy is the test's own, and nothing is kept afterwards.
 const VALUES: [&str; 3] = ["policy.create=false", "policy.active=main", "crds.keep=false"];
-/// Of our enforcers' pods.
-const SELECTOR: &str = "--selector=app.kubernetes.io/name=ringfence-enforcer";
-
-/// Ready once `/tmp/ready` is there. Starts a program that is not the image's, again and again, once `/tmp/go` is there.
-const DRIFT: &str = "cp /bin/busybox /tmp/true; until [ -e /tmp/go ]; do sleep 0.1; done; \
-                     while :; do /tmp/true; sleep 1; done";
-/// The same at once.
-const DRIFT_NOW: &str = "cp /bin/busybox /tmp/true; while :; do /tmp/true; sleep 1; done";
 
 fn names() -> Vec<String> {
-    TESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
+    names_of(&TESTS)
 }
 
 fn run(context: &mut Context, report: &mut Report) {
-    let release = match prepare(context) {
-        Ok(release) => release,
-        Err(error) => return report.fail("limits/installed", &format!("{error:#}")),
-    };
-    for (name, test) in TESTS {
-        report.check(name, || test(&mut context.cluster, &release));
-    }
+    let release = prepare(context);
+    let cluster = &mut context.cluster;
+    let site = release.map(|release| (cluster, release));
+    in_turn(report, ("limits/installed", site), &TESTS, |test, (cluster, release)| test(cluster, release));
 }
 
-fn prepare(context: &Context) -> Result<Release> {
+fn prepare(context: &mut Context) -> Result<Release> {
     let release = Release::prepare(context, Helm::V4, "ringfence", NAMESPACE)?;
-    let cluster = &context.cluster;
-    cluster.import(&Image::busybox(IMAGE))?;
+    let cluster = &mut context.cluster;
     release.install(cluster, &VALUES)?;
     cluster.apply(OBJECTS)?;
+    release.enforces(cluster, "everywhere")?;
     Ok(release)
 }
 
@@ -72,16 +61,6 @@ fn prepare(context: &Context) -> Result<Release> {
 fn policy(cluster: &Cluster, spec: &Value) -> Result<()> {
     let patch = json!({"spec": spec}).to_string();
     cluster.kubectl(["patch", "rpol", "main", "--type=merge", "-p", &patch]).map(drop)
-}
-
-/// A pod's containers: a shell that runs the script.
-fn spec(script: &str) -> Value {
-    json!({
-        "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
-        "containers": [{
-            "name": "main", "image": IMAGE, "imagePullPolicy": "Never", "command": ["sh", "-c", script],
-        }],
-    })
 }
 
 fn deployment(name: &str, replicas: u32, on_drift: &str, spec: &Value) -> Value {
@@ -118,22 +97,12 @@ fn label(cluster: &Cluster, pod: &str, label: &str) -> Result<String> {
 
 /// Everything that the enforcers have reported which run now.
 fn events(cluster: &Cluster) -> Result<Vec<Value>> {
-    let text = cluster.kubectl(["-n", NAMESPACE, "logs", SELECTOR, "--tail=-1"])?;
-    Ok(text.lines().filter(|line| line.starts_with('{')).filter_map(|line| serde_json::from_str(line).ok()).collect())
+    told::violations(cluster, NAMESPACE)
 }
 
 /// The first event of a pod that is as wanted.
 fn event(cluster: &mut Cluster, uid: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-    let mut found = None;
-    let result = cluster.wait_for(what, |cluster| {
-        found = events(cluster)?.into_iter().find(|event| event["k8sPodId"] == uid && wanted(event));
-        Ok(found.is_some())
-    });
-    if result.is_err() {
-        let all: Vec<_> = events(cluster)?.into_iter().filter(|event| event["k8sPodId"] == uid).collect();
-        result.with_context(|| format!("what is told of pod {uid}: {all:?}"))?;
-    }
-    found.context("it was just found")
+    told::violation(cluster, NAMESPACE, uid, what, wanted)
 }
 
 fn terminated(event: &Value) -> bool {
@@ -144,24 +113,9 @@ fn held(event: &Value) -> bool {
     !event["mitigationHeld"].is_null()
 }
 
-fn is_there(cluster: &Cluster, uid: &str) -> Result<bool> {
-    let uids = in_mall(cluster, &["get", "pods", "-o", "jsonpath={.items[*].metadata.uid}"])?;
-    Ok(uids.split(' ').any(|other| other == uid))
-}
-
-fn gone(cluster: &mut Cluster, uid: &str) -> Result<()> {
-    cluster.wait_for(&format!("the end of pod {uid}"), |cluster| Ok(!is_there(cluster, uid)?))
-}
-
 /// A Kubernetes Event of a pod; returns what it says.
 fn reason(cluster: &mut Cluster, pod: &str, reason: &str) -> Result<String> {
-    let selector = format!("--field-selector=involvedObject.name={pod},reason={reason}");
-    let mut note = String::new();
-    cluster.wait_for(&format!("an Event {reason} of pod {pod}"), |cluster| {
-        note = in_mall(cluster, &["get", "events", &selector, "-o", "jsonpath={.items[*].message}"])?;
-        Ok(!note.is_empty())
-    })?;
-    Ok(note)
+    told::event(cluster, "mall", pod, reason)
 }
 
 fn delete(cluster: &mut Cluster, deployment: &str) -> Result<()> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use super::Context;
 use crate::chart;
@@ -24,22 +25,18 @@ pub struct Release {
 }
 
 impl Release {
-    /// Loads the images of both components into the node. The chart is that of the checkout.
-    pub fn prepare(context: &Context, helm: Helm, name: &'static str, namespace: &'static str) -> Result<Self> {
-        let webhook = Image::empty("localhost/ringfence/webhook:test")
-            .file(&context.program("ringfence-webhook")?, "/ringfence-webhook", 0o755)
-            .entrypoint(&["/ringfence-webhook"]);
-        let enforcer = Image::empty("localhost/ringfence/enforcer:test")
-            .file(&context.program("enforcer")?, "/enforcer", 0o755)
-            .file(&context.program("ringfence")?, "/ringfence", 0o755)
-            .entrypoint(&["/enforcer"]);
-        let cluster = &context.cluster;
-        cluster.import(&webhook)?;
-        cluster.import(&enforcer)?;
-        let overrides = cluster.state().join("tmp/overrides.yaml");
+    /// The chart is that of the checkout. The images of both components are loaded into the node.
+    pub fn prepare(context: &mut Context, helm: Helm, name: &'static str, namespace: &'static str) -> Result<Self> {
+        context.ship()?;
+        let overrides = context.cluster.state().join("tmp/overrides.yaml");
         fs::write(&overrides, OVERRIDES)?;
         let helm = helm.program(&Interrupt::default())?;
         Ok(Self { helm, name, namespace, chart: chart::folder(), overrides })
+    }
+
+    /// The same release in the hands of another Helm.
+    pub fn by(&self, helm: Helm) -> Result<Self> {
+        Ok(Self { helm: helm.program(&Interrupt::default())?, ..self.clone() })
     }
 
     /// The same release with another chart.
@@ -65,6 +62,21 @@ impl Release {
         succeed(&mut helm, None)
     }
 
+    /// What the node's enforcer says of itself.
+    pub fn status(&self, cluster: &Cluster) -> Result<Value> {
+        let own = ["-n", self.namespace, "exec", "daemonset/ringfence-enforcer", "--"];
+        let status = cluster.kubectl(own.iter().chain(&["/ringfence", "status", "-o", "json"]))?;
+        Ok(serde_json::from_str(&status)?)
+    }
+
+    /// Waits until the node enforces a ruleset. For the first ones, programs have to be loaded into the kernel.
+    pub fn enforces(&self, cluster: &mut Cluster, ruleset: &str) -> Result<()> {
+        cluster.wait_for(&format!("ruleset {ruleset} on the node"), |cluster| {
+            let names = self.status(cluster)?["rulesets"]["names"].clone();
+            Ok(names.as_array().is_some_and(|names| names.iter().any(|name| name == ruleset)))
+        })
+    }
+
     /// Brings a revision back.
     pub fn roll_back(&self, cluster: &Cluster, revision: &str) -> Result<String> {
         self.run(cluster, &["rollback", self.name, revision, "--wait", "--timeout=3m"])
@@ -77,5 +89,25 @@ impl Release {
 
     fn run(&self, cluster: &Cluster, words: &[&str]) -> Result<String> {
         succeed(cluster.command(&self.helm).args(["--namespace", self.namespace]).args(words), None)
+    }
+}
+
+impl Context {
+    /// Loads the images of both components into the node, once.
+    fn ship(&mut self) -> Result<()> {
+        if self.shipped {
+            return Ok(());
+        }
+        let webhook = Image::empty("localhost/ringfence/webhook:test")
+            .file(&self.program("ringfence-webhook")?, "/ringfence-webhook", 0o755)
+            .entrypoint(&["/ringfence-webhook"]);
+        let enforcer = Image::empty("localhost/ringfence/enforcer:test")
+            .file(&self.program("enforcer")?, "/enforcer", 0o755)
+            .file(&self.program("ringfence")?, "/ringfence", 0o755)
+            .entrypoint(&["/enforcer"]);
+        self.cluster.import(&webhook)?;
+        self.cluster.import(&enforcer)?;
+        self.shipped = true;
+        Ok(())
     }
 }

@@ -1,0 +1,58 @@
+//! What is told about pods: by enforcers in their logs, by Kubernetes Events, and by the API server.
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+
+/// Of enforcers' pods.
+pub const ENFORCERS: &str = "--selector=app.kubernetes.io/name=ringfence-enforcer";
+
+/// Every violation that the enforcers of a namespace have reported which still have logs.
+pub fn violations(cluster: &Cluster, namespace: &str) -> Result<Vec<Value>> {
+    let text = cluster.kubectl(["-n", namespace, "logs", ENFORCERS, "--tail=-1"])?;
+    Ok(text.lines().filter(|line| line.starts_with('{')).filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The first violation of a pod that is as wanted.
+pub fn violation(
+    cluster: &mut Cluster,
+    namespace: &str,
+    uid: &str,
+    what: &str,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<Value> {
+    let mut found = None;
+    let result = cluster.wait_for(&format!("{what} of pod {uid}"), |cluster| {
+        found = violations(cluster, namespace)?.into_iter().find(|event| event["k8sPodId"] == uid && wanted(event));
+        Ok(found.is_some())
+    });
+    if result.is_err() {
+        let all = violations(cluster, namespace)?.into_iter().filter(|event| event["k8sPodId"] == uid);
+        let all: Vec<_> = all.collect();
+        result.with_context(|| format!("what is told of pod {uid}: {all:?}"))?;
+    }
+    found.context("it was just found")
+}
+
+/// Waits for a Kubernetes Event of a pod; returns what it says.
+pub fn event(cluster: &mut Cluster, namespace: &str, pod: &str, reason: &str) -> Result<String> {
+    let selector = format!("--field-selector=involvedObject.name={pod},reason={reason}");
+    let mut note = String::new();
+    cluster.wait_for(&format!("an Event {reason} of pod {pod}"), |cluster| {
+        note = cluster.kubectl(["-n", namespace, "get", "events", &selector, "-o", "jsonpath={.items[*].message}"])?;
+        Ok(!note.is_empty())
+    })?;
+    Ok(note)
+}
+
+/// Whether a pod (by its UID) is there.
+pub fn is_there(cluster: &Cluster, uid: &str) -> Result<bool> {
+    let uids = cluster.kubectl(["get", "pods", "--all-namespaces", "-o", "jsonpath={.items[*].metadata.uid}"])?;
+    Ok(uids.split(' ').any(|other| other == uid))
+}
+
+/// Waits until it is not.
+pub fn gone(cluster: &mut Cluster, uid: &str) -> Result<()> {
+    cluster.wait_for(&format!("the end of pod {uid}"), |cluster| Ok(!is_there(cluster, uid)?))
+}
