@@ -62,7 +62,7 @@ pub struct Pod {
 }
 
 /// A pod as one of those that a workload makes anew when they are gone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Replica {
     /// The workload, within the pod's namespace: `Deployment/web`.
     pub workload: String,

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::uninstall::IsolatedPods;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -30,6 +31,10 @@ pub enum Command {
         /// Folder for what outlived the enforcer.
         #[arg(long, default_value = STATE, value_name = "DIR")]
         state: PathBuf,
+        /// What becomes of containers and pods that are isolated. Kept ones stay cut off by what is left for them alone,
+        /// until this is run again without it, or the node restarts.
+        #[arg(long, value_enum, default_value = "release")]
+        isolated: IsolatedPods,
     },
     /// Loads every program without attaching it, and prints what the verifier walked.
     #[command(after_help = "Example:\n  enforcer verify exec")]
@@ -63,6 +68,10 @@ pub struct Run {
     /// every trace is removed from the kernel, as by `enforcer uninstall`.
     #[arg(long, value_name = "NAME", requires = "cluster")]
     pub daemon_set: Option<String>,
+    /// With --daemon-set: the `ConfigMap` in that namespace whose key isolatedPods says what becomes of isolated pods then:
+    /// release (the default) or keep.
+    #[arg(long, value_name = "NAME", requires = "daemon_set")]
+    pub removal: Option<String>,
     /// With --cluster: the pod in that namespace that this is. It bears the node's report, for the statuses of rulesets
     /// and policies. Default: there is none.
     #[arg(long, value_name = "NAME", requires = "cluster")]

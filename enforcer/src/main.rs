@@ -44,12 +44,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match (arguments.command, plan) {
         (None, plan) => plan.map_or(Ok(()), |plan| runtime.block_on(mode::run(plan))),
-        (Some(Command::Uninstall { bpffs, state }), _) => {
-            let removed = runtime.block_on(uninstall::uninstall(&bpffs, &state))?;
-            for line in &removed {
+        (Some(Command::Uninstall { bpffs, state, isolated }), _) => {
+            let removed = runtime.block_on(uninstall::uninstall(&bpffs, &state, isolated))?;
+            for line in &removed.lines {
                 println!("removed {line}");
             }
-            println!("nothing of Ringfence is left in the kernel ({} removed)", removed.len());
+            println!("{}", removed.summary());
             Ok(())
         }
         (Some(Command::Verify { filter }), _) => {

@@ -5,6 +5,7 @@ use crate::{
     args::{Datapath, Run, StrongestTier},
     cluster::{
         ear::{Ear, Lines},
+        memory::Memory,
         mouth::Mouth,
         objects::Objects,
         removal::Removal,
@@ -61,12 +62,16 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         Mode::Standalone { rulesets, cgroups } => standalone(*rulesets, cgroups, runtime.as_deref())?,
         Mode::Cluster { catalogue, policy, namespace } => {
             let client = connect(&args).await?;
-            let removal = args.daemon_set.as_ref().map(|name| Removal::follow(client.clone(), &namespace, name));
+            let choice = args.removal.as_deref();
+            let follow = |name: &String| Removal::follow(&client, &namespace, name, choice);
+            let removal = args.daemon_set.as_ref().map(follow);
             if let Some(pod) = args.pod.clone() {
                 tokio::spawn(reporter::report(client.clone(), namespace.clone(), pod, send.clone()));
             }
-            let objects = Objects::new(catalogue.clone(), namespace, policy);
-            let sources = cluster(client, &node, objects, catalogue, runtime.as_deref(), send.clone()).await?;
+            let memory = Memory::new(&args.state);
+            let objects = Objects::recall(catalogue.clone(), namespace, policy, memory.clone());
+            let known = (objects, memory, catalogue);
+            let sources = cluster(client, &node, known, runtime.as_deref(), send.clone()).await?;
             Sources { removal, ..sources }
         }
     };
@@ -130,10 +135,10 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     let _ = server.await;
     result?;
     if let Some(removal) = removal
-        && removal.is_meant().await
+        && let Some(isolated) = removal.meant().await
     {
-        let removed = uninstall(&args.bpffs, &args.state).await?;
-        tracing::info!("removed for good: {} pins, links and filters; nothing is left in the kernel", removed.len());
+        let removed = uninstall(&args.bpffs, &args.state, isolated).await?;
+        tracing::info!("removed for good: {}", removed.summary());
     }
     Ok(())
 }
@@ -151,13 +156,12 @@ fn standalone(rulesets: Rulesets, cgroups: Vec<Container>, runtime: Option<&Runt
 async fn cluster(
     client: Client,
     node: &str,
-    objects: Objects,
-    catalogue: Catalogue,
+    (objects, memory, catalogue): (Objects, Memory, Catalogue),
     runtime: Option<&Runtime>,
     commands: mpsc::Sender<Command>,
 ) -> anyhow::Result<Sources> {
     let runtime = runtime.context("pods can't be told apart without a container runtime")?;
-    let (ear, enforced) = Ear::open(objects, watch::start(&client, node), runtime.watch()).await?;
+    let (ear, enforced) = Ear::open(objects, memory.clone(), watch::start(&client, node), runtime.watch()).await?;
     let rulesets = Rulesets::of_cluster(enforced, catalogue.clone()).or_else(|problem| {
         tracing::error!("nothing is in force until this is mended: {problem}");
         Rulesets::of_cluster(Enforced::default(), catalogue).map_err(anyhow::Error::msg)
@@ -168,7 +172,7 @@ async fn cluster(
     let (send_gates, gates) = mpsc::unbounded_channel();
     let lines = Lines { containers: send_containers, changes: send_changes, commands, gates: send_gates };
     tokio::spawn(ear.listen(lines));
-    tokio::spawn(Mouth::new(client, node).speak(told, gates));
+    tokio::spawn(Mouth::new(client, node, memory).speak(told, gates));
     Ok(Sources { rulesets, containers, changes, told: Some(tell), removal: None })
 }
 

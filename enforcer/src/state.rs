@@ -1,4 +1,5 @@
-//! What outlives the enforcer but not the node: which rules the lines of the generation in force belong to.
+//! What outlives the enforcer but not the node, in its folder: which rules the lines of the generation in force belong
+//! to, violations that were counted, and what the API server has told.
 //!
 //! Everything else is found again where it is: slots in the kernel's maps, containers at the runtime.
 
@@ -14,6 +15,10 @@ use std::{
 };
 
 const FILE: &str = "generation.json";
+/// Violations that were counted.
+pub const VIOLATIONS: &str = "violations.json";
+/// A folder: what the API server has told.
+pub const CLUSTER: &str = "cluster";
 
 /// Notes a generation before it comes into force. Replaces the file whole.
 pub fn save(dir: &Path, generation: u32, tables: &Tables) -> io::Result<()> {
@@ -30,6 +35,18 @@ pub fn replace(dir: &Path, file: &str, text: &str) -> io::Result<()> {
     let next = dir.join(format!("{file}.next"));
     fs::write(&next, text)?;
     fs::rename(next, dir.join(file))
+}
+
+/// Removes all of it. The folder itself may be somebody's mount point.
+pub fn remove(dir: &Path) -> io::Result<()> {
+    let removed = [FILE, VIOLATIONS].map(|file| fs::remove_file(dir.join(file)));
+    for result in removed.into_iter().chain([fs::remove_dir_all(dir.join(CLUSTER))]) {
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The tables of the generation that an earlier enforcer left in force, if it can be told.

@@ -18,7 +18,7 @@ use crate::suite::Report;
 const HELMS: [(&str, Helm); 2] = [("helm3", Helm::V3), ("helm4", Helm::V4)];
 
 /// Overrides files.
-const OVERRIDES: [&str; 13] = [
+const OVERRIDES: [&str; 15] = [
     "aks-fail",
     "cert-manager",
     "components",
@@ -28,9 +28,11 @@ const OVERRIDES: [&str; 13] = [
     "eks-tolerations",
     "given-certificate",
     "gke-autopilot",
+    "k3s-detected",
     "k3s-one-replica",
     "oldest-kubernetes",
     "openshift",
+    "openshift-detected",
     "switched-off",
 ];
 
@@ -149,9 +151,11 @@ fn own_folder() -> PathBuf {
 fn golden(program: &Path, name: &str) -> Result<()> {
     let overrides = overrides_file(name);
     let text = fs::read_to_string(&overrides).with_context(|| overrides.display().to_string())?;
-    let version = text.lines().find_map(|line| line.strip_prefix("# kube-version: ")).unwrap_or("1.37.0");
+    let server = |what: &str| text.lines().find_map(|line| line.strip_prefix(what));
     let mut command = template(program);
-    let said = succeed(command.arg("-f").arg(&overrides).args(["--kube-version", version]), None)?;
+    command.arg("-f").arg(&overrides).args(["--kube-version", server("# kube-version: ").unwrap_or("1.37.0")]);
+    command.args(server("# api-versions: ").map(|served| format!("--api-versions={served}")));
+    let said = succeed(&mut command, None)?;
     let (definitions, others): (Vec<_>, Vec<_>) =
         said.split("\n---\n").partition(|document| document.contains("\nkind: CustomResourceDefinition\n"));
     let kept = definitions.iter().filter(|text| text.contains("helm.sh/resource-policy: keep")).count();

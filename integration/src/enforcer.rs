@@ -76,8 +76,14 @@ impl Start {
 
     /// Removes every trace. To be called when no enforcer runs.
     pub fn uninstall(&self, node: &Node) -> Result<Output> {
+        self.uninstall_with(node, &[])
+    }
+
+    /// The same, with further arguments.
+    pub fn uninstall_with(&self, node: &Node, arguments: &[&str]) -> Result<Output> {
         let mut command = self.program(node);
-        finish(command.arg("uninstall").arg("--bpffs").arg(&self.bpffs).arg("--state").arg(&self.state))
+        command.arg("uninstall").arg("--bpffs").arg(&self.bpffs).arg("--state").arg(&self.state);
+        finish(command.args(arguments))
     }
 }
 

@@ -11,6 +11,7 @@ mod machine;
 mod pods;
 pub mod release;
 mod rights;
+pub mod soak;
 mod told;
 
 use std::path::PathBuf;

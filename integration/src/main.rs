@@ -21,6 +21,7 @@ mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -84,6 +85,15 @@ enum Command {
         #[arg(long)]
         list: bool,
         /// The folder with the enforcer, the webhook and `ringfence`, static; this program's by default.
+        #[arg(long)]
+        programs: Option<PathBuf>,
+    },
+    /// Lets a cluster live for a while with pods that break rules, and looks whether anything grows. Needs root.
+    Soak {
+        /// How long, in minutes.
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// The folder with the programs, as for cluster-suite.
         #[arg(long)]
         programs: Option<PathBuf>,
     },
@@ -154,6 +164,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Cluster(command) => command.run(),
         Command::ClusterSuite { filter, programs, .. } => {
             in_cluster::run(programs.map_or_else(own_folder, Ok)?, &filter)
+        }
+        Command::Soak { minutes, programs } => {
+            in_cluster::soak::run(programs.map_or_else(own_folder, Ok)?, Duration::from_secs(minutes * 60))
         }
         Command::Suite { filter, enforcer, actor, .. } => suite::run(&Programs::find(enforcer, actor)?, &filter),
         Command::Behaviours { filter, actor } => {

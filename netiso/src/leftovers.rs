@@ -2,7 +2,7 @@
 
 use crate::{
     Error,
-    classifier::Interface,
+    classifier::{Interface, parse_pin},
     clsact,
     link::{self, connect},
 };
@@ -48,12 +48,28 @@ pub async fn leftovers(pins: &Path) -> Result<Vec<String>, Error> {
     Ok(found)
 }
 
-/// Detaches everything of ours and removes its pins. Returns what it removed, one line each. Maps are not attached
-/// and not this crate's to remove.
-pub async fn uninstall(pins: &Path) -> Result<Vec<String>, Error> {
+/// What stays when the rest goes: whatever lies on the way of slots that are to stay isolated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// The programs at cgroups.
+    pub cgroups: bool,
+    /// Those at these interfaces.
+    pub interfaces: BTreeSet<u32>,
+}
+
+impl Keep {
+    fn pin(&self, pin: &Path) -> bool {
+        let name = pin.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        parse_pin(name).map_or(self.cgroups, |(index, _)| self.interfaces.contains(&index))
+    }
+}
+
+/// Detaches everything of ours but `keep`, and removes its pins. Returns what it removed, one line each. Maps are not
+/// attached and not this crate's to remove.
+pub async fn uninstall(pins: &Path, keep: &Keep) -> Result<Vec<String>, Error> {
     let mut removed = Vec::new();
     let netlink = connect()?;
-    for link in link::links(&netlink).await? {
+    for link in link::links(&netlink).await?.into_iter().filter(|link| !keep.interfaces.contains(&link.index)) {
         let interface = Interface { index: link.index, name: &link.name };
         for (direction, word) in DIRECTIONS {
             for program in PROGRAMS {
@@ -65,7 +81,7 @@ pub async fn uninstall(pins: &Path) -> Result<Vec<String>, Error> {
         }
     }
     let mut detaching = BTreeSet::new();
-    for pin in pinned(pins)? {
+    for pin in pinned(pins)?.into_iter().filter(|pin| !keep.pin(pin)) {
         // What can't be opened as a link is no link; it is removed all the same.
         let link = PinnedLink::from_pin(&pin).ok().and_then(|link| FdLink::from(link).info().ok());
         detaching.extend(link.map(|link| link.id()));
@@ -115,4 +131,18 @@ fn pinned(pins: &Path) -> Result<Vec<std::path::PathBuf>, Error> {
     });
     paths.sort();
     Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_on_the_way_of_what_stays_isolated_are_kept() {
+        let keep = Keep { cgroups: true, interfaces: BTreeSet::from([7]) };
+        let kept =
+            |keep: &Keep| ["cgroup-egress", "tcx-7-ingress", "tcx-8-ingress"].map(|pin| keep.pin(Path::new(pin)));
+        assert_eq!(kept(&keep), [true, true, false]);
+        assert_eq!(kept(&Keep::default()), [false; 3]);
+    }
 }

@@ -51,7 +51,7 @@ pub use classifier::Hook;
 pub use coverage::{Armed, Coverage};
 pub use datapaths::{Datapaths, Options, open};
 pub use error::Error;
-pub use leftovers::{leftovers, uninstall};
+pub use leftovers::{Keep, leftovers, uninstall};
 pub use netns::Netns;
 pub use switch::Switch;
 pub use watch::{Change, Watch};

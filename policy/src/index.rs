@@ -4,6 +4,7 @@
 //! An object that is wrong does not take back what it said before: its last good version stays in force, and its entry
 //! says what is wrong. The same holds for the active policy when it is deleted. A ruleset that is deleted is gone.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -38,8 +39,9 @@ impl<T> Entry<T> {
 }
 
 /// All rulesets and policies of a cluster.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Index {
+    catalogue: Cow<'static, Catalogue>,
     own_namespace: String,
     active: String,
     rulesets: BTreeMap<String, Entry<Ruleset>>,
@@ -47,10 +49,29 @@ pub struct Index {
     in_force: Option<Arc<Policy>>,
 }
 
+impl Default for Index {
+    fn default() -> Self {
+        Self::new("", "")
+    }
+}
+
 impl Index {
     /// No objects yet. `active` is the name of the policy that is to be in force.
     pub fn new(own_namespace: impl Into<String>, active: impl Into<String>) -> Self {
-        Self { own_namespace: own_namespace.into(), active: active.into(), ..Self::default() }
+        Self {
+            catalogue: Cow::Borrowed(Catalogue::builtin()),
+            own_namespace: own_namespace.into(),
+            active: active.into(),
+            rulesets: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            in_force: None,
+        }
+    }
+
+    /// Rulesets choose from another catalogue than the managed one.
+    #[must_use]
+    pub fn with_catalogue(self, catalogue: Catalogue) -> Self {
+        Self { catalogue: Cow::Owned(catalogue), ..self }
     }
 
     /// Name of the policy that is to be in force.
@@ -61,7 +82,7 @@ impl Index {
     /// A ruleset is new or has changed; `text` is the object as JSON or YAML.
     pub fn put_ruleset(&mut self, name: &str, text: String) {
         let source = Source { name: format!("runtimeruleset/{name}"), text };
-        let read = read(&[source], Catalogue::builtin()).map_err(|diagnostics| diagnostics.0);
+        let read = read(&[source], &self.catalogue).map_err(|diagnostics| diagnostics.0);
         let read = read.and_then(|mut rulesets| rulesets.pop().ok_or_else(Vec::new));
         self.rulesets.entry(name.to_owned()).or_default().update(read);
     }
@@ -79,6 +100,19 @@ impl Index {
         if name == self.active && entry.good.is_some() {
             self.in_force.clone_from(&entry.good);
         }
+    }
+
+    /// A policy was in force, whatever its name, before this index was made: it stays so until the active one is there
+    /// and right. False: it is not right any more.
+    pub fn recall_policy(&mut self, text: String) -> bool {
+        let recalled = read_policy(&Source { name: "the policy that was in force".to_owned(), text }).ok();
+        self.in_force = recalled.map(Arc::new);
+        self.in_force.is_some()
+    }
+
+    /// The policy that is in force.
+    pub fn in_force(&self) -> Option<&Arc<Policy>> {
+        self.in_force.as_ref()
     }
 
     /// A policy is gone. If it was the active one it stays in force.
@@ -154,6 +188,17 @@ mod tests {
         assert_ne!(index.enforced().policy, before.policy);
         index.remove_ruleset("web");
         assert_eq!(index.enforced().rulesets, []);
+    }
+
+    #[test]
+    fn what_was_in_force_before_stays_so_until_there_is_another() {
+        let mut index = Index::new("ringfence", "next");
+        assert!(index.recall_policy(policy("main", "isolate")));
+        index.put_policy("next", policy("next", "kill"));
+        assert_eq!(index.enforced().policy.unwrap().name, "main");
+        index.put_policy("next", policy("next", "log"));
+        assert_eq!(index.enforced().policy.unwrap().name, "next");
+        assert!(!Index::new("ringfence", "next").recall_policy("{}".to_owned()));
     }
 
     #[test]

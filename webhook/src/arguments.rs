@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use k8s_openapi::jiff::SignedDuration;
 
+use crate::reconcile::IsolatedPods;
+
 /// Where a pod finds its own namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
@@ -33,6 +35,12 @@ pub struct Arguments {
     /// The enforcers' service account.
     #[arg(long, value_name = "NAME", default_value = "ringfence-enforcer")]
     pub enforcer_service_account: String,
+    /// There are no enforcers: the marks of isolated pods and their readiness gates are kept in order here.
+    #[arg(long)]
+    pub without_enforcers: bool,
+    /// With --without-enforcers: what has become of pods that were isolated.
+    #[arg(long, value_enum, default_value = "release", requires = "without_enforcers")]
+    pub isolated_pods: IsolatedPods,
     /// The Lease of the leader.
     #[arg(long, value_name = "NAME", default_value = "ringfence-webhook")]
     pub lease: String,

@@ -71,9 +71,10 @@ async fn run(arguments: &Arguments) -> Result<()> {
         tokio::spawn(std::future::pending())
     };
     let pace = Pace { labels: arguments.labels_per_second, statuses: arguments.status_interval.unsigned_abs() };
+    let without = arguments.without_enforcers.then_some(arguments.isolated_pods);
     let reconcile = {
         let (client, state, metrics) = (client.clone(), state.clone(), Arc::clone(&metrics));
-        move || reconcile::run(client.clone(), state.clone(), pace, Arc::clone(&metrics))
+        move || reconcile::run(client.clone(), state.clone(), pace, without, Arc::clone(&metrics))
     };
     tokio::spawn(while_leading(leading.clone(), reconcile));
 

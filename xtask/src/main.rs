@@ -10,6 +10,7 @@ mod places;
 mod process;
 mod products;
 mod setup;
+mod soak;
 mod tally;
 mod test;
 mod vm;
@@ -34,6 +35,8 @@ enum Chore {
     Demo(demo::Arguments),
     /// Run all tests: unit, containers, cluster, VM. The last line is the count.
     Test(test::Arguments),
+    /// Let a cluster live for an hour with pods that break rules, and look whether anything grows.
+    Soak(soak::Arguments),
     /// A real Kubernetes cluster on this machine: up, down, a shell for it.
     Cluster(cluster::Arguments),
     /// Write the custom resource definitions of the chart anew, from `api`.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Chore::Setup(arguments) => setup::run(&arguments),
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
+        Chore::Soak(arguments) => soak::run(&arguments),
         Chore::Cluster(arguments) => cluster::run(&arguments),
         Chore::Crdgen => crdgen::run(),
         Chore::Image(arguments) => image::run(&arguments),

@@ -49,20 +49,33 @@ matchExpressions:
   {{- end }}
 {{- end }}
 
+{{- /* The server says it by its version, or by what it serves. */ -}}
+{{- define "ringfence.platform" -}}
+{{- $version := .Capabilities.KubeVersion.Version -}}
+{{- if ne .Values.platform "auto" -}}{{ .Values.platform }}
+{{- else if .Capabilities.APIVersions.Has "security.openshift.io/v1" -}}openshift
+{{- else if .Capabilities.APIVersions.Has "auto.gke.io/v1" -}}gke-autopilot
+{{- else if contains "-gke." $version -}}gke
+{{- else if contains "-eks-" $version -}}eks
+{{- else if or (contains "+k3s" $version) (contains "+rke2" $version) -}}k3s
+{{- else -}}generic
+{{- end -}}
+{{- end }}
+
 {{- define "ringfence.runtimeKind" -}}
-{{- .Values.runtimeSecurity.runtime.kind | default (ternary "cri" "containerd" (eq .Values.platform "openshift")) -}}
+{{- .Values.runtimeSecurity.runtime.kind | default (ternary "cri" "containerd" (eq (include "ringfence.platform" .) "openshift")) -}}
 {{- end }}
 
 {{- define "ringfence.runtimeSocket" -}}
 {{- $socket := "/run/containerd/containerd.sock" -}}
-{{- if eq .Values.platform "k3s" }}{{ $socket = "/run/k3s/containerd/containerd.sock" }}{{ end -}}
+{{- if eq (include "ringfence.platform" .) "k3s" }}{{ $socket = "/run/k3s/containerd/containerd.sock" }}{{ end -}}
 {{- if eq (include "ringfence.runtimeKind" .) "cri" }}{{ $socket = "/run/crio/crio.sock" }}{{ end -}}
 {{- .Values.runtimeSecurity.runtime.socket | default $socket -}}
 {{- end }}
 
 {{- /* What can't be said in the schema. */ -}}
 {{- define "ringfence.check" -}}
-{{- if and (eq .Values.platform "gke-autopilot") .Values.runtimeSecurity.enabled (not .Values.gkeAutopilot.allowlisted) -}}
+{{- if and (eq (include "ringfence.platform" .) "gke-autopilot") .Values.runtimeSecurity.enabled (not .Values.gkeAutopilot.allowlisted) -}}
 {{- fail "platform gke-autopilot: its nodes refuse the enforcer's pod (privileged, hostPID, hostNetwork, hostPath) unless the cluster has a WorkloadAllowlist for it. Install one, then set gkeAutopilot.allowlisted=true; or set runtimeSecurity.enabled=false." -}}
 {{- end -}}
 {{- with .Values.webhook.certificate -}}

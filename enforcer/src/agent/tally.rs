@@ -1,12 +1,10 @@
 //! Violations by ruleset and policy, counted since the version in force came into force here.
 
-use crate::state;
+use crate::state::{self, VIOLATIONS};
 use jiff::Timestamp;
 use ringfence_api::Reported;
 use ringfence_policy::{Enforced, Policy};
 use std::{collections::BTreeMap, fs, io, path::Path};
-
-const FILE: &str = "violations.json";
 
 /// By name.
 type Counts = BTreeMap<String, Reported>;
@@ -21,14 +19,14 @@ pub(super) struct Tally {
 impl Tally {
     /// What an earlier enforcer had counted.
     pub(super) fn restore(dir: &Path) -> Self {
-        let counts = fs::read_to_string(dir.join(FILE)).ok().and_then(|text| serde_json::from_str(&text).ok());
+        let counts = fs::read_to_string(dir.join(VIOLATIONS)).ok().and_then(|text| serde_json::from_str(&text).ok());
         let (rulesets, policies) = counts.unwrap_or_default();
         Self { rulesets, policies }
     }
 
     /// For the next one.
     pub(super) fn save(&self, dir: &Path) -> io::Result<()> {
-        state::replace(dir, FILE, &serde_json::to_string(&(&self.rulesets, &self.policies))?)
+        state::replace(dir, VIOLATIONS, &serde_json::to_string(&(&self.rulesets, &self.policies))?)
     }
 
     /// That is in force from now on: what is new begins at 0.

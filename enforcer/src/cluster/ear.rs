@@ -1,22 +1,33 @@
 //! Hears the API server and the container runtime, and tells the agent what follows.
 
 use super::{
+    memory::{Kind, Memory},
     objects::Objects,
-    pods::{Gate, Outcome, Pods, unknown},
+    pods::{Gate, Outcome, Pods, Remembered, unknown},
     watch::Heard,
 };
 use crate::agent::Command;
 use ringfence_containers::ContainerEvent;
-use ringfence_policy::Enforced;
-use tokio::sync::{mpsc, oneshot};
+use ringfence_policy::{Enforced, Labels};
+use std::time::Duration;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+/// How long the API server may take to tell what is enforced, where that is known from before.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What an ear is made of.
 pub struct Ear {
     objects: Objects,
     pods: Pods,
+    memory: Memory,
     heard: mpsc::Receiver<Heard>,
     runtime: mpsc::Receiver<ContainerEvent>,
     enforced: Enforced,
+    /// What is enforced may be something else.
+    dirty: bool,
     /// The runtime has told everything once.
     runtime_synced: bool,
     synced: bool,
@@ -44,28 +55,51 @@ impl From<mpsc::error::SendError<ContainerEvent>> for Gone {
 }
 
 impl Ear {
-    /// Listens until the API server has told what is enforced: before that there is nothing to start with. What an
-    /// earlier enforcer left in the kernel stays in force meanwhile. Pods come later.
+    /// Listens until the API server has told what is enforced: before that there is nothing to start with, unless an
+    /// earlier enforcer has left word. What it left in the kernel stays in force meanwhile. Pods come later.
     pub async fn open(
-        mut objects: Objects,
-        mut heard: mpsc::Receiver<Heard>,
+        objects: Objects,
+        memory: Memory,
+        heard: mpsc::Receiver<Heard>,
         runtime: mpsc::Receiver<ContainerEvent>,
     ) -> anyhow::Result<(Self, Enforced)> {
-        let mut pods = Pods::default();
-        while !objects.synced() {
-            match heard.recv().await {
-                Some(Heard::Ruleset(news)) => objects.ruleset(news),
-                Some(Heard::Policy(news)) => objects.policy(news),
-                Some(Heard::Namespace(news)) => objects.namespace(news),
-                // Told again below, with their namespaces' labels.
-                Some(Heard::Pod(news)) => drop(pods.object(*news, &|_| ringfence_policy::Labels::new())),
-                None => anyhow::bail!("the watches at the API server have ended"),
-            }
+        let mut ear = Self {
+            objects,
+            pods: Pods::default(),
+            memory,
+            heard,
+            runtime,
+            enforced: Enforced::default(),
+            dirty: false,
+            runtime_synced: false,
+            synced: false,
+        };
+        for (uid, remembered) in ear.memory.all::<Remembered>(Kind::Pods) {
+            let (namespace, labels) = remembered.namespace();
+            ear.objects.recall_namespace(namespace, labels);
+            ear.pods.recall(uid, remembered);
         }
-        let enforced = objects.enforced(None);
-        let ear =
-            Self { objects, pods, heard, runtime, enforced: enforced.clone(), runtime_synced: false, synced: false };
+        if let Ok(listened) = timeout(PATIENCE, ear.listen_for_objects()).await {
+            listened?;
+        } else if ear.objects.has_policy() {
+            tracing::warn!("the API server does not answer: what was in force last is in force, until it does");
+            ear.pods.assume();
+        } else {
+            tracing::warn!("the API server does not answer, and nothing is known from before: waiting for it");
+            ear.listen_for_objects().await?;
+        }
+        ear.enforced = ear.objects.enforced();
+        let enforced = ear.enforced.clone();
         Ok((ear, enforced))
+    }
+
+    async fn listen_for_objects(&mut self) -> anyhow::Result<()> {
+        while !self.objects.synced() {
+            let heard = self.heard.recv().await;
+            // What follows for pods is told again later, with their namespaces' labels.
+            drop(self.hear(heard.ok_or_else(|| anyhow::anyhow!("the watches at the API server have ended"))?));
+        }
+        Ok(())
     }
 
     /// Tells the agent, until it is gone.
@@ -77,40 +111,46 @@ impl Ear {
 
     async fn follow(&mut self, lines: &Lines, wishes: mpsc::UnboundedSender<Wish>) -> Result<(), Gone> {
         lines.containers.send(ContainerEvent::Known(Box::new(unknown()))).await?;
-        let outcomes = self.pods.retell(&|namespace| self.objects.namespace_labels(namespace));
+        let outcomes = self.pods.retell(&labels(&self.objects));
         self.pass_on(outcomes, lines, &wishes).await?;
         loop {
             let outcomes = tokio::select! {
-                heard = self.heard.recv() => self.hear(heard.ok_or(Gone)?, lines).await?,
-                event = self.runtime.recv() => {
-                    let labels = |namespace: &str| self.objects.namespace_labels(namespace);
-                    self.pods.container(event.ok_or(Gone)?, &labels)
+                biased;
+                heard = self.heard.recv() => self.hear(heard.ok_or(Gone)?),
+                event = self.runtime.recv() => self.pods.container(event.ok_or(Gone)?, &labels(&self.objects)),
+                // Nothing more is waiting: many changes at once are one.
+                () = std::future::ready(()), if self.dirty && self.objects.is_settled() => {
+                    self.dirty = false;
+                    let enforced = self.objects.enforced();
+                    if enforced != self.enforced {
+                        self.enforced = enforced.clone();
+                        lines.changes.send(enforced).await.map_err(|_| Gone)?;
+                    }
+                    Vec::new()
                 }
             };
             self.pass_on(outcomes, lines, &wishes).await?;
         }
     }
 
-    async fn hear(&mut self, heard: Heard, lines: &Lines) -> Result<Vec<Outcome>, Gone> {
+    fn hear(&mut self, heard: Heard) -> Vec<Outcome> {
         match heard {
-            Heard::Pod(news) => {
-                let labels = |namespace: &str| self.objects.namespace_labels(namespace);
-                return Ok(self.pods.object(*news, &labels));
-            }
+            Heard::Pod(news) => self.pods.object(*news, &labels(&self.objects)),
             Heard::Namespace(news) => {
                 self.objects.namespace(news);
-                let labels = |namespace: &str| self.objects.namespace_labels(namespace);
-                return Ok(self.pods.relabelled(&labels));
+                self.pods.relabelled(&labels(&self.objects))
             }
-            Heard::Ruleset(news) => self.objects.ruleset(news),
-            Heard::Policy(news) => self.objects.policy(news),
+            Heard::Ruleset(news) => {
+                self.objects.ruleset(news);
+                self.dirty = true;
+                Vec::new()
+            }
+            Heard::Policy(news) => {
+                self.objects.policy(news);
+                self.dirty = true;
+                Vec::new()
+            }
         }
-        let enforced = self.objects.enforced(Some(&self.enforced));
-        if enforced != self.enforced {
-            self.enforced = enforced.clone();
-            lines.changes.send(enforced).await.map_err(|_| Gone)?;
-        }
-        Ok(Vec::new())
     }
 
     async fn pass_on(
@@ -120,6 +160,7 @@ impl Ear {
         wishes: &mpsc::UnboundedSender<Wish>,
     ) -> Result<(), Gone> {
         for outcome in outcomes {
+            self.remember(&outcome);
             match outcome {
                 Outcome::Container(ContainerEvent::Synced) => self.runtime_synced = true,
                 Outcome::Container(event) => lines.containers.send(event).await?,
@@ -134,6 +175,25 @@ impl Ear {
         }
         Ok(())
     }
+
+    /// For an enforcer that starts while the API server does not answer.
+    fn remember(&self, outcome: &Outcome) {
+        let uid = match outcome {
+            Outcome::Container(ContainerEvent::Known(container)) => &container.key.id,
+            Outcome::Container(ContainerEvent::Removed(key)) => &key.id,
+            Outcome::Isolated(uid) | Outcome::Released(uid) => uid,
+            Outcome::Container(_) | Outcome::Gate(_) => return,
+        };
+        match self.pods.remembered(uid, &labels(&self.objects)) {
+            Some(remembered) => self.memory.put(Kind::Pods, uid, &remembered),
+            None => self.memory.remove(Kind::Pods, uid),
+        }
+    }
+}
+
+/// Labels of namespaces, as they are known.
+fn labels(objects: &Objects) -> impl Fn(&str) -> Labels {
+    |namespace| objects.namespace_labels(namespace)
 }
 
 /// What users ask for by a pod's label.

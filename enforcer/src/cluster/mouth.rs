@@ -4,7 +4,10 @@
 //! said waits, and is said when it is back. Deletions and labels are at most one per pod; Events are bounded, and the
 //! oldest of those that only log go first.
 
-use super::pods::{Gate, now};
+use super::{
+    memory::{Kind, Memory},
+    pods::{Gate, now},
+};
 use crate::agent::Told;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::{
@@ -15,6 +18,7 @@ use kube::{
 use ringfence_api::names;
 use ringfence_control::{Done, Escaped, Violation};
 use ringfence_policy::Mitigation;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -33,7 +37,7 @@ const MOST_EVENTS: usize = 1_024;
 const EVENT_PAUSE: Duration = Duration::from_mins(1);
 
 /// A pod that something is said about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Subject {
     namespace: String,
     name: String,
@@ -41,7 +45,7 @@ struct Subject {
 }
 
 /// What is done about a pod at the API server.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Deed {
     /// Because of a rule.
     Delete(String),
@@ -52,6 +56,18 @@ enum Deed {
     Gate(bool),
 }
 
+impl Deed {
+    /// Of one word there is at most one for a pod.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Delete(_) => "delete",
+            Self::Mark(_) => "mark",
+            Self::Unmark => "unmark",
+            Self::Gate(_) => "gate",
+        }
+    }
+}
+
 /// Says what the agent tells, for ever.
 pub struct Mouth {
     client: Client,
@@ -59,6 +75,8 @@ pub struct Mouth {
     /// Deeds that are under way, so that none is begun twice.
     busy: Arc<Mutex<HashSet<(Subject, Deed)>>>,
     events: Arc<Events>,
+    /// Keeps deeds for an enforcer that starts before the API server is back.
+    memory: Memory,
     /// When an Event that need not be repeated was said last, of a pod.
     said: HashMap<(String, String), Instant>,
 }
@@ -71,7 +89,7 @@ struct Events {
 
 impl Mouth {
     /// Speaks as this node's enforcer.
-    pub fn new(client: Client, node: &str) -> Self {
+    pub fn new(client: Client, node: &str, memory: Memory) -> Self {
         let reporter =
             Reporter { controller: "ringfence.dev/enforcer".to_owned(), instance: Some(format!("enforcer-{node}")) };
         Self {
@@ -79,6 +97,7 @@ impl Mouth {
             client,
             busy: Arc::default(),
             events: Arc::default(),
+            memory,
             said: HashMap::new(),
         }
     }
@@ -86,6 +105,9 @@ impl Mouth {
     /// Until the agent is gone.
     pub async fn speak(mut self, mut told: mpsc::UnboundedReceiver<Told>, mut gates: mpsc::UnboundedReceiver<Gate>) {
         let publisher = tokio::spawn(publish(self.recorder.clone(), Arc::clone(&self.events)));
+        for (_, (subject, deed)) in self.memory.all::<(Subject, Deed)>(Kind::Deeds) {
+            self.deed(subject, deed);
+        }
         loop {
             let told = tokio::select! {
                 told = told.recv() => told,
@@ -199,8 +221,14 @@ impl Mouth {
         if !self.busy.lock().expect("nobody panics with it").insert(key.clone()) {
             return;
         }
-        let (client, busy) = (self.client.clone(), Arc::clone(&self.busy));
+        let (client, busy, memory) = (self.client.clone(), Arc::clone(&self.busy), self.memory.clone());
         tokio::spawn(async move {
+            // A gate's condition is seen again by whoever watches the pod, and follows from that.
+            let kept = !matches!(deed, Deed::Gate(_));
+            let name = format!("{}-{}", subject.uid, deed.word());
+            if kept {
+                memory.put(Kind::Deeds, &name, &key);
+            }
             let mut pause = Pause::default();
             loop {
                 match tokio::time::timeout(PATIENCE, attempt(&client, &subject, &deed)).await {
@@ -215,6 +243,9 @@ impl Mouth {
                     Err(_) => tracing::warn!(pod = %subject.name, "{deed:?} got no answer, trying again"),
                 }
                 pause.wait().await;
+            }
+            if kept {
+                memory.remove(Kind::Deeds, &name);
             }
             busy.lock().expect("nobody panics with it").remove(&key);
         });

@@ -1,121 +1,160 @@
 //! Rulesets, policies and namespaces as the API server tells them, and what follows: what the cluster enforces.
 
-use super::watch::News;
-use kube::{
-    ResourceExt,
-    core::{DeserializeGuard, PartialObjectMeta},
-    runtime::watcher::Event,
+use super::{
+    listing::{Item, Listing},
+    memory::{Kind, Memory},
+    watch::News,
 };
-use ringfence_api::{RuntimePolicy, RuntimeRuleset};
-use ringfence_policy::{Catalogue, Enforced, Labels, Policy, Ruleset, Source, read, read_policy};
-use std::{collections::BTreeMap, fmt};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{ResourceExt, api::DynamicObject, core::PartialObjectMeta};
+use ringfence_policy::{Catalogue, Diagnostic, Enforced, Index, Labels};
+use std::collections::{BTreeMap, HashMap};
 
-/// All objects of a kind, by name. A list that begins anew replaces what was there when it is complete.
-#[derive(Debug)]
-pub struct Collection<T> {
-    present: BTreeMap<String, T>,
-    listing: BTreeMap<String, T>,
-    synced: bool,
-}
-
-impl<T> Default for Collection<T> {
-    fn default() -> Self {
-        Self { present: BTreeMap::new(), listing: BTreeMap::new(), synced: false }
-    }
-}
-
-impl<T> Collection<T> {
-    /// Takes in news. `read` makes of an object's what is kept of it.
-    pub fn hear<K>(&mut self, news: Event<K>, read: impl Fn(K) -> (String, T)) {
-        match news {
-            Event::Init => self.listing.clear(),
-            Event::InitApply(object) => self.listing.extend([read(object)]),
-            Event::InitDone => {
-                self.present = std::mem::take(&mut self.listing);
-                self.synced = true;
-            }
-            Event::Apply(object) => self.present.extend([read(object)]),
-            Event::Delete(object) => drop(self.present.remove(&read(object).0)),
-        }
-    }
-
-    /// Whether a list has been complete once.
-    pub fn synced(&self) -> bool {
-        self.synced
-    }
-
-    /// One of them.
-    pub fn get(&self, name: &str) -> Option<&T> {
-        self.present.get(name)
-    }
-}
-
-/// An object that is right, or what is wrong with it.
-type Judged<T> = Result<T, String>;
+/// What tells one version of an object from another: whose it is, and which.
+type Version = (Option<String>, Option<i64>);
 
 /// What the cluster says about enforcement.
 pub struct Objects {
-    catalogue: Catalogue,
-    own_namespace: String,
-    /// Name of the active policy.
-    active: String,
-    rulesets: Collection<Judged<Ruleset>>,
-    policies: Collection<Judged<Policy>>,
-    namespaces: Collection<Labels>,
-    /// The last active policy that was right.
-    last_good: Option<Policy>,
+    index: Index,
+    namespaces: BTreeMap<String, Labels>,
+    rulesets: Watched,
+    policies: Watched,
+    namespaces_listed: Listing,
+    memory: Memory,
     /// What was complained about last.
     complaint: Option<String>,
 }
 
+/// Objects that have versions.
+#[derive(Debug, Default)]
+struct Watched {
+    listing: Listing,
+    /// Those that were read. Most changes are of statuses, and change no version.
+    versions: HashMap<String, Version>,
+}
+
+impl Watched {
+    /// Whether this version is new.
+    fn is_new(&mut self, name: &str, object: &DynamicObject) -> bool {
+        let version = (object.uid(), object.metadata.generation);
+        self.versions.insert(name.to_owned(), version.clone()) != Some(version)
+    }
+}
+
 impl Objects {
-    /// Nothing is known yet.
-    pub fn new(catalogue: Catalogue, own_namespace: String, active: String) -> Self {
+    /// What was in force when the last enforcer heard of it; nothing if there was none since the node started.
+    pub fn recall(catalogue: Catalogue, own_namespace: String, active: String, memory: Memory) -> Self {
+        let mut index = Index::new(own_namespace, active).with_catalogue(catalogue);
+        for (name, ruleset) in memory.all::<DynamicObject>(Kind::Rulesets) {
+            index.put_ruleset(&name, text(ruleset));
+        }
+        for (name, policy) in memory.all::<DynamicObject>(Kind::Policies) {
+            if !index.recall_policy(text(policy)) {
+                tracing::warn!(policy = name, "the policy that was in force is not understood any more");
+            }
+        }
         Self {
-            catalogue,
-            own_namespace,
-            active,
-            rulesets: Collection::default(),
-            policies: Collection::default(),
-            namespaces: Collection::default(),
-            last_good: None,
+            index,
+            namespaces: BTreeMap::new(),
+            rulesets: Watched::default(),
+            policies: Watched::default(),
+            namespaces_listed: Listing::default(),
+            memory,
             complaint: None,
         }
     }
 
+    /// A pod's namespace has labels, as far as anybody remembers.
+    pub fn recall_namespace(&mut self, name: String, labels: Labels) {
+        self.namespaces.insert(name, labels);
+    }
+
+    /// Whether there is a policy that can be enforced, from whenever.
+    pub fn has_policy(&self) -> bool {
+        self.index.in_force().is_some()
+    }
+
     /// News of rulesets.
-    pub fn ruleset(&mut self, news: News<DeserializeGuard<RuntimeRuleset>>) {
-        let catalogue = &self.catalogue;
-        self.rulesets.hear(news, |object| {
-            let name = object.name_any();
-            let judged = text(object.0).and_then(|text| {
-                let mut rulesets = read(&[Source { name: format!("ruleset {name}"), text }], catalogue)
-                    .map_err(|problems| shown(&problems))?;
-                rulesets.pop().ok_or_else(|| format!("ruleset {name}: it is empty"))
-            });
-            (name, judged)
-        });
+    pub fn ruleset(&mut self, news: News<DynamicObject>) {
+        match self.rulesets.listing.hear(news, ResourceExt::name_any) {
+            Some(Item::There(object)) => {
+                let name = object.name_any();
+                if !self.rulesets.is_new(&name, &object) {
+                    return;
+                }
+                self.index.put_ruleset(&name, text(object.clone()));
+                if self.index.rulesets()[&name].problems.is_empty() {
+                    self.memory.put(Kind::Rulesets, &name, &slim(object));
+                }
+            }
+            Some(Item::Gone(object)) => self.remove_ruleset(&object.name_any()),
+            Some(Item::Listed(names)) => {
+                let gone: Vec<_> =
+                    self.index.rulesets().keys().filter(|name| !names.contains(*name)).cloned().collect();
+                for name in &gone {
+                    self.remove_ruleset(name);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn remove_ruleset(&mut self, name: &str) {
+        self.index.remove_ruleset(name);
+        self.rulesets.versions.remove(name);
+        self.memory.remove(Kind::Rulesets, name);
     }
 
     /// News of policies.
-    pub fn policy(&mut self, news: News<DeserializeGuard<RuntimePolicy>>) {
-        self.policies.hear(news, |object| {
-            let name = object.name_any();
-            let judged = text(object.0).and_then(|text| {
-                read_policy(&Source { name: format!("policy {name}"), text }).map_err(|problems| shown(&problems))
-            });
-            (name, judged)
-        });
+    pub fn policy(&mut self, news: News<DynamicObject>) {
+        match self.policies.listing.hear(news, ResourceExt::name_any) {
+            Some(Item::There(object)) => {
+                let name = object.name_any();
+                if !self.policies.is_new(&name, &object) {
+                    return;
+                }
+                self.index.put_policy(&name, text(object.clone()));
+                if name == self.index.active() && self.index.policies()[&name].problems.is_empty() {
+                    self.memory.put(Kind::Policies, IN_FORCE, &slim(object));
+                }
+            }
+            Some(Item::Gone(object)) => self.remove_policy(&object.name_any()),
+            Some(Item::Listed(names)) => {
+                let gone: Vec<_> =
+                    self.index.policies().keys().filter(|name| !names.contains(*name)).cloned().collect();
+                for name in &gone {
+                    self.remove_policy(name);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn remove_policy(&mut self, name: &str) {
+        self.index.remove_policy(name);
+        self.policies.versions.remove(name);
     }
 
     /// News of namespaces.
-    pub fn namespace(&mut self, news: News<PartialObjectMeta<k8s_openapi::api::core::v1::Namespace>>) {
-        self.namespaces.hear(news, |object| (object.name_any(), object.metadata.labels.unwrap_or_default()));
+    pub fn namespace(&mut self, news: News<PartialObjectMeta<Namespace>>) {
+        match self.namespaces_listed.hear(news, ResourceExt::name_any) {
+            Some(Item::There(object)) => {
+                self.namespaces.insert(object.name_any(), object.metadata.labels.unwrap_or_default());
+            }
+            Some(Item::Gone(object)) => drop(self.namespaces.remove(&object.name_any())),
+            Some(Item::Listed(names)) => self.namespaces.retain(|name, _| names.contains(name)),
+            None => {}
+        }
     }
 
     /// Whether everything has been told once.
     pub fn synced(&self) -> bool {
-        self.rulesets.synced() && self.policies.synced() && self.namespaces.synced()
+        [&self.rulesets.listing, &self.policies.listing, &self.namespaces_listed].into_iter().all(Listing::is_complete)
+    }
+
+    /// Whether no list of what is enforced is under way.
+    pub fn is_settled(&self) -> bool {
+        self.rulesets.listing.is_settled() && self.policies.listing.is_settled()
     }
 
     /// Labels of a namespace; none if it is not known (yet).
@@ -125,25 +164,18 @@ impl Objects {
 
     /// What is enforced. An active policy that is gone or wrong leaves the last good one in force, and so does a ruleset
     /// that became wrong.
-    pub fn enforced(&mut self, before: Option<&Enforced>) -> Enforced {
+    pub fn enforced(&mut self) -> Enforced {
+        let enforced = self.index.enforced();
+        let active = self.index.active();
         let mut complaints = Vec::new();
-        match self.policies.get(&self.active) {
-            Some(Ok(policy)) => self.last_good = Some(policy.clone()),
-            Some(Err(problem)) => complaints.push(problem.clone()),
-            None => complaints.push(format!("policy {}, which is to be the active one, does not exist", self.active)),
-        }
-        let mut rulesets = Vec::new();
-        for (name, judged) in &self.rulesets.present {
-            match judged {
-                Ok(ruleset) => rulesets.push(ruleset.clone()),
-                Err(problem) => {
-                    complaints.push(problem.clone());
-                    let last = before.and_then(|before| before.rulesets.iter().find(|ruleset| ruleset.name == *name));
-                    rulesets.extend(last.cloned());
-                }
+        match self.index.policies().get(active) {
+            Some(entry) => complaints.extend(shown(&entry.problems)),
+            None if self.policies.listing.is_complete() => {
+                complaints.push(format!("policy {active}, which is to be the active one, does not exist"));
             }
+            None => {}
         }
-        let enforced = Enforced { own_namespace: self.own_namespace.clone(), policy: self.last_good.clone(), rulesets };
+        complaints.extend(self.index.rulesets().values().filter_map(|entry| shown(&entry.problems)));
         complaints
             .extend(enforced.missing().map(|name| format!("the policy names ruleset {name}, which does not exist")));
         let complaint = (!complaints.is_empty()).then(|| complaints.join("; "));
@@ -157,46 +189,69 @@ impl Objects {
     }
 }
 
-/// An object as JSON, for the one reader that judges objects from wherever they come.
-fn text<K: ResourceExt + serde::Serialize, E: fmt::Display>(object: Result<K, E>) -> Result<String, String> {
-    let mut object = object.map_err(|error| error.to_string())?;
-    object.managed_fields_mut().clear();
-    serde_json::to_string(&object).map_err(|error| error.to_string())
+/// Under which the policy in force is remembered, whatever its name.
+const IN_FORCE: &str = "in-force";
+
+/// An object without what says nothing about enforcement.
+fn slim(mut object: DynamicObject) -> DynamicObject {
+    object.metadata.managed_fields = None;
+    if let Some(data) = object.data.as_object_mut() {
+        data.remove("status");
+    }
+    object
 }
 
-fn shown(problems: &ringfence_policy::Diagnostics) -> String {
-    let each = problems.0.iter().map(|problem| format!("{}: {}: {}", problem.file, problem.field, problem.message));
-    each.collect::<Vec<_>>().join("; ")
+/// An object as JSON, for the one reader that judges objects from wherever they come.
+fn text(object: DynamicObject) -> String {
+    // A map with text keys can be written.
+    serde_json::to_string(&slim(object)).unwrap_or_default()
+}
+
+/// None: nothing is wrong.
+fn shown(problems: &[Diagnostic]) -> Option<String> {
+    let each = problems.iter().map(|problem| format!("{}: {}: {}", problem.file, problem.field, problem.message));
+    (!problems.is_empty()).then(|| each.collect::<Vec<_>>().join("; "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kube::runtime::watcher::Event;
+    use std::{
+        path::Path,
+        sync::atomic::{AtomicI64, Ordering},
+    };
 
-    fn object(kind: &str, name: &str, spec: &serde_json::Value) -> serde_json::Value {
-        serde_json::json!({
+    fn object(kind: &str, name: &str, spec: &serde_json::Value) -> DynamicObject {
+        static NEXT: AtomicI64 = AtomicI64::new(4);
+        let generation = NEXT.fetch_add(1, Ordering::Relaxed);
+        let object = serde_json::json!({
             "apiVersion": "ringfence.dev/v1alpha1",
             "kind": kind,
-            "metadata": {"name": name, "generation": 4, "creationTimestamp": "2026-11-28T00:00:00Z", "uid": "u",
-                "managedFields": [{"manager": "kubectl", "operation": "Apply"}]},
+            "metadata": {"name": name, "generation": generation, "creationTimestamp": "2026-11-28T00:00:00Z",
+                "uid": "u", "managedFields": [{"manager": "kubectl", "operation": "Apply"}]},
             "spec": spec,
-        })
+            "status": {"conditions": []},
+        });
+        serde_json::from_value(object).unwrap()
     }
 
-    fn guarded<K: serde::de::DeserializeOwned + kube::Resource>(value: serde_json::Value) -> DeserializeGuard<K> {
-        serde_json::from_value(value).unwrap()
+    fn ruleset(name: &str, rule: &str) -> DynamicObject {
+        object("RuntimeRuleset", name, &serde_json::json!({"rules": [{"rule": rule, "mitigation": "log"}]}))
     }
 
-    fn ruleset(name: &str, rule: &str) -> DeserializeGuard<RuntimeRuleset> {
-        guarded(object("RuntimeRuleset", name, &serde_json::json!({"rules": [{"rule": rule, "mitigation": "log"}]})))
+    fn policy(rulesets: &serde_json::Value) -> DynamicObject {
+        object("RuntimePolicy", "main", &serde_json::json!({"rulesets": rulesets}))
     }
 
-    fn policy(rulesets: &serde_json::Value) -> DeserializeGuard<RuntimePolicy> {
-        guarded(object("RuntimePolicy", "main", &serde_json::json!({"rulesets": rulesets})))
+    /// As recalled from a folder.
+    fn recalled(state: &Path) -> Objects {
+        let memory = Memory::new(state);
+        Objects::recall(Catalogue::builtin().clone(), "ringfence".to_owned(), "main".to_owned(), memory)
     }
 
-    fn objects() -> Objects {
-        let mut objects = Objects::new(Catalogue::builtin().clone(), "ringfence".to_owned(), "main".to_owned());
+    fn objects(state: &Path) -> Objects {
+        let mut objects = recalled(state);
         objects.ruleset(Event::Init);
         objects.ruleset(Event::InitApply(ruleset("web", "RF-901")));
         objects.ruleset(Event::InitDone);
@@ -212,45 +267,75 @@ mod tests {
 
     #[test]
     fn objects_of_the_api_server_are_read_like_files() {
-        let enforced = objects().enforced(None);
+        let state = tempfile::tempdir().unwrap();
+        let enforced = objects(state.path()).enforced();
         let [web] = &enforced.rulesets[..] else { panic!("{enforced:?}") };
-        assert_eq!((web.name.as_str(), web.generation, web.rules.len()), ("web", 4, 1));
+        assert_eq!((web.name.as_str(), web.rules.len()), ("web", 1));
         assert_eq!(enforced.policy.as_ref().unwrap().rulesets, ["web"]);
         assert_eq!(enforced.missing().count(), 0);
     }
 
     #[test]
     fn what_was_good_last_stays_in_force() {
-        let mut objects = objects();
-        let good = objects.enforced(None);
+        let state = tempfile::tempdir().unwrap();
+        let mut objects = objects(state.path());
+        let good = objects.enforced();
         objects.policy(Event::Delete(policy(&serde_json::json!([]))));
-        assert_eq!(objects.enforced(Some(&good)), good, "the policy is gone");
+        assert_eq!(objects.enforced(), good, "the policy is gone");
         objects.policy(Event::Apply(policy(&serde_json::json!(["Wrong Name"]))));
-        assert_eq!(objects.enforced(Some(&good)), good, "the policy is wrong");
+        assert_eq!(objects.enforced(), good, "the policy is wrong");
         objects.policy(Event::Apply(policy(&serde_json::json!(["web"]))));
+        let good = objects.enforced();
         objects.ruleset(Event::Apply(ruleset("web", "RF-9999")));
-        assert_eq!(objects.enforced(Some(&good)), good, "the ruleset is wrong");
+        assert_eq!(objects.enforced(), good, "the ruleset is wrong");
         objects.ruleset(Event::Delete(ruleset("web", "RF-901")));
-        let gone = objects.enforced(Some(&good));
+        let gone = objects.enforced();
         assert_eq!((gone.rulesets.len(), gone.missing().collect::<Vec<_>>()), (0, vec!["web"]));
     }
 
     #[test]
     fn a_list_that_begins_anew_replaces_what_was_there() {
-        let mut objects = objects();
+        let state = tempfile::tempdir().unwrap();
+        let mut objects = objects(state.path());
         objects.ruleset(Event::Init);
         objects.ruleset(Event::InitApply(ruleset("other", "RF-901")));
-        assert_eq!(objects.enforced(None).rulesets[0].name, "web", "it is not complete yet");
+        assert!(!objects.is_settled() && objects.enforced().rulesets.iter().any(|ruleset| ruleset.name == "web"));
         objects.ruleset(Event::InitDone);
-        let names: Vec<_> = objects.enforced(None).rulesets.into_iter().map(|ruleset| ruleset.name).collect();
+        let names: Vec<_> = objects.enforced().rulesets.into_iter().map(|ruleset| ruleset.name).collect();
         assert_eq!(names, ["other"]);
     }
 
     #[test]
     fn an_object_that_can_not_be_read_does_not_hide_the_others() {
-        let mut objects = objects();
-        objects.ruleset(Event::Apply(guarded(object("RuntimeRuleset", "odd", &serde_json::json!({"rules": 5})))));
-        let names: Vec<_> = objects.enforced(None).rulesets.into_iter().map(|ruleset| ruleset.name).collect();
+        let state = tempfile::tempdir().unwrap();
+        let mut objects = objects(state.path());
+        objects.ruleset(Event::Apply(object("RuntimeRuleset", "odd", &serde_json::json!({"rules": 5}))));
+        let names: Vec<_> = objects.enforced().rulesets.into_iter().map(|ruleset| ruleset.name).collect();
         assert_eq!(names, ["web"]);
+    }
+
+    #[test]
+    fn what_was_in_force_is_recalled_by_the_next_enforcer() {
+        let state = tempfile::tempdir().unwrap();
+        assert!(!recalled(state.path()).has_policy(), "there was none");
+        let mut objects = objects(state.path());
+        objects.ruleset(Event::Apply(ruleset("gone", "RF-901")));
+        objects.ruleset(Event::Delete(ruleset("gone", "RF-901")));
+        let good = objects.enforced();
+        objects.policy(Event::Apply(policy(&serde_json::json!(["Wrong Name"]))));
+        objects.ruleset(Event::Apply(ruleset("web", "RF-9999")));
+        let mut next = recalled(state.path());
+        assert!(next.has_policy() && !next.synced());
+        assert_eq!(next.enforced(), good);
+        // What is wrong at the API server still is no reason to enforce nothing.
+        next.policy(Event::Init);
+        next.policy(Event::InitApply(policy(&serde_json::json!(["Wrong Name"]))));
+        next.policy(Event::InitDone);
+        assert_eq!(next.enforced(), good);
+        // What is gone there is gone.
+        next.ruleset(Event::Init);
+        next.ruleset(Event::InitDone);
+        assert_eq!(next.enforced().rulesets, []);
+        assert_eq!(recalled(state.path()).enforced().rulesets, []);
     }
 }

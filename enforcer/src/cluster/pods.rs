@@ -4,21 +4,23 @@
 //! run, in which network namespace. Here both become one description per pod. A pod is gone only when neither knows it
 //! any more: one whose object was deleted by force runs on until the kubelet has noticed.
 
+use super::{
+    listing::{Item, Listing},
+    watch::News,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
-use kube::{ResourceExt, runtime::watcher::Event};
+use kube::ResourceExt;
 use ringfence_api::{Workload, names};
 use ringfence_containers::{
     ANY_POD, Container, ContainerEvent, ContainerKey, Kind, Member, POD_NAMESPACE, Pod, Replica,
 };
 use ringfence_policy::Labels;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// What the API server says of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "four independent facts")]
 struct Object {
     name: String,
@@ -77,13 +79,25 @@ pub struct Gate {
     pub connected: bool,
 }
 
+/// What the API server said of a pod, for the next enforcer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Remembered {
+    object: Object,
+    namespace_labels: Labels,
+}
+
+impl Remembered {
+    /// Its namespace, and the labels of that.
+    pub fn namespace(&self) -> (String, Labels) {
+        (self.object.namespace.clone(), self.namespace_labels.clone())
+    }
+}
+
 /// All pods of the node, by UID.
 #[derive(Debug, Default)]
 pub struct Pods {
     by_uid: BTreeMap<String, Entry>,
-    /// UIDs of a list that is not complete yet.
-    listing: Option<BTreeSet<String>>,
-    synced: bool,
+    listing: Listing,
 }
 
 /// The pod that stands for those which are not known: it has no labels, and is in no namespace.
@@ -93,33 +107,38 @@ pub fn unknown() -> Container {
 }
 
 impl Pods {
-    /// Whether the API server has listed them once.
+    /// Whether the API server has listed them once, or does not answer.
     pub fn synced(&self) -> bool {
-        self.synced
+        self.listing.is_complete()
+    }
+
+    /// The API server does not answer: what is known of them has to do.
+    pub fn assume(&mut self) {
+        self.listing.assume();
+    }
+
+    /// What an earlier enforcer knew of a pod. Nothing is told of it yet.
+    pub fn recall(&mut self, uid: String, remembered: Remembered) {
+        self.by_uid.entry(uid).or_default().object = Some(remembered.object);
+    }
+
+    /// What is worth remembering of a pod; none: the API server knows none of that UID.
+    pub fn remembered(&self, uid: &str, namespace_labels: &dyn Fn(&str) -> Labels) -> Option<Remembered> {
+        let object = self.by_uid.get(uid)?.object.clone()?;
+        let namespace_labels = namespace_labels(&object.namespace);
+        Some(Remembered { object, namespace_labels })
     }
 
     /// News of the API server.
-    pub fn object(&mut self, news: Event<core::Pod>, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
-        match news {
-            Event::Init => {
-                self.listing = Some(BTreeSet::new());
-                Vec::new()
-            }
-            Event::InitApply(pod) => {
-                let uid = uid_of(&pod);
-                if let Some(listing) = &mut self.listing {
-                    listing.insert(uid.clone());
-                }
-                self.applied(&uid, &pod, namespace_labels)
-            }
-            Event::InitDone => {
-                self.synced = true;
-                let listed = self.listing.take().unwrap_or_default();
-                let gone: Vec<String> = self.by_uid.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+    pub fn object(&mut self, news: News<core::Pod>, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
+        match self.listing.hear(news, uid_of) {
+            Some(Item::There(pod)) => self.applied(&uid_of(&pod), &pod, namespace_labels),
+            Some(Item::Gone(pod)) => self.deleted(&uid_of(&pod), namespace_labels),
+            Some(Item::Listed(uids)) => {
+                let gone: Vec<String> = self.by_uid.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
                 gone.into_iter().flat_map(|uid| self.deleted(&uid, namespace_labels)).collect()
             }
-            Event::Apply(pod) => self.applied(&uid_of(&pod), &pod, namespace_labels),
-            Event::Delete(pod) => self.deleted(&uid_of(&pod), namespace_labels),
+            None => Vec::new(),
         }
     }
 
@@ -369,6 +388,7 @@ pub fn now() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kube::runtime::watcher::Event;
 
     fn pod(name: &str, uid: &str, labels: &serde_json::Value) -> core::Pod {
         let value = serde_json::json!({"metadata": {"name": name, "namespace": "shop", "uid": uid, "labels": labels}});
@@ -522,5 +542,25 @@ mod tests {
         let container = known(&told);
         assert_eq!(container.key.id, "h");
         assert!(container.pod.as_ref().unwrap().is_static);
+    }
+
+    #[test]
+    fn what_was_known_of_a_pod_is_recalled_and_judged_alike() {
+        let mut pods = Pods::default();
+        let labels = serde_json::json!({"app": "web", "ringfence.dev/isolated": "true"});
+        let told = pods.object(Event::Apply(pod("web-1", "u1", &labels)), &none);
+        let remembered = pods.remembered("u1", &none).unwrap();
+        let text = serde_json::to_string(&remembered).unwrap();
+        let mut next = Pods::default();
+        next.recall("u1".to_owned(), serde_json::from_str(&text).unwrap());
+        assert!(!next.synced());
+        next.assume();
+        assert!(next.synced());
+        assert_eq!(next.retell(&none), told);
+        assert_eq!(next.object(Event::Apply(pod("web-1", "u1", &labels)), &none), [], "no news");
+        next.object(Event::Init, &none);
+        let told = next.object(Event::InitDone, &none);
+        assert_eq!(told, [Outcome::Container(ContainerEvent::Removed(ContainerKey::new("pod", "u1")))]);
+        assert!(next.remembered("u1", &none).is_none());
     }
 }

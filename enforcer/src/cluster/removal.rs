@@ -4,11 +4,16 @@
 //! be left as it was. That is watched all the while: together with the `DaemonSet` the service account may go, and then
 //! nobody answers any more. In doubt what is in the kernel stays, and goes on enforcing.
 
-use futures_util::StreamExt;
-use k8s_openapi::api::apps::v1::DaemonSet;
+use crate::uninstall::IsolatedPods;
+use clap::ValueEnum;
+use futures_util::{Stream, StreamExt};
+use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::ConfigMap};
 use kube::{
     Api, Client,
-    runtime::{WatchStreamExt, watcher::watch_object},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, watch_object},
+    },
 };
 use std::time::Duration;
 use tokio::sync::watch;
@@ -16,32 +21,43 @@ use tokio::sync::watch;
 /// How long a last question may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Follows one `DaemonSet`.
+/// Key of the `ConfigMap` that says what becomes of isolated pods.
+const ISOLATED_PODS: &str = "isolatedPods";
+
+/// Follows one `DaemonSet`, and what is to be done when it is removed.
 pub struct Removal {
     api: Api<DaemonSet>,
     name: String,
     meant: watch::Receiver<bool>,
+    isolated: watch::Receiver<IsolatedPods>,
 }
 
 impl Removal {
-    /// Begins.
-    pub fn follow(client: Client, namespace: &str, name: &str) -> Self {
-        let api: Api<DaemonSet> = Api::namespaced(client, namespace);
+    /// Begins. `choice` is the name of the `ConfigMap` that says what becomes of isolated pods.
+    pub fn follow(client: &Client, namespace: &str, name: &str, choice: Option<&str>) -> Self {
+        let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
         let (send, meant) = watch::channel(false);
-        let mut news = Box::pin(watch_object(api.clone(), name).default_backoff());
-        tokio::spawn(async move {
-            while let Some(news) = news.next().await {
-                // A failure says nothing; it is tried again.
-                if let Ok(found) = news {
-                    send.send_replace(is_removed(found.as_ref()));
-                }
-            }
+        each(watch_object(api.clone(), name), move |found| {
+            send.send_replace(is_removed(found.as_ref()));
         });
-        Self { api, name: name.to_owned(), meant }
+        let (send, isolated) = watch::channel(IsolatedPods::default());
+        if let Some(choice) = choice {
+            let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+            each(watch_object(maps, choice), move |found| {
+                if let Some(chosen) = found.as_ref().and_then(chosen) {
+                    send.send_replace(chosen);
+                }
+            });
+        }
+        Self { api, name: name.to_owned(), meant, isolated }
     }
 
-    /// Whether it is gone, or about to. Asked at the end.
-    pub async fn is_meant(&self) -> bool {
+    /// What becomes of isolated pods if it is gone, or about to; none: it is not. Asked at the end.
+    pub async fn meant(&self) -> Option<IsolatedPods> {
+        self.is_meant().await.then(|| *self.isolated.borrow())
+    }
+
+    async fn is_meant(&self) -> bool {
         if *self.meant.borrow() {
             return true;
         }
@@ -60,6 +76,32 @@ impl Removal {
     }
 }
 
+/// Hears all news of one object. A failure says nothing; it is tried again.
+fn each<K: Send + 'static>(
+    news: impl Stream<Item = watcher::Result<Option<K>>> + Send + 'static,
+    hear: impl Fn(Option<K>) + Send + 'static,
+) {
+    let mut news = Box::pin(news.default_backoff());
+    tokio::spawn(async move {
+        while let Some(news) = news.next().await {
+            if let Ok(found) = news {
+                hear(found);
+            }
+        }
+    });
+}
+
+/// What was chosen; none, with a message where it is wrong: what was chosen before goes on to be.
+fn chosen(found: &ConfigMap) -> Option<IsolatedPods> {
+    let value = found.data.as_ref()?.get(ISOLATED_PODS)?;
+    let chosen = IsolatedPods::from_str(value, false);
+    if chosen.is_err() {
+        let name = found.metadata.name.as_deref().unwrap_or_default();
+        tracing::error!("configmap {name}: {ISOLATED_PODS} is '{value}'; release or keep would be right");
+    }
+    chosen.ok()
+}
+
 fn is_removed(found: Option<&DaemonSet>) -> bool {
     found.is_none_or(|found| found.metadata.deletion_timestamp.is_some())
 }
@@ -76,5 +118,14 @@ mod tests {
         found.metadata.deletion_timestamp = serde_json::from_str("\"2026-11-28T00:00:00Z\"").unwrap();
         assert!(is_removed(Some(&found)));
         assert!(is_removed(None));
+    }
+
+    #[test]
+    fn what_becomes_of_isolated_pods_is_chosen() {
+        let map = |data: serde_json::Value| serde_json::from_value(serde_json::json!({"data": data})).unwrap();
+        assert_eq!(chosen(&map(serde_json::json!({"isolatedPods": "keep"}))), Some(IsolatedPods::Keep));
+        assert_eq!(chosen(&map(serde_json::json!({"isolatedPods": "release"}))), Some(IsolatedPods::Release));
+        assert_eq!(chosen(&map(serde_json::json!({"isolatedPods": "Kept"}))), None);
+        assert_eq!(chosen(&map(serde_json::json!({}))), None);
     }
 }

@@ -4,7 +4,8 @@ use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api, Client,
-    core::{DeserializeGuard, PartialObjectMeta},
+    api::{ApiResource, DynamicObject},
+    core::PartialObjectMeta,
     runtime::{WatchStreamExt, watcher},
 };
 use ringfence_api::{RuntimePolicy, RuntimeRuleset};
@@ -20,10 +21,10 @@ pub enum Heard {
     Pod(Box<News<Pod>>),
     /// Namespaces, by their labels.
     Namespace(News<PartialObjectMeta<Namespace>>),
-    /// Rulesets. One that can't be read must not keep the others away.
-    Ruleset(News<DeserializeGuard<RuntimeRuleset>>),
-    /// Policies.
-    Policy(News<DeserializeGuard<RuntimePolicy>>),
+    /// Rulesets, as they are: one that is wrong must not keep the others away.
+    Ruleset(News<DynamicObject>),
+    /// Policies, as they are.
+    Policy(News<DynamicObject>),
 }
 
 /// Starts to watch everything that a node needs. Ends when the receiver is dropped.
@@ -34,8 +35,10 @@ pub fn start(client: &Client, node: &str) -> mpsc::Receiver<Heard> {
     let pods = all().fields(&format!("spec.nodeName={node}"));
     follow("pods", watcher(Api::all(client.clone()), pods), sender.clone(), |news| Heard::Pod(Box::new(news)));
     follow("namespaces", watcher(Api::all(client.clone()), all()), sender.clone(), Heard::Namespace);
-    follow("rulesets", watcher(Api::all(client.clone()), all()), sender.clone(), Heard::Ruleset);
-    follow("policies", watcher(Api::all(client.clone()), all()), sender, Heard::Policy);
+    let rulesets = Api::all_with(client.clone(), &ApiResource::erase::<RuntimeRuleset>(&()));
+    follow("rulesets", watcher(rulesets, all()), sender.clone(), Heard::Ruleset);
+    let policies = Api::all_with(client.clone(), &ApiResource::erase::<RuntimePolicy>(&()));
+    follow("policies", watcher(policies, all()), sender, Heard::Policy);
     receiver
 }
 

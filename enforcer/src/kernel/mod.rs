@@ -14,6 +14,7 @@ mod pins;
 mod preflight;
 mod programs;
 mod records;
+mod retain;
 mod tables;
 mod verify;
 
@@ -22,6 +23,7 @@ pub use pins::Pins;
 pub use preflight::{Hierarchy, mount_bpffs, preflight, private_mounts};
 pub use programs::{Attachment, Hook};
 pub use records::{Candidate, Record, Records, record};
+pub use retain::Isolated;
 pub use verify::{Verified, verify};
 
 use load::{Loader, Trial, Types};

@@ -74,6 +74,11 @@ impl Pins {
         entries(&self.root.join("links")).into_iter().filter(|dir| !dir.ends_with(object)).collect()
     }
 
+    /// Links of every object.
+    pub fn all_links(&self) -> Vec<PathBuf> {
+        entries(&self.root.join("links")).iter().flat_map(|object| entries(object)).collect()
+    }
+
     /// Everything that is pinned, files only.
     pub fn list(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -90,6 +95,14 @@ impl Pins {
 
 fn entries(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir).map(|all| all.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+}
+
+/// Removes folders of objects that have no link left.
+pub fn remove_empty(pins: &Pins) {
+    for object in entries(&pins.root.join("links")) {
+        // One that is not empty stays.
+        let _ = fs::remove_dir(object);
+    }
 }
 
 /// Removes a folder of pins and what is in it: the last reference to a link detaches it.

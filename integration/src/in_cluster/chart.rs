@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::loaded_programs;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::pods::{self, SERVER};
 use super::release::Release;
 use super::{Context, Part, in_turn, names_of, told};
 use crate::cluster::{Cluster, Helm, succeed};
@@ -21,7 +22,7 @@ pub const PART: Part = Part { names, run };
 type Test = fn(&mut Site) -> Result<()>;
 
 /// In this order: each goes on where the one before ended.
-const TESTS: [(&str, Test); 9] = [
+const TESTS: [(&str, Test); 10] = [
     ("helm/install", install),
     ("helm/pods-are-labelled", labelled),
     ("helm/nodes-enforce", enforced),
@@ -29,6 +30,7 @@ const TESTS: [(&str, Test); 9] = [
     ("helm/switched-off", switched_off),
     ("helm/switched-on", switched_on),
     ("helm/rollback", rollback),
+    ("helm/isolated-pods-kept", isolated_pods_kept),
     ("helm/uninstall", uninstall),
     ("helm/with-helm-3", with_helm_3),
 ];
@@ -128,6 +130,17 @@ impl<'a> Site<'a> {
         let status = self.release.status(self.cluster)?;
         let containers = status["containers"].as_array().context("no containers")?;
         Ok(containers.iter().any(|container| !container["isolated"].is_null()))
+    }
+
+    /// Waits until a pod does not say any more that it is isolated.
+    fn unmarked(&mut self, pod: &str) -> Result<()> {
+        self.cluster.wait_for("a pod without marks", |cluster| {
+            let text = cluster.kubectl(["-n", "chart-shop", "get", "pod", pod, "-o", "json"])?;
+            let pod: Value = serde_json::from_str(&text)?;
+            let marks = ["isolated", "isolated-by", "isolated-at"].map(|mark| format!("ringfence.dev/{mark}"));
+            let has = |map: &str| marks.iter().any(|mark| !pod["metadata"][map][mark].is_null());
+            Ok(!has("labels") && !has("annotations"))
+        })
     }
 
     fn delete_namespaces(&self) -> Result<()> {
@@ -262,12 +275,14 @@ fn upgrade(site: &mut Site) -> Result<()> {
     Ok(())
 }
 
-/// Nothing is left on the node; pods are still labelled.
+/// Nothing is left on the node, what was isolated is not any more, and pods are still labelled.
 fn switched_off(site: &mut Site) -> Result<()> {
     site.upgrade(&["runtimeSecurity.enabled=false"])?;
     site.unloaded()?;
     let left = site.left()?;
     ensure!(!left.iter().any(|name| name.contains("enforcer")), "{left:?}");
+    let shop = site.shop()?;
+    site.unmarked(shop["metadata"]["name"].as_str().context("no name")?)?;
     let shop = site.new_shop()?;
     ensure!(shop["metadata"]["labels"][POLICY] == "default", "{}", shop["metadata"]);
     site.violate(&shop)
@@ -288,6 +303,101 @@ fn rollback(site: &mut Site) -> Result<()> {
     site.release.roll_back(site.cluster, "4")?;
     ensure!(site.pinned()?, "nothing is pinned");
     Ok(())
+}
+
+/// Programs that are left for isolated pods alone: they drop packets, and know new cgroups.
+const KEPT: [&str; 9] = [
+    "cgroup_attach_t",
+    "cgroup_egress",
+    "cgroup_ingress",
+    "cgroup_mkdir",
+    "cgroup_release",
+    "sched_process_e",
+    "sched_process_f",
+    "veth_egress",
+    "veth_ingress",
+];
+
+/// The node side goes, and who is isolated stays so: over the restart of a container, until it comes back and goes for
+/// good.
+fn isolated_pods_kept(site: &mut Site) -> Result<()> {
+    for name in ["cut", "peer"] {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "chart-shop"},
+            "spec": pods::spec(&format!("{SERVER} until [ -e /tmp/end ]; do sleep 0.2; done")),
+        });
+        site.cluster.apply(&pod.to_string())?;
+    }
+    let ready = ["wait", "--for=condition=Ready", "--timeout=60s", "pod/cut", "pod/peer"];
+    site.kubectl(&[&["-n", "chart-shop"], &ready[..]].concat())?;
+    let pod = |site: &Site, name: &str| site.get(&["-n", "chart-shop", "get", "pod", name]);
+    let address = |pod: &Value| pod["status"]["podIP"].as_str().unwrap_or_default().to_owned();
+    let (cut, peer) = (pod(site, "cut")?, pod(site, "peer")?);
+    let (to_cut, to_peer) = (address(&cut), address(&peer));
+    let apart = |site: &Site| {
+        !pods::reaches(site.cluster, "chart-shop", "peer", &to_cut)
+            && !pods::reaches(site.cluster, "chart-shop", "cut", &to_peer)
+    };
+    ensure!(!apart(site), "the pods do not reach one another");
+    site.violate(&cut)?;
+    site.event(&cut, "PodIsolated")?;
+    ensure!(apart(site), "it is not cut off");
+
+    site.upgrade(&["runtimeSecurity.enabled=false", "runtimeSecurity.isolatedPods=keep"])?;
+    let before = site.programs.clone();
+    let mut left = Vec::new();
+    site.cluster.wait_for("the kernel without what detects", |_| {
+        left = new_programs(&before)?;
+        Ok(left.iter().all(|name| KEPT.contains(&name.as_str())))
+    })?;
+    ensure!(left.iter().any(|name| name == "cgroup_egress"), "{left:?}");
+    ensure!(apart(site), "it is not cut off any more");
+    let (mark, restarts) =
+        ("ringfence.dev/isolated", |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].clone());
+    ensure!(pod(site, "cut")?["metadata"]["labels"][mark] == "true", "its mark is gone");
+    site.kubectl(&["-n", "chart-shop", "exec", "cut", "--", "touch", "/tmp/end"])?;
+    site.cluster.wait_for("a new container", |cluster| {
+        let text = cluster.kubectl(["-n", "chart-shop", "get", "pod", "cut", "-o", "json"])?;
+        let pod: Value = serde_json::from_str(&text)?;
+        Ok(restarts(&pod) != 0 && pod["status"]["containerStatuses"][0]["ready"] == true)
+    })?;
+    ensure!(apart(site), "its new container is not cut off");
+    // Nobody else is hindered, whatever it does, and gates of new pods open.
+    site.violate(&peer)?;
+    let mut gated = pods::spec("sleep 999999");
+    gated["readinessGates"] = json!([{"conditionType": "ringfence.dev/connected"}]);
+    let gated = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gated", "namespace": "chart-shop"}, "spec": gated,
+    });
+    site.cluster.apply(&gated.to_string())?;
+    site.kubectl(&["-n", "chart-shop", "wait", "--for=condition=Ready", "--timeout=60s", "pod/gated"])?;
+    let web = site.new_shop()?;
+    let web = web["metadata"]["name"].as_str().context("no name")?.to_owned();
+    let cluster = &mut *site.cluster;
+    cluster
+        .wait_for("a pod that nobody isolated", |cluster| Ok(pods::reaches(cluster, "chart-shop", &web, &to_peer)))?;
+
+    site.upgrade(&["runtimeSecurity.enabled=true"])?;
+    ensure!(site.isolated_on_the_node()? && apart(site), "the new enforcer has released it");
+    site.upgrade(&["runtimeSecurity.enabled=false"])?;
+    site.unloaded()?;
+    site.unmarked("cut")?;
+    let cluster = &mut *site.cluster;
+    cluster.wait_for("its network", |cluster| Ok(pods::reaches(cluster, "chart-shop", "peer", &to_cut)))?;
+    site.kubectl(&["-n", "chart-shop", "delete", "pod", "cut", "peer", "gated", "--force"])?;
+    site.upgrade(&["runtimeSecurity.enabled=true"]).map(drop)
+}
+
+/// Names of programs, as far as the kernel keeps them, that are in it and not among these.
+fn new_programs(before: &BTreeSet<u32>) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for program in loaded_programs() {
+        let program = program?;
+        if !before.contains(&program.id()) {
+            names.push(program.name_as_str().unwrap_or_default().to_owned());
+        }
+    }
+    Ok(names)
 }
 
 const DEFINITIONS: [&str; 2] = [

@@ -17,7 +17,7 @@ pub const PART: Part = Part { names, run };
 type Test = fn(&mut Cluster, &Release) -> Result<()>;
 
 /// In this order: they share the release, and the last one removes it.
-const TESTS: [(&str, Test); 18] = [
+const TESTS: [(&str, Test); 21] = [
     ("enforcement/log", log),
     ("enforcement/isolate-and-release", isolate),
     ("enforcement/readiness-gate", readiness_gate),
@@ -32,7 +32,10 @@ const TESTS: [(&str, Test); 18] = [
     ("enforcement/labels-change", labels_change),
     ("enforcement/ruleset-changes", ruleset_changes),
     ("enforcement/killed", killed),
+    ("enforcement/rolling-update", rolling_update),
     ("enforcement/api-server-away", api_server_away),
+    ("enforcement/started-without-api-server", started_alone),
+    ("enforcement/policy-missing", policy_missing),
     ("enforcement/policy-switch", policy_switch),
     ("enforcement/rights", rights),
     ("enforcement/removed", removed),
@@ -395,13 +398,53 @@ fn killed(cluster: &mut Cluster, _: &Release) -> Result<()> {
 
 /// Whether a process of this machine has the program.
 fn runs(program: &str) -> Result<bool> {
+    Ok(!processes(program)?.is_empty())
+}
+
+/// Processes of this machine that have the program.
+fn processes(program: &str) -> Result<Vec<i32>> {
+    let mut found = Vec::new();
     for process in std::fs::read_dir("/proc")?.flatten() {
         let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
         if command.split(|byte| *byte == 0).next() == Some(program.as_bytes()) {
-            return Ok(true);
+            found.extend(process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
         }
     }
-    Ok(false)
+    Ok(found)
+}
+
+/// Again and again what is blocked, and what came of it: not once is it let through while enforcers are exchanged.
+fn rolling_update(cluster: &mut Cluster, _: &Release) -> Result<()> {
+    const LOOP: &str = "cp /bin/busybox /tmp/true; until [ -e /tmp/go ]; do sleep 0.1; done; n=0; \
+                        while :; do if /tmp/true; then echo through; fi; n=$((n+1)); echo $n > /tmp/tries; done 2>/dev/null";
+    let uid = start(cluster, &pod("tries", "block", &spec(LOOP)))?;
+    exec(cluster, "tries", "touch /tmp/go")?;
+    event(cluster, &uid, "RF-901")?;
+    let tries = |cluster: &Cluster| -> Result<u64> { Ok(exec(cluster, "tries", "cat /tmp/tries")?.trim().parse()?) };
+    let mut seen = tries(cluster)?;
+    for _ in 0..3 {
+        cluster.kubectl(["-n", NAMESPACE, "rollout", "restart", "daemonset/ringfence-enforcer"])?;
+        // Pods that come while the one has gone and the other is not there yet.
+        let early: Vec<String> = ["early-1", "early-2", "early-3"].map(str::to_owned).to_vec();
+        for name in &early {
+            let mut spec = spec("");
+            spec["containers"][0]["command"] = json!(["cat", "/etc/shadow"]);
+            spec["restartPolicy"] = json!("Never");
+            cluster.apply(&pod(name, "log", &spec).to_string())?;
+        }
+        rollout(cluster, NAMESPACE, "daemonset/ringfence-enforcer")?;
+        for name in &early {
+            let uid = field(cluster, name, "{.metadata.uid}")?;
+            event(cluster, &uid, "RF-501")?;
+        }
+        delete(cluster, &early.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let now = tries(cluster)?;
+        ensure!(now > seen, "nothing was tried during the update");
+        seen = now;
+    }
+    let said = cluster.kubectl(["-n", "shop", "logs", "tries"])?;
+    ensure!(said.trim().is_empty(), "let through {} times in {seen} tries", said.lines().count());
+    delete(cluster, &["tries"])
 }
 
 /// The node goes on without the API server; what it had to say is said afterwards.
@@ -423,6 +466,65 @@ fn api_server_away(cluster: &mut Cluster, _: &Release) -> Result<()> {
     cluster.wait_for("the label", |cluster| Ok(field(cluster, "alone-too", label)? == "true"))?;
     reason(cluster, "alone-too", "PodIsolated")?;
     delete(cluster, &["alone-too"])
+}
+
+/// An enforcer that starts while the API server is away enforces what was in force, each pod by its own labels, and makes
+/// up for the rest.
+fn started_alone(cluster: &mut Cluster, _: &Release) -> Result<()> {
+    let folder = cluster.state().join("tmp/trigger");
+    std::fs::create_dir_all(&folder)?;
+    let waiting = |go: &str| {
+        let script = format!(
+            "cp /bin/busybox /tmp/true; until [ -e /trigger/{go} ]; do sleep 0.1; done; while :; do /tmp/true; sleep 1; done"
+        );
+        let mut spec = spec(&script);
+        spec["volumes"] = json!([{"name": "trigger", "hostPath": {"path": folder}}]);
+        spec["containers"][0]["volumeMounts"] = json!([{"name": "trigger", "mountPath": "/trigger"}]);
+        spec
+    };
+    let ended = start(cluster, &pod("ended-alone", "terminate", &waiting("go")))?;
+    let cut = start(cluster, &pod("cut-alone", "isolate", &waiting("go")))?;
+    let log = cluster.state().join("pods");
+    let alone = |text: &str| text.lines().filter(|line| line.contains("the API server does not answer")).count();
+    let before = alone(&enforcer_log(&log)?);
+    cluster.kill("kube-apiserver")?;
+    for enforcer in processes("/enforcer")? {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(enforcer), nix::sys::signal::Signal::SIGKILL)?;
+    }
+    cluster.wait_for("another enforcer", |_| Ok(alone(&enforcer_log(&log)?) > before))?;
+    std::fs::write(folder.join("go"), "")?;
+    let told = |text: &str, uid: &str, done: &str| text.lines().any(|line| line.contains(uid) && line.contains(done));
+    cluster.wait_for("both in the enforcer's log", |_| {
+        let text = enforcer_log(&log)?;
+        Ok(told(&text, &ended, "\"terminated\"") && told(&text, &cut, "\"isolated\""))
+    })?;
+    // What is still to be said outlives the enforcer too.
+    for enforcer in processes("/enforcer")? {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(enforcer), nix::sys::signal::Signal::SIGKILL)?;
+    }
+    cluster.restart("kube-apiserver")?;
+    cluster.wait_for("the API server", |cluster| Ok(cluster.kubectl(["get", "--raw", "/readyz"]).is_ok()))?;
+    gone(cluster, &ended)?;
+    let label = "{.metadata.labels.ringfence\\.dev/isolated}";
+    cluster.wait_for("the label", |cluster| Ok(field(cluster, "cut-alone", label)? == "true"))?;
+    rollout(cluster, NAMESPACE, "daemonset/ringfence-enforcer")?;
+    std::fs::remove_dir_all(&folder)?;
+    delete(cluster, &["cut-alone"])
+}
+
+/// A policy that does not exist is made the active one: the last good one stays in force, also after everything has been
+/// started anew, and pods keep their labels.
+fn policy_missing(cluster: &mut Cluster, release: &Release) -> Result<()> {
+    let policy = "{.metadata.labels.ringfence\\.dev/policy}";
+    let uid = start(cluster, &pod("kept", "isolate", &spec(DRIFT)))?;
+    ensure!(field(cluster, "kept", policy)? == "main", "it has no label");
+    release.upgrade(cluster, &[&VALUES[..], &["policy.active=nosuch"]].concat())?;
+    exec(cluster, "kept", "touch /tmp/go")?;
+    let event = event(cluster, &uid, "RF-901")?;
+    ensure!(event["mitigationDone"][0] == "isolated" && event["policyName"] == "main", "{event}");
+    ensure!(field(cluster, "kept", policy)? == "main", "its label is gone");
+    release.upgrade(cluster, &[&VALUES[..], &["policy.active=main"]].concat())?;
+    delete(cluster, &["kept"])
 }
 
 /// The enforcer's log where the kubelet keeps it: there is no API server to ask.

@@ -18,6 +18,7 @@ use crate::harness::Container;
 pub const PART: Part = Part::Table(&[
     ("crash/isolation-and-mitigation-survive", survive),
     ("crash/stop-and-start-without-a-gap", no_gap),
+    ("uninstall/keeps-what-is-isolated", keep),
     ("uninstall/leaves-nothing", uninstall),
 ]);
 
@@ -110,6 +111,33 @@ fn no_gap(context: &mut Context) -> Result<()> {
 
 fn programs() -> Result<BTreeSet<u32>> {
     loaded_programs().map(|program| Ok(program?.id())).collect()
+}
+
+/// Everything goes but what keeps a container cut off; an enforcer that comes back takes it over.
+fn keep(context: &mut Context) -> Result<()> {
+    let isolated = beacon(context, Mitigation::Isolate)?;
+    let other = beacon(context, Mitigation::Isolate)?;
+    isolated.exec(["cat", "/etc/shadow"])?;
+    let first = context.journal.wait_for("the violation", of(&isolated, "RF-501"))?;
+    context.take_enforcer()?.stop()?;
+    let with = programs()?.len();
+    let output = context.start.uninstall_with(&context.node, &["--isolated", "keep"])?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && said.contains("one that is isolated stays so"), "{}: {said}", output.status);
+    silent_since(context, &isolated, cut_at(&first))?;
+    // Programs are freed after a grace period of the kernel.
+    thread::sleep(Duration::from_millis(500));
+    ensure!(programs()?.len() + 10 < with, "{} of {with} programs are still loaded", programs()?.len());
+    other.exec(["cat", "/etc/shadow"])?;
+    context.sink.wait_for_more(address4(&other)?, 5).context("nobody looks at the other one")?;
+    context.enforcer()?;
+    silent_since(context, &isolated, cut_at(&first)).context("the next enforcer")?;
+    ensure!(context.enforcer()?.container(isolated.id())?.isolated.is_some(), "the next enforcer does not know it");
+    let seen = context.journal.all(|event| of(&other, "RF-501")(event));
+    ensure!(seen.is_empty(), "what nobody looked at was told: {seen:?}");
+    other.exec(["cat", "/etc/shadow"])?;
+    context.journal.wait_for("a violation after the restart", of(&other, "RF-501"))?;
+    Ok(())
 }
 
 fn uninstall(context: &mut Context) -> Result<()> {

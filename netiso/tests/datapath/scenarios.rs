@@ -11,7 +11,7 @@ use aya::{
 };
 use ipnet::IpNet;
 use ringfence_abi::{ExceptionPorts, PortRange, Slot, slot_flag};
-use ringfence_netiso::{Datapaths, Error, Hook, Netns, Options, Switch, Watch, leftovers, open, uninstall};
+use ringfence_netiso::{Datapaths, Error, Hook, Keep, Netns, Options, Switch, Watch, leftovers, open, uninstall};
 use std::{
     fs,
     net::Ipv4Addr,
@@ -91,7 +91,7 @@ impl Scene<'_> {
         let result = futures_util::FutureExt::catch_unwind(AssertUnwindSafe(scenario)).await;
         println!("{:?}, {name}: {}", self.only, if result.is_ok() { "ok" } else { "FAILED" });
         // A failed scenario must not make the next one fail.
-        let _ = uninstall(&self.pins()).await;
+        let _ = uninstall(&self.pins(), &Keep::default()).await;
         let _ = fs::remove_dir_all(self.bpffs.join("maps"));
         let _ = fs::remove_dir_all(self.pins());
         usize::from(result.is_err())
@@ -333,7 +333,7 @@ impl Scene<'_> {
 
         drop(enforcer);
         assert!(!leftovers(&self.pins()).await.unwrap().is_empty());
-        let removed = uninstall(&self.pins()).await.unwrap();
+        let removed = uninstall(&self.pins(), &Keep::default()).await.unwrap();
         assert_eq!(removed.len(), 2, "{removed:?}");
         assert_eq!(leftovers(&self.pins()).await.unwrap(), [""; 0]);
         let output = std::process::Command::new("tc").args(["qdisc", "show", "dev", "pod0"]).output().unwrap();

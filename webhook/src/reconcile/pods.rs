@@ -334,6 +334,9 @@ impl Reconciler {
             // It will be gone in a moment.
             return None;
         }
+        // Without a policy since the start there is nothing to say: what an earlier webhook said may still be in force on
+        // the nodes, which remember the last good one.
+        self.snapshot.enforced.policy.as_ref()?;
         // An unknown namespace comes up a moment later, and then all of its pods are looked at.
         let governance = self.snapshot.governance_of(&key.0, pod)?;
         let mut right = governance.labels;

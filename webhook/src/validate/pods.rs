@@ -60,7 +60,8 @@ pub(super) fn update(request: &Request<'_>, accounts: &Accounts) -> Result<Verdi
     let (old, new) = (old_pod(request)?, new_pod(request)?);
     let changes = changes(&old, &new);
     Ok(match accounts.caller(&request.user_info) {
-        Caller::Webhook => match changes.iter().find(|change| change.of_mitigation()) {
+        // Marks of isolation are its own to take off where no enforcer is any more.
+        Caller::Webhook => match changes.iter().find(|change| change.of_mitigation() && !change.is_release()) {
             Some(change) => Verdict::Answer(Answer::forbid(change.refusal(accounts))),
             None => Verdict::Answer(Answer::allow()),
         },
@@ -79,12 +80,12 @@ pub(super) fn update(request: &Request<'_>, accounts: &Accounts) -> Result<Verdi
         }
         Caller::Other if changes.is_empty() => Verdict::Answer(Answer::allow()),
         Caller::Other => {
-            let release = changes.iter().all(|change| change.of_isolation() && change.after.is_none());
+            let release = changes.iter().all(Change::is_release);
             if release {
                 let question = Question::MayRelease { namespace: request.namespace.clone(), pod: request.name.clone() };
                 Verdict::Ask(question, Answer::forbid(changes[0].release_refusal(request)))
             } else {
-                let change = changes.iter().find(|change| !change.of_isolation() || change.after.is_some());
+                let change = changes.iter().find(|change| !change.is_release());
                 Verdict::Answer(Answer::forbid(change.unwrap_or(&changes[0]).refusal(accounts)))
             }
         }
@@ -114,8 +115,9 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    fn of_isolation(&self) -> bool {
-        of_isolation(self.key)
+    /// A mark of isolation is taken off.
+    fn is_release(&self) -> bool {
+        of_isolation(self.key) && self.after.is_none()
     }
 
     fn of_mitigation(&self) -> bool {

@@ -207,8 +207,13 @@ fn a_release_depends_on_the_users_right() {
     );
     let changed = pod(json!({ISOLATED: "false"}), json!({"ringfence.dev/isolated-by": "RF-901"}));
     assert!(
-        matches!(update(json!(ALICE), isolated.clone(), changed), Verdict::Answer(answer) if answer.refusal.is_some())
+        matches!(update(json!(ALICE), isolated.clone(), changed.clone()), Verdict::Answer(answer) if answer.refusal.is_some())
     );
+    // Where no enforcer is any more, the webhook takes marks off; it never puts one on.
+    let us = json!("system:serviceaccount:ringfence:ringfence-webhook");
+    let allowed = |was: &Value, is: &Value| matches!(update(us.clone(), was.clone(), is.clone()), Verdict::Answer(answer) if answer.refusal.is_none());
+    let bare = pod(json!({}), json!({}));
+    assert!(allowed(&isolated, &bare) && !allowed(&bare, &isolated) && !allowed(&isolated, &changed));
     let more = pod(json!({POLICY: "x"}), json!({}));
     assert!(matches!(update(json!(ALICE), isolated, more), Verdict::Answer(answer) if answer.refusal.is_some()));
 }
