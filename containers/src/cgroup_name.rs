@@ -36,6 +36,15 @@ pub fn pod_cgroup_names(uid: &str) -> Vec<String> {
     [format!("pod{uid}")].into_iter().chain(slices).filter(|name| name.len() <= MAX_CGROUP_NAME).collect()
 }
 
+/// The UID of the pod whose cgroup has this name: see [`pod_cgroup_names`]. Of a static pod it is the hash of its file.
+pub fn pod_uid_in(name: &str) -> Option<String> {
+    let uid = match name.strip_suffix(".slice") {
+        Some(slice) => slice.rsplit_once("-pod")?.1.replace('_', "-"),
+        None => name.strip_prefix("pod")?.to_owned(),
+    };
+    (!uid.is_empty()).then_some(uid)
+}
+
 /// The possible ends of the path of the cgroup that a runtime makes for an OCI spec's `linux.cgroupsPath`:
 /// the last component, or the last two joined by `/`; without a leading slash, at most [`MAX_CGROUP_NAME`] bytes.
 ///
@@ -111,6 +120,17 @@ mod tests {
 
     fn names(path: &str) -> Vec<String> {
         cgroup_names_of_path(path)
+    }
+
+    #[test]
+    fn a_pods_name_says_its_uid() {
+        let uid = "3c866514-c377-4c56-9bd8-fa5ebb4622b6";
+        for name in pod_cgroup_names(uid) {
+            assert_eq!(pod_uid_in(&name).as_deref(), Some(uid), "{name}");
+        }
+        for other in ["pod", "kubepods.slice", "kubepods-burstable.slice", ANY_POD, ""] {
+            assert_eq!(pod_uid_in(other), None, "{other}");
+        }
     }
 
     #[test]

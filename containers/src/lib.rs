@@ -21,7 +21,7 @@ mod spec;
 mod state;
 
 pub use cgroup_name::{
-    ANY_POD, MAX_CGROUP_NAME, cgroup_names, cgroup_names_of_path, container_id_in, pod_cgroup_names,
+    ANY_POD, MAX_CGROUP_NAME, cgroup_names, cgroup_names_of_path, container_id_in, pod_cgroup_names, pod_uid_in,
 };
 pub use container::{
     Container, ContainerEvent, ContainerKey, Kind, Member, NAMESPACE_NAME, POD_NAMESPACE, Pod, Replica,

@@ -7,7 +7,7 @@ use crate::kernel::{self, offset, read};
 use aya_ebpf::{
     helpers::bpf_get_current_cgroup_id,
     macros::map,
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, LruHashMap},
 };
 use ringfence_abi::{ABSENT, CgroupKey, CgroupName, SLOTS as SLOT_COUNT, Slot, V1_CGROUP};
 
@@ -18,6 +18,10 @@ pub static CGROUPS: HashMap<CgroupKey, u32> = HashMap::with_max_entries(65_536, 
 /// Cgroups that are to come, announced by user space.
 #[map]
 pub static COMING: HashMap<CgroupName, u32> = HashMap::with_max_entries(16_384, 0);
+
+/// Cgroups of pods that nobody had announced, by the name of the pod's own: what they did may be told when they are gone.
+#[map]
+pub static STRANGERS: LruHashMap<CgroupKey, CgroupName> = LruHashMap::with_max_entries(1_024, 0);
 
 /// Governed pods.
 #[map]
@@ -51,6 +55,15 @@ pub struct Governed {
 fn slot_of(key: CgroupKey) -> Option<u32> {
     // SAFETY: copied at once; an entry's slot never changes while it exists.
     unsafe { CGROUPS.get(&key) }.copied()
+}
+
+/// A cgroup below one of a stranger is the same stranger's.
+#[inline(always)]
+pub fn same_stranger(above: CgroupKey, key: CgroupKey) {
+    // SAFETY: copied at once; an entry's name never changes while it exists.
+    if let Some(name) = unsafe { STRANGERS.get(&above) } {
+        let _ = STRANGERS.insert(&key, name, 0);
+    }
 }
 
 /// The kernfs id of a `struct cgroup`.

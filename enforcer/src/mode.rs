@@ -19,7 +19,10 @@ use crate::{
     uninstall::uninstall,
 };
 use anyhow::Context;
-use kube::{Client, Config, config::Kubeconfig};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use ringfence_abi::Tier;
 use ringfence_containers::{
     Container, ContainerEvent, Containerd, Cri, DEFAULT_NAMESPACES, Runtime, cgroups::Hierarchies,
@@ -60,8 +63,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     let (send, commands) = mpsc::channel(64);
     let Sources { rulesets, containers, changes, told, removal } = match mode {
         Mode::Standalone { rulesets, cgroups } => standalone(*rulesets, cgroups, runtime.as_deref())?,
-        Mode::Cluster { catalogue, policy, namespace } => {
-            let client = connect(&args).await?;
+        Mode::Cluster { catalogue, policy, namespace, kubeconfig } => {
+            let client = connect(kubeconfig.map(|read| *read)).await?;
             let choice = args.removal.as_deref();
             let follow = |name: &String| Removal::follow(&client, &namespace, name, choice);
             let removal = args.daemon_set.as_ref().map(follow);
@@ -176,13 +179,10 @@ async fn cluster(
     Ok(Sources { rulesets, containers, changes, told: Some(tell), removal: None })
 }
 
-async fn connect(args: &Run) -> anyhow::Result<Client> {
-    let config = if let Some(path) = &args.kubeconfig {
-        let problem = || format!("--kubeconfig {}", path.display());
-        let kubeconfig = Kubeconfig::read_from(path).with_context(problem)?;
-        Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
-            .await
-            .with_context(problem)?
+async fn connect(kubeconfig: Option<Kubeconfig>) -> anyhow::Result<Client> {
+    let config = if let Some(kubeconfig) = kubeconfig {
+        let options = KubeConfigOptions::default();
+        Config::from_custom_kubeconfig(kubeconfig, &options).await.context("--kubeconfig")?
     } else {
         Config::incluster()
             .context("this is no pod with a service account: name the API server with --kubeconfig FILE")?

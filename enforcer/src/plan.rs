@@ -6,6 +6,7 @@ use crate::{
     rulesets::{self, Rulesets},
 };
 use anyhow::{Context, bail, ensure};
+use kube::config::Kubeconfig;
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use ringfence_containers::{Container, ContainerKey, Kind};
 use ringfence_policy::{Catalogue, Exception};
@@ -40,6 +41,8 @@ pub enum Mode {
         policy: String,
         /// `--namespace`, or the service account's.
         namespace: String,
+        /// `--kubeconfig`, read; none: as a pod.
+        kubeconfig: Option<Box<Kubeconfig>>,
     },
 }
 
@@ -93,7 +96,18 @@ fn cluster(args: &Run, catalogue: Catalogue) -> anyhow::Result<Mode> {
         })?,
     };
     ensure!(!namespace.trim().is_empty(), "--namespace is empty: name the namespace that Ringfence runs in");
-    Ok(Mode::Cluster { catalogue, policy, namespace: namespace.trim().to_owned() })
+    let kubeconfig = args.kubeconfig.as_deref().map(kubeconfig).transpose()?.map(Box::new);
+    Ok(Mode::Cluster { catalogue, policy, namespace: namespace.trim().to_owned(), kubeconfig })
+}
+
+fn kubeconfig(path: &Path) -> anyhow::Result<Kubeconfig> {
+    let place = path.display();
+    let read = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {place}"))?;
+    ensure!(
+        !read.clusters.is_empty(),
+        "--kubeconfig {place}: it names no cluster; a file as kubectl has it in ~/.kube/config would be right"
+    );
+    Ok(read)
 }
 
 /// A folder that is no bpf file system yet will be hidden by one: it must be empty, or still be made.
@@ -197,6 +211,14 @@ mod tests {
             let error = named_cgroup(text).unwrap_err().to_string();
             assert!(error.contains(wrong) && error.starts_with("--cgroup"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_kubeconfig_names_a_cluster() {
+        let error = kubeconfig(Path::new("/dev/null")).unwrap_err().to_string();
+        assert!(error.starts_with("--kubeconfig /dev/null: it names no cluster"), "{error}");
+        let error = format!("{:#}", kubeconfig(Path::new("/nonexistent")).unwrap_err());
+        assert!(error.starts_with("--kubeconfig /nonexistent: ") && error.contains("No such file"), "{error}");
     }
 
     #[test]

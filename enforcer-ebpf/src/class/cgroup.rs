@@ -1,7 +1,7 @@
 //! Cgroups that come and go, and tasks that are moved between them. On every tier.
 
 use crate::{
-    identity::{self, CGROUPS, COMING, ENTERING, ESCAPED, ESCAPES},
+    identity::{self, CGROUPS, COMING, ENTERING, ESCAPED, ESCAPES, STRANGERS},
     kernel::{self, offset, read},
     scratch::PATH,
 };
@@ -11,7 +11,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::BtfTracePointContext,
 };
-use ringfence_abi::{ANY_POD, CGROUP_NAME, CgroupName};
+use ringfence_abi::{ANY_POD, CGROUP_NAME, CgroupKey, CgroupName};
 
 /// A cgroup's name in work: room for two components of 255 bytes and a slash.
 #[repr(C)]
@@ -29,12 +29,17 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     let cgroup: u64 = ctx.arg(0);
     let Some(key) = identity::key(cgroup) else { return 0 };
     let parent = identity::parent(cgroup);
-    let inherited = identity::key(parent).and_then(identity::slot_of_key);
-    let slot = match inherited {
-        Some(slot) => Some(slot),
+    let above = identity::key(parent);
+    let slot = match above.and_then(identity::slot_of_key) {
+        Some(slot) => {
+            if let Some(above) = above {
+                identity::same_stranger(above, key);
+            }
+            Some(slot)
+        }
         None => match identity::current() {
             Some(maker) => Some(maker.slot),
-            None => announced(cgroup, parent),
+            None => announced(key, cgroup, parent),
         },
     };
     // What is announced with slot 0 is known, and governed by nobody.
@@ -59,7 +64,7 @@ fn is_pods(with_parent: &[u8], own: &[u8], own_len: u64) -> bool {
 
 /// The slot that user space announced for a cgroup of this name, or for any pod if this is one's.
 #[inline(always)]
-fn announced(cgroup: u64, parent: u64) -> Option<u32> {
+fn announced(key: CgroupKey, cgroup: u64, parent: u64) -> Option<u32> {
     // SAFETY: the pointer comes from the map; positions are masked below the buffers' sizes.
     unsafe {
         let name = &mut *CGROUP_NAMES.get_ptr_mut(0)?;
@@ -83,6 +88,7 @@ fn announced(cgroup: u64, parent: u64) -> Option<u32> {
         if !is_pods(&name.two, &name.last.name, len as u64) {
             return None;
         }
+        let _ = STRANGERS.insert(&key, &name.last, 0);
         kernel::zero(&mut name.last.name);
         name.last.name[0] = ANY_POD;
         COMING.get(&name.last).copied()

@@ -4,7 +4,8 @@ use super::{Agent, Known};
 use crate::{report::Owner, rulesets, state};
 use ringfence_abi::{BANKS, RULESETS, Slot, V1_CGROUP, slot_flag};
 use ringfence_containers::{
-    ANY_POD, Container, ContainerEvent, ContainerKey, Kind, POD_NAMESPACE, cgroup_names, cgroups::Version,
+    ANY_POD, Container, ContainerEvent, ContainerKey, Kind, POD_NAMESPACE, Pod, cgroup_names, cgroups::Version,
+    pod_uid_in,
 };
 use ringfence_netiso::Netns;
 use ringfence_policy::{Limit, ResolvedRuleset, Standing};
@@ -225,18 +226,29 @@ impl Agent {
 
     /// Who a record of the unknown pods' slot belongs to, now that it may be known: that pod, judged by what was in force
     /// for unknown ones.
-    pub(super) fn identified(&self, owner: &Arc<Owner>, cgroup: u64) -> Arc<Owner> {
+    pub(super) fn identified(&mut self, owner: &Arc<Owner>, cgroup: u64) -> Arc<Owner> {
         if owner.container.key != ContainerKey::new(POD_NAMESPACE, ANY_POD) {
             return Arc::clone(owner);
         }
         let found = self.cgroups_of_pods().unwrap_or_default().into_iter().find(|(_, of)| *of == cgroup);
-        found.map_or_else(
-            || Arc::clone(owner),
-            |(key, _)| {
-                let container = self.known[&key].owner.container.clone();
-                Arc::new(Owner { container, resolved: owner.resolved.clone() })
+        let key = found.map(|(key, _)| key).or_else(|| {
+            // It is gone; the kernel still knows what it was called.
+            let name = self.parts.kernel.stranger(cgroup).ok().flatten()?;
+            Some(ContainerKey::new(POD_NAMESPACE, pod_uid_in(&name)?))
+        });
+        let Some(key) = key else { return Arc::clone(owner) };
+        let container = self.known.get(&key).map_or_else(
+            || {
+                let pod = owner.container.pod.as_ref().map(|any| Pod {
+                    uid: key.id.clone(),
+                    name: String::new(),
+                    ..any.clone()
+                });
+                Container { key, name: String::new(), pod, ..owner.container.clone() }
             },
-        )
+            |known| known.owner.container.clone(),
+        );
+        Arc::new(Owner { container, resolved: owner.resolved.clone() })
     }
 
     async fn arm(&mut self, slot: u32, netns: Result<Netns, ringfence_netiso::Error>) {

@@ -68,6 +68,7 @@ const PINNED: &[&str] = &[
     "PROBE_FLOWS",
     "RULESETS",
     "SLOTS",
+    "STRANGERS",
     "VETHS",
     "WRITTEN",
 ];
@@ -359,6 +360,15 @@ impl Kernel {
     /// The slot of a bound cgroup.
     pub fn bound(&mut self, cgroup: CgroupKey) -> Result<Option<u32>, Error> {
         Ok(self.hash::<CgroupKey, u32>("CGROUPS")?.get(&cgroup, 0).ok())
+    }
+
+    /// The name of the pod's cgroup that a cgroup is in, if nobody had announced that pod. It may be gone.
+    pub fn stranger(&mut self, cgroup: CgroupKey) -> Result<Option<String>, Error> {
+        let name = self.hash::<CgroupKey, CgroupName>("STRANGERS")?.get(&cgroup, 0).ok();
+        Ok(name.map(|CgroupName { name }| {
+            let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+            String::from_utf8_lossy(&name[..end]).into_owned()
+        }))
     }
 
     /// Whether any cgroup is bound to a slot.

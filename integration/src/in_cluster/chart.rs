@@ -100,7 +100,8 @@ impl<'a> Site<'a> {
     /// The one pod of the Deployment that others look at.
     fn shop(&self) -> Result<Value> {
         self.kubectl(&["-n", "chart-shop", "rollout", "status", "deployment/web", "--timeout=60s"])?;
-        let pods = self.get(&["-n", "chart-shop", "get", "pods", "--field-selector=status.phase=Running"])?;
+        let running = "--field-selector=status.phase=Running";
+        let pods = self.get(&["-n", "chart-shop", "get", "pods", "-l", "app=web", running])?;
         let pods = pods["items"].as_array().context("no list")?;
         let pod = pods.iter().find(|pod| pod["metadata"]["deletionTimestamp"].is_null());
         pod.cloned().context("no pod")

@@ -416,7 +416,8 @@ fn processes(program: &str) -> Result<Vec<i32>> {
 /// Again and again what is blocked, and what came of it: not once is it let through while enforcers are exchanged.
 fn rolling_update(cluster: &mut Cluster, _: &Release) -> Result<()> {
     const LOOP: &str = "cp /bin/busybox /tmp/true; until [ -e /tmp/go ]; do sleep 0.1; done; n=0; \
-                        while :; do if /tmp/true; then echo through; fi; n=$((n+1)); echo $n > /tmp/tries; done 2>/dev/null";
+                        while :; do if /tmp/true; then echo through; fi; n=$((n+1)); echo $n > /tmp/tries; \
+                        usleep 20000; done 2>/dev/null";
     let uid = start(cluster, &pod("tries", "block", &spec(LOOP)))?;
     exec(cluster, "tries", "touch /tmp/go")?;
     event(cluster, &uid, "RF-901")?;
@@ -532,8 +533,10 @@ fn enforcer_log(pods: &Path) -> Result<String> {
     let mut text = String::new();
     for pod in std::fs::read_dir(pods)?.flatten() {
         if pod.file_name().to_string_lossy().starts_with("guard_ringfence-enforcer") {
-            for file in std::fs::read_dir(pod.path().join("enforcer"))?.flatten() {
-                text.push_str(&std::fs::read_to_string(file.path())?);
+            // Those that are full are compressed.
+            let files = std::fs::read_dir(pod.path().join("enforcer"))?.flatten().map(|file| file.path());
+            for file in files.filter(|file| file.extension().is_some_and(|end| end == "log")) {
+                text.push_str(&std::fs::read_to_string(file)?);
             }
         }
     }
