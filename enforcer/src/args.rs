@@ -36,6 +36,13 @@ pub enum Command {
         #[arg(long, value_enum, default_value = "release")]
         isolated: IsolatedPods,
     },
+    /// Mounts the bpf file system where it is missing. It stays.
+    #[command(after_help = "Example:\n  enforcer mount")]
+    Mount {
+        /// Where it is, or is to be, mounted.
+        #[arg(long, default_value = BPFFS, value_name = "DIR")]
+        bpffs: PathBuf,
+    },
     /// Loads every program without attaching it, and prints what the verifier walked.
     #[command(after_help = "Example:\n  enforcer verify exec")]
     Verify {

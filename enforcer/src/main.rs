@@ -4,7 +4,7 @@ use clap::Parser;
 use ringfence_enforcer::{
     args::{Arguments, Command},
     kernel, mode,
-    plan::Plan,
+    plan::{self, Plan},
     uninstall,
 };
 use std::{
@@ -37,6 +37,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             kernel::mount_bpffs(&plan.args.bpffs)?;
             Some(plan)
         }
+        Some(Command::Mount { bpffs }) => {
+            plan::check_bpffs(bpffs)?;
+            kernel::mount_bpffs(bpffs)?;
+            return Ok(());
+        }
         Some(_) => None,
     };
     // Before there is a second thread: they would not share the mounts.
@@ -52,6 +57,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             println!("{}", removed.summary());
             Ok(())
         }
+        // Done above: it must not be alone with the mount.
+        (Some(Command::Mount { .. }), _) => Ok(()),
         (Some(Command::Verify { filter }), _) => {
             let hierarchy = kernel::preflight()?;
             let mut refused = 0;

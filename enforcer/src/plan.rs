@@ -111,7 +111,7 @@ fn kubeconfig(path: &Path) -> anyhow::Result<Kubeconfig> {
 }
 
 /// A folder that is no bpf file system yet will be hidden by one: it must be empty, or still be made.
-fn check_bpffs(path: &Path) -> anyhow::Result<()> {
+pub fn check_bpffs(path: &Path) -> anyhow::Result<()> {
     if statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC) {
         return Ok(());
     }

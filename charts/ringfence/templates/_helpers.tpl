@@ -62,6 +62,25 @@ matchExpressions:
 {{- end -}}
 {{- end }}
 
+{{- /* Why it needs each: docs/install.md, Rights. */ -}}
+{{- define "ringfence.enforcerSecurity" -}}
+readOnlyRootFilesystem: true
+runAsUser: 0
+{{- if .Values.runtimeSecurity.privileged }}
+privileged: true
+{{- else }}
+capabilities:
+  drop: [ALL]
+  add: [BPF, DAC_READ_SEARCH, KILL, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE]
+seccompProfile: {type: RuntimeDefault}
+# As privileged containers have it.
+seLinuxOptions: {type: spc_t}
+{{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}
+appArmorProfile: {type: Unconfined}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "ringfence.runtimeKind" -}}
 {{- .Values.runtimeSecurity.runtime.kind | default (ternary "cri" "containerd" (eq (include "ringfence.platform" .) "openshift")) -}}
 {{- end }}
