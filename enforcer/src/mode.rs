@@ -34,6 +34,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    task::JoinHandle,
 };
 
 /// Violations that a client which asks later still gets.
@@ -48,6 +49,8 @@ struct Sources {
     containers: mpsc::Receiver<ContainerEvent>,
     changes: mpsc::Receiver<Enforced>,
     told: Option<mpsc::UnboundedSender<Told>>,
+    /// Who tells the API server. It ends when there is nothing more to be told.
+    mouth: Option<JoinHandle<()>>,
     removal: Option<Removal>,
 }
 
@@ -61,7 +64,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     let node = args.node.clone().map_or_else(host_name, Ok)?;
     let runtime = runtime(&args).await?;
     let (send, commands) = mpsc::channel(64);
-    let Sources { rulesets, containers, changes, told, removal } = match mode {
+    let Sources { rulesets, containers, changes, told, mouth, removal } = match mode {
         Mode::Standalone { rulesets, cgroups } => standalone(*rulesets, cgroups, runtime.as_deref())?,
         Mode::Cluster { catalogue, policy, namespace, kubeconfig } => {
             let client = connect(kubeconfig.map(|read| *read)).await?;
@@ -143,6 +146,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         let removed = uninstall(&args.bpffs, &args.state, isolated).await?;
         tracing::info!("removed for good: {}", removed.summary());
     }
+    if let Some(mouth) = mouth {
+        mouth.await?;
+    }
     Ok(())
 }
 
@@ -153,7 +159,7 @@ fn standalone(rulesets: Rulesets, cgroups: Vec<Container>, runtime: Option<&Runt
     };
     // Files change by themselves: nobody tells.
     let (_, changes) = mpsc::channel(1);
-    Ok(Sources { rulesets, containers, changes, told: None, removal: None })
+    Ok(Sources { rulesets, containers, changes, told: None, mouth: None, removal: None })
 }
 
 async fn cluster(
@@ -175,8 +181,8 @@ async fn cluster(
     let (send_gates, gates) = mpsc::unbounded_channel();
     let lines = Lines { containers: send_containers, changes: send_changes, commands, gates: send_gates };
     tokio::spawn(ear.listen(lines));
-    tokio::spawn(Mouth::new(client, node, memory).speak(told, gates));
-    Ok(Sources { rulesets, containers, changes, told: Some(tell), removal: None })
+    let mouth = tokio::spawn(Mouth::new(client, node, memory).speak(told, gates));
+    Ok(Sources { rulesets, containers, changes, told: Some(tell), mouth: Some(mouth), removal: None })
 }
 
 async fn connect(kubeconfig: Option<Kubeconfig>) -> anyhow::Result<Client> {

@@ -12,7 +12,7 @@ mod pods;
 pub mod release;
 mod rights;
 pub mod soak;
-mod told;
+pub mod told;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

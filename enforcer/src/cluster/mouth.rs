@@ -22,11 +22,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::{Notify, mpsc};
 
+/// How long what is left to be said may take at the end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long a request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts.
@@ -85,6 +90,8 @@ pub struct Mouth {
 struct Events {
     waiting: Mutex<VecDeque<(bool, Event, ObjectReference)>>,
     more: Notify,
+    /// One is being published.
+    speaking: AtomicBool,
 }
 
 impl Mouth {
@@ -134,7 +141,21 @@ impl Mouth {
                 }
             }
         }
+        // At an orderly end: what the API server takes now need not be made up for.
+        let _ = tokio::time::timeout(LAST_WORDS, self.finish()).await;
         publisher.abort();
+    }
+
+    /// Until nothing is left to be said.
+    async fn finish(&self) {
+        let is_busy = || {
+            self.events.speaking.load(Ordering::Acquire)
+                || !self.events.waiting.lock().expect("nobody panics with it").is_empty()
+                || !self.busy.lock().expect("nobody panics with it").is_empty()
+        };
+        while is_busy() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn violated(&mut self, violation: &Violation) {
@@ -334,8 +355,10 @@ fn is_final(error: &kube::Error) -> bool {
 async fn publish(recorder: Recorder, events: Arc<Events>) {
     let mut pause = Pause::default();
     loop {
+        events.speaking.store(true, Ordering::Release);
         let first = events.waiting.lock().expect("nobody panics with it").pop_front();
         let Some((mitigates, event, reference)) = first else {
+            events.speaking.store(false, Ordering::Release);
             events.more.notified().await;
             continue;
         };

@@ -4,7 +4,7 @@
 use std::io::stdout;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::{Child, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -16,6 +16,7 @@ use crate::cluster::{self, Cluster, Helm, Interrupt, NODE_ADDRESS, Options};
 use crate::image;
 use crate::in_cluster::Context;
 use crate::in_cluster::release::Release;
+use crate::in_cluster::told::Logs;
 use crate::journal::Journal;
 use crate::sink::Sink;
 use crate::suite::cut_at;
@@ -74,27 +75,6 @@ impl Pod {
     }
 }
 
-/// `kubectl logs --follow` of the enforcer, ended with this.
-struct Logs(Child);
-
-impl Logs {
-    fn follow(cluster: &Cluster, journal: &Journal) -> Result<Self> {
-        let mut kubectl = cluster.command(cluster.kubectl_program());
-        kubectl.args(["-n", NAMESPACE, "logs", "--follow", "daemonset/ringfence-enforcer"]);
-        let mut child = kubectl.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        journal.follow(child.stdout.take().context("no output")?);
-        Ok(Self(child))
-    }
-}
-
-impl Drop for Logs {
-    fn drop(&mut self) {
-        // It may have ended by itself, with the pod.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn play(context: &mut Context, watch: &Watch) -> Result<Vec<Outcome>> {
     let release = Release::prepare(context, Helm::V4, "ringfence", NAMESPACE)?;
     context.cluster.import(&image::image(&context.program("ringfence-actor")?))?;
@@ -115,7 +95,7 @@ fn play(context: &mut Context, watch: &Watch) -> Result<Vec<Outcome>> {
         cluster.kubectl(["-n", "shop", "rollout", "status", &format!("deployment/{app}"), "--timeout=60s"])?;
     }
     let journal = Journal::default();
-    let logs = Logs::follow(cluster, &journal)?;
+    let logs = Logs::follow(cluster, NAMESPACE, &journal)?;
     let outcomes = scene(cluster, &sink, &journal, watch)?;
     drop(logs);
 

@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use ringfence_control::Violation;
 use serde_json::{Value, json};
 
 use super::pods::{self, DRIFT, DRIFT_NOW, IMAGE, SERVER, container, spec};
 use super::release::Release;
-use super::told::{self, ENFORCERS, gone};
+use super::told::{self, ENFORCERS, Logs, gone};
 use super::{Context, Part, in_turn, names_of, rights};
 use crate::cluster::{Cluster, Helm};
+use crate::journal::Journal;
 use crate::suite::Report;
 
 pub const PART: Part = Part { names, run };
@@ -424,6 +426,10 @@ fn rolling_update(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let tries = |cluster: &Cluster| -> Result<u64> { Ok(exec(cluster, "tries", "cat /tmp/tries")?.trim().parse()?) };
     let mut seen = tries(cluster)?;
     for _ in 0..3 {
+        // What the one that ends has told goes with its pod.
+        let journal = Journal::default();
+        let _logs = Logs::follow(cluster, NAMESPACE, &journal)?;
+        journal.wait_for("what it has told", |_| true)?;
         cluster.kubectl(["-n", NAMESPACE, "rollout", "restart", "daemonset/ringfence-enforcer"])?;
         // Pods that come while the one has gone and the other is not there yet.
         let early: Vec<String> = ["early-1", "early-2", "early-3"].map(str::to_owned).to_vec();
@@ -436,7 +442,14 @@ fn rolling_update(cluster: &mut Cluster, _: &Release) -> Result<()> {
         rollout(cluster, NAMESPACE, "daemonset/ringfence-enforcer")?;
         for name in &early {
             let uid = field(cluster, name, "{.metadata.uid}")?;
-            event(cluster, &uid, "RF-501")?;
+            cluster.wait_for(&format!("RF-501 of pod {name}, {uid}, by either enforcer"), |cluster| {
+                let of_it = |event: &Violation| {
+                    event.rule_id.to_string() == "RF-501"
+                        && event.k8s_pod_id.as_ref().is_some_and(|id| id.to_string() == uid)
+                };
+                let by_the_next = |event: &Value| event["k8sPodId"] == uid && event["ruleId"] == "RF-501";
+                Ok(!journal.all(of_it).is_empty() || events(cluster)?.iter().any(by_the_next))
+            })?;
         }
         delete(cluster, &early.iter().map(String::as_str).collect::<Vec<_>>())?;
         let now = tries(cluster)?;

@@ -1,12 +1,37 @@
 //! What is told about pods: by enforcers in their logs, by Kubernetes Events, and by the API server.
 
+use std::process::{Child, Stdio};
+
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::journal::Journal;
 
 /// Of enforcers' pods.
 pub const ENFORCERS: &str = "--selector=app.kubernetes.io/name=ringfence-enforcer";
+
+/// `kubectl logs --follow` of one enforcer of a namespace, ended with this.
+pub struct Logs(Child);
+
+impl Logs {
+    /// Into a journal, from the beginning, also while the enforcer ends.
+    pub fn follow(cluster: &Cluster, namespace: &str, journal: &Journal) -> Result<Self> {
+        let mut kubectl = cluster.command(cluster.kubectl_program());
+        kubectl.args(["-n", namespace, "logs", "--follow", "daemonset/ringfence-enforcer"]);
+        let mut child = kubectl.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        journal.follow(child.stdout.take().context("no output")?);
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        // It may have ended by itself, with the pod.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// Every violation that the enforcers of a namespace have reported which still have logs.
 pub fn violations(cluster: &Cluster, namespace: &str) -> Result<Vec<Value>> {
