@@ -6,6 +6,7 @@ mod basics;
 mod chart;
 mod commands;
 mod enforcement;
+mod failure;
 mod limits;
 mod machine;
 mod place;
@@ -14,6 +15,7 @@ pub mod release;
 mod rights;
 pub mod soak;
 mod told;
+mod traffic;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -59,7 +61,8 @@ struct Part {
     run: fn(&mut Context, &mut Report),
 }
 
-const PARTS: [Part; 6] = [basics::PART, admission::PART, enforcement::PART, limits::PART, chart::PART, commands::PART];
+const PARTS: [Part; 7] =
+    [basics::PART, admission::PART, enforcement::PART, limits::PART, chart::PART, failure::PART, commands::PART];
 
 /// Names of the tests of a table.
 fn names_of<T>(tests: &[(&str, T)]) -> Vec<String> {

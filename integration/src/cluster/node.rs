@@ -100,6 +100,8 @@ pub fn kubelet(version: Version, programs: &Programs, pki: &Pki, state: &Path) -
         },
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
+        // A Secret that changed is in its pods' files so soon.
+        "syncFrequency": "10s",
         "authentication": {
             "anonymous": {"enabled": false},
             "webhook": {"enabled": true},

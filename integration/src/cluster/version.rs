@@ -169,10 +169,11 @@ impl Programs {
         Ok(Self { kubernetes, containerd, etcd, kubectl })
     }
 
-    /// What containerd says of itself as a node's runtime, such as `2.4.2`.
+    /// What containerd says of itself to a kubelet, such as `2.4.2`. What Debian adds to its version is not in it.
     pub fn containerd_version(&self) -> Result<String> {
         let said = succeed(Command::new(self.containerd.join("containerd")).arg("--version"), None)?;
         let version = said.split(' ').nth(2).with_context(|| format!("containerd says {said:?}"))?;
+        let version = version.split('~').next().unwrap_or(version);
         Ok(version.trim_start_matches('v').to_owned())
     }
 }

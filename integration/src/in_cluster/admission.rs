@@ -1,7 +1,6 @@
 //! The webhook, as a Deployment of two replicas, before a real API server.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::audit::Audit;
+use super::traffic::{self, HASH};
 use super::{Context, Part, define, in_turn, names_of};
 use crate::cluster::{Ability, Cluster, NODE_NAME, succeed};
 use crate::harness::Image;
@@ -50,7 +50,6 @@ const OBJECTS: &str = include_str!("admission/objects.yaml");
 /// Ends lines that only newer servers know.
 const CONDITION: &str = "# from 1.28 on";
 
-const HASH: &str = "ringfence.dev/ruleset-hash";
 const ALICE: &str = "--as=system:serviceaccount:shop:alice";
 const ONLY_WEBHOOK: &str = "only system:serviceaccount:ringfence:ringfence-webhook may do that";
 
@@ -491,42 +490,8 @@ fn quiet(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-/// Makes pods for as long as `meanwhile` takes; every one is admitted and labelled.
-fn under_traffic(cluster: &mut Cluster, meanwhile: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
-    let done = AtomicBool::new(false);
-    let (program, kubeconfig) = (cluster.kubectl_program(), cluster.kubeconfig());
-    let traffic = || -> Result<usize> {
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "t-", "namespace": "shop"},
-            "spec": {"containers": [{"name": "c", "image": "x"}]},
-        })
-        .to_string();
-        let mut made = 0;
-        while !done.load(Ordering::Relaxed) {
-            let mut kubectl = std::process::Command::new(&program);
-            kubectl.env("KUBECONFIG", &kubeconfig).args(["create", "-f", "-", "--dry-run=server", "-o", "json"]);
-            let pod: Value =
-                serde_json::from_str(&succeed(&mut kubectl, Some(&pod)).with_context(|| format!("after {made}"))?)?;
-            ensure!(pod["metadata"]["labels"][HASH].is_string(), "not labelled, after {made}: {}", pod["metadata"]);
-            made += 1;
-        }
-        Ok(made)
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..2).map(|_| scope.spawn(traffic)).collect();
-        let result = meanwhile(cluster);
-        done.store(true, Ordering::Relaxed);
-        let made =
-            workers.into_iter().map(|worker| worker.join().expect("it does not panic")).collect::<Result<Vec<_>>>();
-        result?;
-        let made: usize = made?.iter().sum();
-        ensure!(made > 20, "only {made} pods were made meanwhile");
-        Ok(())
-    })
-}
-
 fn rolling_update(context: &mut Context) -> Result<()> {
-    under_traffic(&mut context.cluster, |cluster| {
+    traffic::during(&mut context.cluster, "shop", |cluster| {
         cluster.kubectl(["-n", "ringfence", "rollout", "restart", "deployment/ringfence-webhook"])?;
         rollout(cluster)?;
         // The old replicas drain.
@@ -570,7 +535,7 @@ fn rotation(context: &mut Context) -> Result<()> {
         ])?;
         Ok(told == bundle && pod(cluster, "probe-", &Value::Null, &["--dry-run=server"]).is_ok())
     })?;
-    under_traffic(cluster, |cluster| {
+    traffic::during(cluster, "shop", |cluster| {
         let (mut bundles, mut certificates) = (Vec::new(), Vec::new());
         cluster.wait_for("two more authorities", |cluster| {
             for (key, seen) in [("ca.crt", &mut bundles), ("tls.crt", &mut certificates)] {

@@ -91,11 +91,17 @@ fn tagged(folder: &Path, package: &str, packages: &mut BTreeSet<String>) -> Resu
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.file_type()?.is_dir() {
             tagged(&entry.path(), &format!("{package}/{name}"), packages)?;
-        } else if name.ends_with(".go") && !name.ends_with("_test.go") && asks(&fs::read_to_string(entry.path())?) {
+        } else if is_source(&entry.path()) && asks(&fs::read_to_string(entry.path())?) {
             packages.insert(package.to_owned());
         }
     }
     Ok(())
+}
+
+/// Whether a file is part of a package, and no test.
+fn is_source(file: &Path) -> bool {
+    let is_test = file.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("_test"));
+    file.extension().is_some_and(|kind| kind == "go") && !is_test
 }
 
 fn asks(source: &str) -> bool {
