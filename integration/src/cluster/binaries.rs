@@ -119,7 +119,7 @@ impl Release {
     fn key(&self) -> String {
         let source = match self.source {
             Source::Module(module) => module.to_owned(),
-            Source::Debian(package) => format!("debian:{package}"),
+            Source::Debian(package) => format!("debian:{package} {:?}", debian::RENEWED),
         };
         let digest = Sha256::digest(format!("{source} {:?}", self.linker_flags()));
         digest.iter().take(4).fold(String::new(), |mut key, byte| {

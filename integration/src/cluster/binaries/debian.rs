@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use ringfence_apt::{Apt, Kind};
 
-use super::{Release, Workshop, progress, run};
+use super::{Release, Workshop, module, progress, run};
 use crate::cluster::Interrupt;
 
 /// The release of Debian whose packages are taken.
@@ -16,6 +16,10 @@ const SUITE: &str = "bookworm";
 
 /// Where Kubernetes' source lies, below a folder: Go finds packages by their path there.
 const TREE: &str = "src/k8s.io/kubernetes";
+
+/// Packages that the source holds in versions which today's Go breaks, and ones that it does not. The old one takes maps
+/// apart as the runtime had them before Go 1.18: the API server dies of its first custom resource.
+pub const RENEWED: [(&str, &str); 1] = [("github.com/modern-go/reflect2", "v1.0.2")];
 
 /// Fetches and unpacks a source package of Kubernetes in a folder, and generates what its own Makefile would.
 pub fn prepare(release: &Release, package: &str, folder: &Path, interrupt: &Interrupt) -> Result<Workshop> {
@@ -40,6 +44,9 @@ pub fn prepare(release: &Release, package: &str, folder: &Path, interrupt: &Inte
         description.display(),
         release.version
     );
+    for (module, version) in RENEWED {
+        renew(module, version, folder, &tree, interrupt).with_context(|| format!("renew {module}"))?;
+    }
     // Its go.mod is older than Go's rules for folders of vendored packages. Without modules there are none.
     let environment = vec![("GO111MODULE", "off".into()), ("GOPATH", folder.into())];
     let workshop = Workshop { folder: tree.clone(), environment };
@@ -51,6 +58,22 @@ pub fn prepare(release: &Release, package: &str, folder: &Path, interrupt: &Inte
 fn description(folder: &Path) -> Result<PathBuf> {
     let mut paths = folder.read_dir()?.filter_map(|entry| Some(entry.ok()?.path()));
     paths.find(|path| path.extension().is_some_and(|kind| kind == "dsc")).context("apt-get left no .dsc file")
+}
+
+/// Puts a module in the place of the vendored one of its name.
+fn renew(module: &str, version: &str, folder: &Path, tree: &Path, interrupt: &Interrupt) -> Result<()> {
+    let workshop = Workshop { folder: folder.to_path_buf(), environment: Vec::new() };
+    let fetched = module::download(&workshop, module, version, interrupt)?;
+    let place = tree.join("vendor").join(module);
+    fs::remove_dir_all(&place)?;
+    fs::create_dir(&place)?;
+    for entry in Path::new(&fetched.folder).read_dir()? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), place.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
 }
 
 /// `pkg/generated/openapi/zz_generated.openapi.go`: all other generated files are part of the source.

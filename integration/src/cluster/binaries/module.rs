@@ -14,12 +14,9 @@ pub fn prepare(release: &Release, module: &str, folder: &Path, interrupt: &Inter
     progress(&format!("fetching {module} {}", release.version));
     fs::create_dir_all(folder)?;
     let workshop = Workshop { folder: folder.to_path_buf(), environment: Vec::new() };
-    let of_module = format!("{module}@v{}", release.version);
     let _ = fs::remove_file(folder.join("go.mod"));
-    let answer = run(workshop.go().args(["mod", "download", "-json", &of_module]), interrupt)?;
-    let answer: serde_json::Value = serde_json::from_str(&answer).context("what `go mod download` says")?;
-    let path = answer["GoMod"].as_str().with_context(|| format!("`go mod download` of {of_module}: no GoMod"))?;
-    let theirs = fs::read_to_string(path).context(path.to_owned())?;
+    let path = download(&workshop, module, &format!("v{}", release.version), interrupt)?.description;
+    let theirs = fs::read_to_string(&path).context(path)?;
     fs::write(folder.join("go.mod"), module_file(module, release.version, &theirs))?;
     let imports = release.programs.iter().fold(String::new(), |mut imports, (_, package)| {
         let _ = writeln!(imports, "import _ {package:?}");
@@ -28,6 +25,26 @@ pub fn prepare(release: &Release, module: &str, folder: &Path, interrupt: &Inter
     fs::write(folder.join("tools.go"), format!("//go:build tools\n\npackage tools\n\n{imports}"))?;
     run(workshop.go().args(["mod", "tidy"]), interrupt)?;
     Ok(workshop)
+}
+
+/// A module in Go's cache.
+pub struct Downloaded {
+    /// Its `go.mod`.
+    pub description: String,
+    /// Its source.
+    pub folder: String,
+}
+
+/// Fetches a module into Go's cache.
+pub fn download(workshop: &Workshop, module: &str, version: &str, interrupt: &Interrupt) -> Result<Downloaded> {
+    let module = format!("{module}@{version}");
+    let answer = run(workshop.go().args(["mod", "download", "-json", &module]), interrupt)?;
+    let answer: serde_json::Value = serde_json::from_str(&answer).context("what `go mod download` says")?;
+    let path = |key: &str| {
+        let path = answer[key].as_str().map(str::to_owned);
+        path.with_context(|| format!("`go mod download` of {module}: no {key}"))
+    };
+    Ok(Downloaded { description: path("GoMod")?, folder: path("Dir")? })
 }
 
 /// Kubernetes' own module takes its libraries from folders beside it, and only the main module's replacements count:
