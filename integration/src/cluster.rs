@@ -97,6 +97,39 @@ impl Helm {
     }
 }
 
+/// cert-manager.
+#[derive(Debug)]
+pub struct CertManager {
+    /// The folder with its static programs `controller` and `cainjector`.
+    pub programs: PathBuf,
+    /// Its definitions.
+    pub definitions: String,
+}
+
+impl CertManager {
+    /// Whether [`Self::ensure`] builds nothing.
+    pub fn is_built() -> Result<bool> {
+        releases::CERT_MANAGER.is_built()
+    }
+
+    /// Built when this machine does not have it.
+    pub fn ensure(interrupt: &Interrupt) -> Result<Self> {
+        let programs = releases::CERT_MANAGER.ensure(interrupt)?;
+        let folder = releases::CERT_MANAGER.module(interrupt)?.join("deploy/crds");
+        let mut definitions = String::new();
+        for entry in folder.read_dir().with_context(|| folder.display().to_string())? {
+            let file = entry?.path();
+            if file.extension().is_some_and(|kind| kind == "yaml") {
+                // Labels that its own chart fills in.
+                let text = fs::read_to_string(file)?;
+                definitions.extend(text.lines().filter(|line| !line.contains("{{")).flat_map(|line| [line, "\n"]));
+                definitions.push_str("---\n");
+            }
+        }
+        Ok(Self { programs, definitions })
+    }
+}
+
 /// How a cluster is started.
 #[derive(Debug, Default)]
 pub struct Options {

@@ -108,16 +108,17 @@ fn define(cluster: &Cluster) -> Result<()> {
 const NOTHING_LEFT: &str = "cluster/nothing-left";
 
 /// Prints the names of all tests that hold `filter`; of all versions' tests that are run without naming a version.
-pub fn list(filter: &str, versions: &[Version]) {
-    let names = places(versions).into_iter().flat_map(|place| names(&place));
+pub fn list(filter: &str, versions: &[Version]) -> Result<()> {
+    let names = places(versions)?.into_iter().flat_map(|place| names(&place));
     for name in names.filter(|name| name.contains(filter)) {
         println!("{name}");
     }
+    Ok(())
 }
 
 /// Named versions are tested wholly.
-fn places(versions: &[Version]) -> Vec<Place> {
-    if versions.is_empty() { Place::usual() } else { versions.iter().copied().map(Place::whole).collect() }
+fn places(versions: &[Version]) -> Result<Vec<Place>> {
+    if versions.is_empty() { Place::usual() } else { Ok(versions.iter().copied().map(Place::whole).collect()) }
 }
 
 /// Whole names of the tests in a place.
@@ -136,7 +137,7 @@ fn of_cluster() -> impl Iterator<Item = String> {
 pub fn run(programs: &Path, filter: &str, versions: &[Version]) -> Result<ExitCode> {
     let mut report = Report::new(filter);
     let interrupt = Interrupt::by_signals()?;
-    for place in places(versions) {
+    for place in places(versions)? {
         report.enter(place.scope.clone());
         if place.version == Version::default() {
             crate::chart::run(&mut report, &interrupt)?;

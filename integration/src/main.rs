@@ -157,7 +157,7 @@ fn run(command: Command) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Command::ClusterSuite { filter, list: true, kubernetes, .. } = &command {
-        in_cluster::list(filter, kubernetes);
+        in_cluster::list(filter, kubernetes)?;
         return Ok(ExitCode::SUCCESS);
     }
     // A cluster's node has mounts of its own, and the user's shell has the user's.

@@ -89,6 +89,13 @@ impl Release {
         Ok(self.ensure_those(interrupt, |other| other == name)?.join(name))
     }
 
+    /// The folder of its source in Go's cache.
+    pub fn module(&self, interrupt: &Interrupt) -> Result<PathBuf> {
+        let Source::Module(module) = self.source else { bail!("{} is no Go module", self.name) };
+        let workshop = Workshop { folder: std::env::temp_dir(), environment: Vec::new() };
+        Ok(module::download(&workshop, module, &format!("v{}", self.version), interrupt)?.folder.into())
+    }
+
     fn ensure_those(&self, interrupt: &Interrupt, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
         let folder = self.folder()?;
         if self.missing(&folder, &wanted).is_empty() {

@@ -44,6 +44,8 @@ pub enum Ability {
     MatchConditions,
     /// Namespaces are labelled with their names: from 1.21.
     NamespaceNames,
+    /// A token that is bound to a pod names the pod's node: usually from 1.30 on.
+    NodesInTokens,
 }
 
 impl Ability {
@@ -52,6 +54,7 @@ impl Ability {
         match self {
             Self::EphemeralContainers => "this Kubernetes has no ephemeral containers (usual from 1.23 on)",
             Self::MatchConditions => "this API server has no matchConditions (from 1.28 on)",
+            Self::NodesInTokens => "this API server does not say a token's node (from 1.30 on)",
             Self::NamespaceNames => "this API server does not label namespaces with their names (from 1.21 on)",
         }
     }
@@ -85,7 +88,12 @@ static TABLE: [Row; 3] = [
             let socket = format!("--container-runtime-endpoint={socket}");
             (json!({}), vec!["--container-runtime=remote".to_owned(), socket])
         },
-        lacks: &[Ability::EphemeralContainers, Ability::MatchConditions, Ability::NamespaceNames],
+        lacks: &[
+            Ability::EphemeralContainers,
+            Ability::MatchConditions,
+            Ability::NamespaceNames,
+            Ability::NodesInTokens,
+        ],
     },
 ];
 

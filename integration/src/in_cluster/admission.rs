@@ -314,7 +314,12 @@ fn own_node(context: &mut Context) -> Result<()> {
     let elsewhere = Enforcer::bound_to(cluster, Some("enforcer-elsewhere"))?;
     let unbound = Enforcer::bound_to(cluster, None)?;
     let refusal = format!("pod shop/victim is on node '{NODE_NAME}': only that node's enforcer may change it");
-    refused(elsewhere.patch("victim", &isolate), &[&refusal, "not that of node 'elsewhere'"])?;
+    let whose = if cluster.version().can(Ability::NodesInTokens) {
+        "not that of node 'elsewhere'"
+    } else {
+        "and 'enforcer-elsewhere', the pod of this token, does not run there"
+    };
+    refused(elsewhere.patch("victim", &isolate), &[&refusal, whose])?;
     refused(unbound.patch("victim", &isolate), &[&refusal, "this token is not bound to a pod"])?;
     refused(elsewhere.kubectl(&["delete", "pod", "victim", "--wait=false"]), &[&refusal])?;
     refused(

@@ -9,7 +9,8 @@ use super::pods::{DRIFT, spec};
 use super::release::Release;
 use super::traffic::{self, HASH};
 use super::{Context, Part, in_turn, names_of, told};
-use crate::cluster::{Ability, Cluster, Helm, succeed};
+use crate::cluster::{Ability, CertManager, Cluster, Helm, Interrupt, succeed};
+use crate::harness::Image;
 use crate::suite::Report;
 
 pub const PART: Part = Part { names, run };
@@ -17,10 +18,11 @@ pub const PART: Part = Part { names, run };
 type Test = fn(&mut Cluster, &Release) -> Result<()>;
 
 /// In this order: they share the release, and the last one removes it.
-const TESTS: [(&str, Test); 4] = [
+const TESTS: [(&str, Test); 5] = [
     ("failure/webhook-away-ignore", ignore),
     ("failure/webhook-away-fail", fail),
     ("failure/given-certificate", given_certificate),
+    ("failure/cert-manager", cert_manager),
     ("failure/removed", removed),
 ];
 
@@ -243,7 +245,57 @@ fn given_certificate(cluster: &mut Cluster, release: &Release) -> Result<()> {
     })
 }
 
+/// What cert-manager needs besides its programs. It may do everything here; what it needs at least is its own affair.
+const CERT_MANAGER: &str = include_str!("failure/cert-manager.yaml");
+const CERT_MANAGER_IMAGE: &str = "localhost/cert-manager:1";
+
+/// cert-manager makes the certificate, tells the API server whom to trust, and makes another one.
+fn cert_manager(cluster: &mut Cluster, release: &Release) -> Result<()> {
+    let manager = CertManager::ensure(&Interrupt::default())?;
+    let image = Image::empty(CERT_MANAGER_IMAGE).file(&manager.programs.join("controller"), "/controller", 0o755).file(
+        &manager.programs.join("cainjector"),
+        "/cainjector",
+        0o755,
+    );
+    cluster.import(&image)?;
+    cluster.apply(&manager.definitions)?;
+    cluster.kubectl(["wait", "--for=condition=Established", "--timeout=30s", "crd/certificates.cert-manager.io"])?;
+    cluster.apply(CERT_MANAGER)?;
+    for name in ["controller", "cainjector"] {
+        let deployment = format!("deployment/{name}");
+        cluster.kubectl(["-n", "cert-manager", "rollout", "status", &deployment, "--timeout=60s"])?;
+    }
+    // Ignore: until the bundle is written, new pods are not labelled.
+    let values = [&VALUES[..], &["webhook.certificate.source=cert-manager"]].concat();
+    release.upgrade(cluster, &values)?;
+    trusted(cluster)?;
+    let certificate = |cluster: &Cluster| {
+        let path = "jsonpath={.data.tls\\.crt}";
+        cluster.kubectl(["-n", NAMESPACE, "get", "secret", "ringfence-webhook-cert", "--ignore-not-found", "-o", path])
+    };
+    let first = certificate(cluster)?;
+    ensure!(!first.is_empty(), "there is no certificate in the Secret");
+    let bundle = "jsonpath={.webhooks[0].clientConfig.caBundle}";
+    let trusts =
+        |cluster: &Cluster| cluster.kubectl(["get", "mutatingwebhookconfiguration", "ringfence", "-o", bundle]);
+    // It signs itself.
+    cluster.wait_for("the bundle", |cluster| Ok(trusts(cluster)? == first))?;
+
+    cluster.kubectl(["-n", NAMESPACE, "delete", "secret", "ringfence-webhook-cert"])?;
+    cluster.wait_for("another certificate", |cluster| {
+        let second = certificate(cluster)?;
+        Ok(!second.is_empty() && second != first && trusts(cluster)? == second)
+    })?;
+    trusted(cluster)?;
+    cluster.kubectl(["delete", "namespace", "cert-manager", "--timeout=60s"])?;
+    cluster.kubectl(["delete", "clusterrolebinding", "cert-manager"]).map(drop)
+}
+
 fn removed(cluster: &mut Cluster, release: &Release) -> Result<()> {
     release.uninstall(cluster)?;
-    cluster.kubectl(["delete", "namespace", OTHERS, NAMESPACE, "--timeout=120s"]).map(drop)
+    cluster.kubectl(["delete", "namespace", OTHERS, NAMESPACE, "--timeout=120s"])?;
+    // The definitions of cert-manager, and with them what was made of them.
+    let all = cluster.kubectl(["get", "crd", "-o", "name"])?;
+    let theirs: Vec<_> = all.lines().filter(|name| name.ends_with("cert-manager.io")).collect();
+    if theirs.is_empty() { Ok(()) } else { cluster.kubectl(["delete"].iter().chain(&theirs)).map(drop) }
 }

@@ -1,8 +1,11 @@
 //! On which Kubernetes which tests are run.
 
+use std::iter;
+
+use anyhow::Result;
 use clap::ValueEnum as _;
 
-use crate::cluster::{Ability, Version};
+use crate::cluster::{Ability, CertManager, Version};
 use crate::suite::Scope;
 
 /// What an older Kubernetes has to stand whenever all tests are run: that it is one, admission, and from the chart up to
@@ -43,26 +46,30 @@ pub struct Place {
     pub version: Version,
     /// Names of the tests.
     pub scope: Scope,
-    /// The programs are built for it, however long that takes.
+    /// Kubernetes is built for it, however long that takes.
     pub to_be_built: bool,
 }
 
+/// Needs more programs than a cluster.
+const CERT_MANAGER: &str = "failure/cert-manager";
+
 impl Place {
-    /// Everything on one Kubernetes.
+    /// Everything on one Kubernetes, and all that it needs is built.
     pub fn whole(version: Version) -> Self {
         Self { version, scope: scope(version, &[]), to_be_built: true }
     }
 
     /// Everything on the newest, the essential on the others where they are built already.
-    pub fn usual() -> Vec<Self> {
-        let places = Version::value_variants().iter().map(|&version| {
-            if version == Version::default() {
-                Self::whole(version)
-            } else {
-                Self { version, scope: scope(version, ESSENTIAL), to_be_built: false }
-            }
-        });
-        places.collect()
+    pub fn usual() -> Result<Vec<Self>> {
+        let mut newest = Self::whole(Version::default());
+        if !CertManager::is_built()? {
+            let reason = "cert-manager is not built on this machine; \
+                          `cargo xtask test --kubernetes 1.37 failure/` builds it, for minutes";
+            newest.scope.impossible.push((CERT_MANAGER, reason));
+        }
+        let older = Version::value_variants().iter().filter(|version| **version != Version::default());
+        let older = older.map(|&version| Self { version, scope: scope(version, ESSENTIAL), to_be_built: false });
+        Ok(iter::once(newest).chain(older).collect())
     }
 }
 
@@ -80,7 +87,7 @@ mod tests {
     #[test]
     fn what_is_chosen_exists() {
         let all: Vec<_> = super::super::of_cluster().collect();
-        for name in ESSENTIAL.iter().chain(NEED.iter().map(|(name, _)| name)) {
+        for name in ESSENTIAL.iter().chain(NEED.iter().map(|(name, _)| name)).chain(&[CERT_MANAGER]) {
             assert!(all.iter().any(|other| other == name), "there is no {name}");
         }
     }

@@ -100,6 +100,18 @@ pub const HELM_4: Release = Release {
     variables: |version| vec![("helm.sh/helm/v4/internal/version.version".into(), format!("v{version}"))],
 };
 
+/// cert-manager: the last one whose programs are packages of its one module.
+pub const CERT_MANAGER: Release = Release {
+    name: "cert-manager",
+    source: Source::Module("github.com/cert-manager/cert-manager"),
+    version: "1.11.5",
+    programs: &[
+        ("controller", "github.com/cert-manager/cert-manager/cmd/controller"),
+        ("cainjector", "github.com/cert-manager/cert-manager/cmd/cainjector"),
+    ],
+    variables: |_| Vec::new(),
+};
+
 fn major_minor(version: &str) -> (String, String) {
     let mut parts = version.split('.').map(str::to_owned);
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
