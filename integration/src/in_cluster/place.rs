@@ -13,6 +13,7 @@ use crate::suite::Scope;
 const ESSENTIAL: &[&str] = &[
     "cluster/deployment",
     "cluster/node-ready",
+    "cluster/namespace-deleted",
     "admission/existing-pods-are-labelled",
     "admission/new-pods-are-labelled",
     "admission/forged-labels-are-corrected",
