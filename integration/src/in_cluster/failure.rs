@@ -220,13 +220,17 @@ fn given_certificate(cluster: &mut Cluster, release: &Release) -> Result<()> {
         let bundle: String = authorities.iter().map(|authority| authority.0.pem()).collect();
         format!("webhook.certificate.caBundle={}", BASE64_STANDARD.encode(bundle))
     };
-    let upgrade = |cluster: &Cluster, bundle: &str| {
+    let with = |bundle: String| -> Vec<String> {
         let own = ["webhook.failurePolicy=Fail", "webhook.certificate.source=secret"];
-        let values = [&VALUES[..], &own, &["webhook.certificate.secretName=given", bundle]].concat();
-        release.upgrade(cluster, &values).map(drop)
+        let values = VALUES.iter().chain(&own).chain(&["webhook.certificate.secretName=given"]);
+        values.map(|&value| value.to_owned()).chain([bundle]).collect()
     };
     cluster.apply(&old.secret()?)?;
-    upgrade(cluster, &trust(&[&old, &new]))?;
+    let values = with(trust(&[&old, &new]));
+    let values: Vec<_> = values.iter().map(String::as_str).collect();
+    let Err(error) = release.upgrade(cluster, &values) else { bail!("the webhook's own bundle was given away") };
+    ensure!(format!("{error:#}").contains("conflict with \"ringfence-webhook\""), "{error:#}");
+    release.upgrade_by_force(cluster, &values)?;
     trusted(cluster)?;
     traffic::during(cluster, OTHERS, |cluster| {
         cluster.apply(&new.secret()?)?;
@@ -234,7 +238,8 @@ fn given_certificate(cluster: &mut Cluster, release: &Release) -> Result<()> {
         cluster.wait_for("the new certificate in both replicas", |cluster| {
             Ok(cluster.kubectl(logs)?.matches("new certificate").count() == 2)
         })?;
-        upgrade(cluster, &trust(&[&new]))?;
+        let values = with(trust(&[&new]));
+        release.upgrade(cluster, &values.iter().map(String::as_str).collect::<Vec<_>>())?;
         let bundle = "jsonpath={.webhooks[0].clientConfig.caBundle}";
         let told = cluster.kubectl(["get", "mutatingwebhookconfiguration", "ringfence", "-o", bundle])?;
         ensure!(trust(&[&new]).ends_with(&told), "the API server trusts others");
