@@ -15,6 +15,7 @@ mod node;
 mod pki;
 mod state;
 mod sweep;
+mod version;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use self::binaries::releases;
 pub use self::command::Command as Subcommand;
 pub use self::component::Place;
 use self::component::{Component, Launch, Namespaces};
@@ -37,6 +39,8 @@ pub use self::network::NODE_ADDRESS;
 pub use self::node::NODE_NAME;
 use self::pki::Pki;
 pub use self::state::remove_stale;
+use self::version::Programs;
+pub use self::version::{Ability, Version};
 use crate::harness::{Client, Image, POD_NAMESPACE, SANDBOX_IMAGE};
 
 /// Name of the cgroup of the cluster's programs.
@@ -74,24 +78,6 @@ impl Interrupt {
     }
 }
 
-/// Folders with the programs of a cluster.
-#[derive(Debug)]
-pub struct Programs {
-    kubernetes: PathBuf,
-    containerd: PathBuf,
-    etcd: PathBuf,
-}
-
-impl Programs {
-    /// Builds what this machine does not have: some minutes.
-    fn ensure(interrupt: &Interrupt) -> Result<Self> {
-        // What builds fast comes first: where it does not build, the others are not tried for minutes.
-        let containerd = binaries::CONTAINERD.ensure(interrupt)?;
-        let etcd = binaries::ETCD.ensure(interrupt)?;
-        Ok(Self { kubernetes: binaries::KUBERNETES.ensure(interrupt)?, containerd, etcd })
-    }
-}
-
 /// A Helm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Helm {
@@ -105,15 +91,50 @@ impl Helm {
     /// The program. Built when this machine does not have it.
     pub fn program(self, interrupt: &Interrupt) -> Result<PathBuf> {
         match self {
-            Self::V3 => Ok(binaries::HELM_3.ensure(interrupt)?.join("helm3")),
-            Self::V4 => Ok(binaries::HELM_4.ensure(interrupt)?.join("helm4")),
+            Self::V3 => Ok(releases::HELM_3.ensure(interrupt)?.join("helm3")),
+            Self::V4 => Ok(releases::HELM_4.ensure(interrupt)?.join("helm4")),
         }
+    }
+}
+
+/// cert-manager.
+#[derive(Debug)]
+pub struct CertManager {
+    /// The folder with its static programs `controller` and `cainjector`.
+    pub programs: PathBuf,
+    /// Its definitions.
+    pub definitions: String,
+}
+
+impl CertManager {
+    /// Whether [`Self::ensure`] builds nothing.
+    pub fn is_built() -> Result<bool> {
+        releases::CERT_MANAGER.is_built()
+    }
+
+    /// Built when this machine does not have it.
+    pub fn ensure(interrupt: &Interrupt) -> Result<Self> {
+        let programs = releases::CERT_MANAGER.ensure(interrupt)?;
+        let folder = releases::CERT_MANAGER.module(interrupt)?.join("deploy/crds");
+        let mut definitions = String::new();
+        for entry in folder.read_dir().with_context(|| folder.display().to_string())? {
+            let file = entry?.path();
+            if file.extension().is_some_and(|kind| kind == "yaml") {
+                // Labels that its own chart fills in.
+                let text = fs::read_to_string(file)?;
+                definitions.extend(text.lines().filter(|line| !line.contains("{{")).flat_map(|line| [line, "\n"]));
+                definitions.push_str("---\n");
+            }
+        }
+        Ok(Self { programs, definitions })
     }
 }
 
 /// How a cluster is started.
 #[derive(Debug, Default)]
 pub struct Options {
+    /// Which Kubernetes it has.
+    pub version: Version,
     /// Further arguments of the API server, such as `--audit-policy-file=...`.
     pub api_server: Vec<String>,
     /// Ends it early.
@@ -123,6 +144,7 @@ pub struct Options {
 /// A running cluster.
 #[derive(Debug)]
 pub struct Cluster {
+    version: Version,
     programs: Programs,
     state: PathBuf,
     interrupt: Interrupt,
@@ -136,9 +158,10 @@ pub struct Cluster {
 impl Cluster {
     /// Starts one, and waits until its node is ready and pods can be made. On an error nothing is left.
     pub fn up(options: &Options) -> Result<Self> {
-        let programs = Programs::ensure(&options.interrupt)?;
+        let programs = Programs::ensure(options.version, &options.interrupt)?;
         let state = state::claim()?;
         let mut cluster = Self {
+            version: options.version,
             programs,
             state,
             interrupt: options.interrupt.clone(),
@@ -178,7 +201,7 @@ impl Cluster {
         self.wait_for("the API server", |cluster| Ok(cluster.kubectl(["get", "--raw", "/readyz"]).is_ok()))?;
         self.launch(control_plane::controller_manager(&self.programs, &pki))?;
         self.launch(control_plane::scheduler(&self.programs, &pki))?;
-        self.launch(node::kubelet(&self.programs, &pki, &self.state)?)?;
+        self.launch(node::kubelet(self.version, &self.programs, &pki, &self.state)?)?;
         // kube-proxy's rights come with an add-on elsewhere.
         self.apply(PROXY_RIGHTS)?;
         self.launch(node::kube_proxy(&self.programs, &pki, &self.state)?)?;
@@ -235,14 +258,20 @@ impl Cluster {
         kubeconfig(&self.state)
     }
 
-    /// What the node says that it runs: the kubelet's version and the container runtime's.
-    pub fn versions() -> (String, String) {
-        (format!("v{}", binaries::KUBERNETES.version()), format!("containerd://{}", binaries::CONTAINERD.version()))
+    /// Which Kubernetes it has.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
-    /// The cluster's kubectl, a static program.
+    /// What the node says that it runs: the kubelet's version and the container runtime's.
+    pub fn versions(&self) -> Result<(String, String)> {
+        let runtime = self.programs.containerd_version()?;
+        Ok((format!("v{}", self.version.kubernetes()), format!("containerd://{runtime}")))
+    }
+
+    /// The newest kubectl, whatever the cluster is; a static program.
     pub fn kubectl_program(&self) -> PathBuf {
-        self.programs.kubernetes.join("kubectl")
+        self.programs.kubectl.clone()
     }
 
     /// A command of this machine that talks to the cluster: its kubeconfig is set, and it leaves nothing elsewhere.
@@ -252,7 +281,7 @@ impl Cluster {
         command
     }
 
-    /// Runs the cluster's kubectl and returns what it wrote; its failure is an error that tells what it said.
+    /// Runs kubectl and returns what it wrote; its failure is an error that tells what it said.
     pub fn kubectl(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
         succeed(self.command(self.kubectl_program()).args(arguments), None)
     }

@@ -1,4 +1,4 @@
-//! The tests that need a cluster. One is started for all of them.
+//! The tests that need a cluster. One is started for all of them, for each Kubernetes.
 
 mod admission;
 mod audit;
@@ -6,24 +6,28 @@ mod basics;
 mod chart;
 mod commands;
 mod enforcement;
+mod failure;
 mod limits;
 mod machine;
+mod place;
 mod pods;
 pub mod release;
 mod rights;
 pub mod soak;
 pub mod told;
+mod traffic;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 
-use crate::cluster::{self, Cluster, Interrupt, Options};
+use crate::cluster::{self, Cluster, Interrupt, Options, Version};
 use crate::harness::Image;
 use crate::suite::Report;
 use audit::Audit;
 use machine::Machine;
+use place::Place;
 
 /// What the tests share.
 pub struct Context {
@@ -57,7 +61,8 @@ struct Part {
     run: fn(&mut Context, &mut Report),
 }
 
-const PARTS: [Part; 6] = [basics::PART, admission::PART, enforcement::PART, limits::PART, chart::PART, commands::PART];
+const PARTS: [Part; 7] =
+    [basics::PART, admission::PART, enforcement::PART, limits::PART, chart::PART, failure::PART, commands::PART];
 
 /// Names of the tests of a table.
 fn names_of<T>(tests: &[(&str, T)]) -> Vec<String> {
@@ -102,15 +107,24 @@ fn define(cluster: &Cluster) -> Result<()> {
 /// After the cluster is down, the machine is as it was.
 const NOTHING_LEFT: &str = "cluster/nothing-left";
 
-/// Prints the names of all tests that hold `filter`.
-pub fn list(filter: &str) {
-    for name in names().filter(|name| name.contains(filter)) {
+/// Prints the names of all tests that hold `filter`; of all versions' tests that are run without naming a version.
+pub fn list(filter: &str, versions: &[Version]) -> Result<()> {
+    let names = places(versions)?.into_iter().flat_map(|place| names(&place));
+    for name in names.filter(|name| name.contains(filter)) {
         println!("{name}");
     }
+    Ok(())
 }
 
-fn names() -> impl Iterator<Item = String> {
-    crate::chart::names().into_iter().chain(of_cluster())
+/// Named versions are tested wholly.
+fn places(versions: &[Version]) -> Result<Vec<Place>> {
+    if versions.is_empty() { Place::usual() } else { Ok(versions.iter().copied().map(Place::whole).collect()) }
+}
+
+/// Whole names of the tests in a place.
+fn names(place: &Place) -> Vec<String> {
+    let without = if place.version == Version::default() { crate::chart::names() } else { Vec::new() };
+    without.into_iter().chain(of_cluster()).filter_map(|name| place.scope.name(&name)).collect()
 }
 
 fn of_cluster() -> impl Iterator<Item = String> {
@@ -118,26 +132,45 @@ fn of_cluster() -> impl Iterator<Item = String> {
 }
 
 /// Runs all tests whose names hold `filter`; 1 if one failed. Without such a test no cluster is started.
-pub fn run(programs: PathBuf, filter: &str) -> Result<ExitCode> {
+///
+/// Without a version it is everything on the newest, and the essential on the others if they are built already.
+pub fn run(programs: &Path, filter: &str, versions: &[Version]) -> Result<ExitCode> {
     let mut report = Report::new(filter);
-    if !names().any(|name| report.wants(&name)) {
-        return Ok(report.finish());
-    }
     let interrupt = Interrupt::by_signals()?;
-    crate::chart::run(&mut report, &interrupt)?;
-    if !of_cluster().any(|name| report.wants(&name)) {
-        return Ok(report.finish());
+    for place in places(versions)? {
+        report.enter(place.scope.clone());
+        if place.version == Version::default() {
+            crate::chart::run(&mut report, &interrupt)?;
+        }
+        let wanted: Vec<_> = of_cluster().filter(|name| report.wants(name)).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        if place.to_be_built || place.version.is_built()? {
+            on(place.version, programs, &mut report, &interrupt)?;
+        } else {
+            let (name, whole) = (place.version.name(), place.version.kubernetes());
+            let hint = format!("`cargo xtask test --only cluster --kubernetes {name}` builds it, for minutes");
+            for name in wanted {
+                report.skip(&name, &format!("Kubernetes {whole} is not built on this machine; {hint}"));
+            }
+        }
     }
+    Ok(report.finish())
+}
+
+/// Runs the tests on one Kubernetes, in a cluster that is started for them and ended.
+fn on(version: Version, programs: &Path, report: &mut Report, interrupt: &Interrupt) -> Result<()> {
     let audit = Audit::prepare()?;
-    let options = Options { interrupt: interrupt.clone(), api_server: audit.arguments() };
+    let options = Options { version, interrupt: interrupt.clone(), api_server: audit.arguments() };
     cluster::remove_stale()?;
     let before = Machine::look()?;
-    let mut context = Context::new(Cluster::up(&options)?, programs);
+    let mut context = Context::new(Cluster::up(&options)?, programs.to_path_buf());
     context.cluster.import(&Image::busybox(pods::IMAGE))?;
     for part in &PARTS {
         let names = (part.names)();
         if names.iter().any(|name| report.wants(name)) {
-            (part.run)(&mut context, &mut report);
+            (part.run)(&mut context, report);
             interrupt.check()?;
             for name in names {
                 if report.wants(&name) && !report.has(&name) {
@@ -152,5 +185,5 @@ pub fn run(programs: PathBuf, filter: &str) -> Result<ExitCode> {
     if left.is_err() || report.wants(NOTHING_LEFT) {
         report.tell(NOTHING_LEFT, left);
     }
-    Ok(report.finish())
+    Ok(())
 }

@@ -76,7 +76,7 @@ enum Command {
     /// A real Kubernetes cluster on this machine. Needs root.
     #[command(subcommand)]
     Cluster(cluster::Subcommand),
-    /// Runs the tests that need a cluster, in one of their own. Needs root.
+    /// Runs the tests that need a cluster, in one of their own for each Kubernetes. Needs root.
     ClusterSuite {
         /// Only tests whose name holds this text.
         #[arg(long, default_value = "")]
@@ -87,6 +87,10 @@ enum Command {
         /// The folder with the enforcer, the webhook and `ringfence`, static; this program's by default.
         #[arg(long)]
         programs: Option<PathBuf>,
+        /// All tests on this Kubernetes alone; may be repeated. Without it, all on the newest, and the essential on the
+        /// others if they are built already.
+        #[arg(long, value_enum, value_name = "VERSION")]
+        kubernetes: Vec<cluster::Version>,
     },
     /// Lets a cluster live for a while with pods that break rules, and looks whether anything grows. Needs root.
     Soak {
@@ -152,8 +156,8 @@ fn run(command: Command) -> Result<ExitCode> {
         suite::list(filter);
         return Ok(ExitCode::SUCCESS);
     }
-    if let Command::ClusterSuite { filter, list: true, .. } = &command {
-        in_cluster::list(filter);
+    if let Command::ClusterSuite { filter, list: true, kubernetes, .. } = &command {
+        in_cluster::list(filter, kubernetes)?;
         return Ok(ExitCode::SUCCESS);
     }
     // A cluster's node has mounts of its own, and the user's shell has the user's.
@@ -162,8 +166,8 @@ fn run(command: Command) -> Result<ExitCode> {
     }
     match command {
         Command::Cluster(command) => command.run(),
-        Command::ClusterSuite { filter, programs, .. } => {
-            in_cluster::run(programs.map_or_else(own_folder, Ok)?, &filter)
+        Command::ClusterSuite { filter, programs, kubernetes, .. } => {
+            in_cluster::run(&programs.map_or_else(own_folder, Ok)?, &filter, &kubernetes)
         }
         Command::Soak { minutes, programs } => {
             in_cluster::soak::run(programs.map_or_else(own_folder, Ok)?, Duration::from_secs(minutes * 60))

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 pub use context::{Context, Programs, cut_at};
-pub use report::Report;
+pub use report::{Report, Scope};
 
 /// A test by its name.
 type Test = (&'static str, fn(&mut Context) -> Result<()>);

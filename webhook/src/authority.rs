@@ -33,6 +33,8 @@ const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const BUNDLE: &str = "ca.crt";
 const KEEPING: &str = "authority.json";
+/// Who writes the bundle, for the API server.
+const MANAGER: &str = "ringfence-webhook";
 /// How often the webhook configurations are looked at.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -197,7 +199,9 @@ impl Keeper {
         }
         // Merged by name; what else is in them stays.
         let patch = Patch::Strategic(json!({"webhooks": webhooks}));
-        let patched = api.patch(name, &PatchParams::default(), &patch).await;
+        // Whoever applies another bundle is told whose this one is.
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let patched = api.patch(name, &parameters, &patch).await;
         self.metrics.write("bundle", patched.is_ok());
         patched?;
         info!(configuration = name, "the API server is told what to trust");

@@ -15,7 +15,9 @@ use crate::{
 
 /// Arguments of `cargo xtask cluster`.
 #[derive(clap::Args)]
-#[command(after_help = "Example: cargo xtask cluster up && cargo xtask cluster shell kubectl get nodes")]
+#[command(
+    after_help = "Example: cargo xtask cluster up --kubernetes 1.34 && cargo xtask cluster shell kubectl get nodes"
+)]
 pub struct Arguments {
     #[command(subcommand)]
     what: What,
@@ -24,7 +26,11 @@ pub struct Arguments {
 #[derive(clap::Subcommand)]
 enum What {
     /// Start one, and leave it running. The programs are built when this machine does not have them: some minutes, once.
-    Up,
+    Up {
+        /// Which Kubernetes it has, such as 1.34; a wrong one is answered with all that there are. Default: the newest.
+        #[arg(long, value_name = "VERSION")]
+        kubernetes: Option<String>,
+    },
     /// End it and remove every trace; safe when there is none.
     Down,
     /// A shell with the cluster's kubectl, helm (3 and 4) and ctr; `exit` leaves it.
@@ -41,14 +47,16 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Err(Refusal("a cluster has network and mount namespaces of its own: run it as root".to_owned()).into());
     }
     let purposes: &[Purpose] = match arguments.what {
-        What::Up => &[Purpose::Build, Purpose::Containers, Purpose::Cluster],
+        What::Up { .. } => &[Purpose::Build, Purpose::Containers, Purpose::Cluster],
         What::Down | What::Shell { .. } => &[Purpose::Build],
     };
     setup::ensure(purposes)?;
     let mut command = Command::new(Products::build()?.integration());
     command.arg("cluster");
     match &arguments.what {
-        What::Up => command.arg("up"),
+        What::Up { kubernetes } => {
+            command.arg("up").args(kubernetes.iter().flat_map(|version| ["--kubernetes", version.as_str()]))
+        }
         What::Down => command.arg("down"),
         What::Shell { command: words } => command.arg("shell").args(words),
     };

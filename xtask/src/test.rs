@@ -1,6 +1,9 @@
 //! All tests, and their sum.
 
-use std::process::{Command, ExitCode};
+use std::{
+    iter,
+    process::{Command, ExitCode},
+};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -36,13 +39,22 @@ pub struct Arguments {
     /// The VM's kernel; may be repeated.
     #[arg(long, value_enum, default_value = "6.1")]
     kernel: Vec<Kernel>,
+    /// All cluster tests on this Kubernetes alone, such as 1.34, and only them unless --only says more; may be repeated.
+    /// Without it: all on the newest, and the essential on the others if they are built already.
+    #[arg(long, value_name = "VERSION")]
+    kubernetes: Vec<String>,
     /// Run only tests whose name contains this.
     name: Option<String>,
 }
 
 /// `cargo xtask test`. The last line is the count.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let wanted = |group| arguments.only.is_empty() || arguments.only.contains(&group);
+    let only = if arguments.only.is_empty() && !arguments.kubernetes.is_empty() {
+        &[Group::Cluster][..]
+    } else {
+        &arguments.only
+    };
+    let wanted = |group| only.is_empty() || only.contains(&group);
     let mut purposes = vec![Purpose::Build];
     if wanted(Group::Containers) || wanted(Group::Cluster) {
         if !nix::unistd::geteuid().is_root() {
@@ -69,10 +81,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if [Group::Containers, Group::Cluster, Group::Vm].into_iter().any(wanted) {
         let products = Products::build()?;
         if wanted(Group::Containers) {
-            results.push(("containers".to_owned(), suite(&products, "suite", "containers", name)?));
+            results.push(("containers".to_owned(), suite(&products, &["suite"], "containers", name)?));
         }
         if wanted(Group::Cluster) {
-            results.push(("cluster".to_owned(), suite(&products, "cluster-suite", "cluster", name)?));
+            let versions = arguments.kubernetes.iter().flat_map(|version| ["--kubernetes", version.as_str()]);
+            let words: Vec<_> = iter::once("cluster-suite").chain(versions).collect();
+            results.push(("cluster".to_owned(), suite(&products, &words, "cluster", name)?));
         }
         if wanted(Group::Vm) {
             for kernel in &arguments.kernel {
@@ -115,9 +129,9 @@ fn unit(name: Option<&str>) -> Result<Tally> {
 }
 
 /// A suite of the integration program; `what` names it when it does not end as it should.
-fn suite(products: &Products, subcommand: &str, what: &str, name: Option<&str>) -> Result<Tally> {
+fn suite(products: &Products, words: &[&str], what: &str, name: Option<&str>) -> Result<Tally> {
     let mut command = Command::new(products.integration());
-    command.arg(subcommand).args(name.map(|name| ["--filter", name]).iter().flatten());
+    command.args(words).args(name.map(|name| ["--filter", name]).iter().flatten());
     println!("==> {}", process::line(&command));
     let mut suite = Suite::default();
     let status = process::lines(&mut command, |line| {

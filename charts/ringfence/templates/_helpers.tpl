@@ -102,4 +102,14 @@ appArmorProfile: {type: Unconfined}
 {{- fail "webhook.certificate.source is secret: set webhook.certificate.secretName and webhook.certificate.caBundle too" -}}
 {{- end -}}
 {{- end -}}
+{{- /* Without that label the webhook would have to admit its own pods. A cluster that can't be asked has no namespaces. */ -}}
+{{- if and (eq .Values.webhook.failurePolicy "Fail") (semverCompare "<1.21.0-0" .Capabilities.KubeVersion.Version) (lookup "v1" "Namespace" "" "kube-system") -}}
+{{- range list "kube-system" .Release.Namespace -}}
+{{- $namespace := lookup "v1" "Namespace" "" . | default dict -}}
+{{- $labels := dig "metadata" "labels" dict $namespace | default dict -}}
+{{- if ne (get $labels "kubernetes.io/metadata.name") . -}}
+{{- fail (printf "webhook.failurePolicy is Fail, and this API server (before 1.21) does not label namespaces with their names: kubectl create namespace %[1]s unless it is there, then kubectl label namespace %[1]s kubernetes.io/metadata.name=%[1]s" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end }}

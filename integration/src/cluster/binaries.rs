@@ -1,9 +1,13 @@
-//! The programs of a cluster: built from Go modules when this machine does not have them, and kept for later runs.
+//! The programs of a cluster: built by Go when this machine does not have them, and kept for later runs.
 //!
-//! The source is what the Go module proxy has under the version; Go checks it against the checksum database. Each
-//! release has a folder `NAME-VERSION-KEY` in the cache; the key says how it was built, so another way of building is
-//! another folder. A program appears there in one step, when it is complete.
+//! Each release has a folder `NAME-VERSION-KEY` in the cache; the key says how it was built, so another way of building
+//! is another folder. A program appears there in one step, when it is complete.
 
+mod debian;
+mod module;
+pub mod releases;
+
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal as _};
@@ -24,8 +28,8 @@ use crate::cache;
 pub struct Release {
     /// Its name in the cache and in messages.
     name: &'static str,
-    /// The Go module.
-    module: &'static str,
+    /// Where its source comes from.
+    source: Source,
     /// Its version, without the `v`.
     version: &'static str,
     /// Names of the programs and their packages.
@@ -34,86 +38,29 @@ pub struct Release {
     variables: fn(&str) -> Vec<(String, String)>,
 }
 
-/// Kubernetes.
-pub const KUBERNETES: Release = Release {
-    name: "kubernetes",
-    module: "k8s.io/kubernetes",
-    version: "1.37.2",
-    // The first one costs the most: all share most of their packages.
-    programs: &[
-        ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
-        ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-        ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
-        ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
-        ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
-        ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
-    ],
-    variables: |version| {
-        let packages = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"];
-        let variables = packages.map(|package| {
-            let (major, minor) = major_minor(version);
-            [
-                ("gitVersion", format!("v{version}")),
-                ("gitMajor", major),
-                ("gitMinor", minor),
-                ("gitTreeState", "clean".to_owned()),
-            ]
-            .map(|(name, value)| (format!("{package}.{name}"), value))
-        });
-        variables.into_iter().flatten().collect()
-    },
-};
+/// Where a release's source comes from.
+#[derive(Debug)]
+enum Source {
+    /// A Go module of this name. Go checks what the module proxy has against the checksum database.
+    Module(&'static str),
+    /// Debian's source package of this name, which apt checks by its signature.
+    Debian(&'static str),
+}
 
-/// containerd.
-pub const CONTAINERD: Release = Release {
-    name: "containerd",
-    module: "github.com/containerd/containerd/v2",
-    version: "2.4.2",
-    programs: &[
-        ("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
-        ("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"),
-        ("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
-    ],
-    variables: |version| vec![("github.com/containerd/containerd/v2/version.Version".into(), format!("v{version}"))],
-};
+/// How Go is started where a release's source lies.
+struct Workshop {
+    folder: PathBuf,
+    environment: Vec<(&'static str, OsString)>,
+}
 
-/// etcd.
-pub const ETCD: Release = Release {
-    name: "etcd",
-    module: "go.etcd.io/etcd/server/v3",
-    version: "3.7.3",
-    programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
-    variables: |_| Vec::new(),
-};
-
-/// Helm 3.
-pub const HELM_3: Release = Release {
-    name: "helm3",
-    module: "helm.sh/helm/v3",
-    version: "3.22.0",
-    programs: &[("helm3", "helm.sh/helm/v3/cmd/helm")],
-    variables: |version| {
-        // Built in any other way, it takes every cluster that it cannot ask for Kubernetes 1.20.
-        let (major, minor) = major_minor(KUBERNETES.version);
-        let packages = ["helm.sh/helm/v3/pkg/chartutil", "helm.sh/helm/v3/pkg/lint/rules"];
-        let kubernetes = packages.into_iter().flat_map(|package| {
-            [
-                (format!("{package}.k8sVersionMajor"), major.clone()),
-                (format!("{package}.k8sVersionMinor"), minor.clone()),
-            ]
-        });
-        kubernetes.chain([("helm.sh/helm/v3/internal/version.version".to_owned(), format!("v{version}"))]).collect()
-    },
-};
-
-/// Helm 4.
-pub const HELM_4: Release = Release {
-    name: "helm4",
-    module: "helm.sh/helm/v4",
-    version: "4.3.1",
-    programs: &[("helm4", "helm.sh/helm/v4/cmd/helm")],
-    variables: |version| vec![("helm.sh/helm/v4/internal/version.version".into(), format!("v{version}"))],
-};
+impl Workshop {
+    fn go(&self) -> Command {
+        let mut go = Command::new("go");
+        go.current_dir(&self.folder).env("CGO_ENABLED", "0").env("GOWORK", "off").env_remove("GOFLAGS");
+        go.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        go
+    }
+}
 
 /// How long to sleep between two looks at a program that is running.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -127,16 +74,38 @@ impl Release {
         self.version
     }
 
+    /// Whether all of its programs are there, so that [`Self::ensure`] builds nothing.
+    pub fn is_built(&self) -> Result<bool> {
+        Ok(self.missing(&self.folder()?, |_| true).is_empty())
+    }
+
     /// The folder with its programs. What is missing is built, which takes minutes; progress goes to standard error.
     pub fn ensure(&self, interrupt: &Interrupt) -> Result<PathBuf> {
-        let folder = cache::folder(&format!("go/{}-{}-{}", self.name, self.version, self.key()))?;
-        if self.missing(&folder).is_empty() {
+        self.ensure_those(interrupt, |_| true)
+    }
+
+    /// One of its programs. The others need not be there.
+    pub fn ensure_program(&self, name: &str, interrupt: &Interrupt) -> Result<PathBuf> {
+        Ok(self.ensure_those(interrupt, |other| other == name)?.join(name))
+    }
+
+    /// The folder of its source in Go's cache.
+    pub fn module(&self, interrupt: &Interrupt) -> Result<PathBuf> {
+        let Source::Module(module) = self.source else { bail!("{} is no Go module", self.name) };
+        let workshop = Workshop { folder: std::env::temp_dir(), environment: Vec::new() };
+        Ok(module::download(&workshop, module, &format!("v{}", self.version), interrupt)?.folder.into())
+    }
+
+    fn ensure_those(&self, interrupt: &Interrupt, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
+        let folder = self.folder()?;
+        if self.missing(&folder, &wanted).is_empty() {
             return Ok(folder);
         }
+        fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
         // Whoever else builds the same is waited for.
         let lock = File::create(folder.join(".lock")).with_context(|| format!("lock {}", folder.display()))?;
         let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).context("lock the cache")?;
-        let missing = self.missing(&folder);
+        let missing = self.missing(&folder, &wanted);
         if !missing.is_empty() {
             self.build(&folder, &missing, interrupt)
                 .with_context(|| format!("build {} {}", self.name, self.version))?;
@@ -144,13 +113,22 @@ impl Release {
         Ok(folder)
     }
 
-    fn missing(&self, folder: &Path) -> Vec<(&'static str, &'static str)> {
-        self.programs.iter().filter(|(name, _)| !folder.join(name).is_file()).copied().collect()
+    fn folder(&self) -> Result<PathBuf> {
+        Ok(cache::folder("go")?.join(format!("{}-{}-{}", self.name, self.version, self.key())))
+    }
+
+    fn missing(&self, folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<(&'static str, &'static str)> {
+        let missing = |&&(name, _): &&(&str, &str)| wanted(name) && !folder.join(name).is_file();
+        self.programs.iter().filter(missing).copied().collect()
     }
 
     /// Of everything that makes a build differ from another one of the same version.
     fn key(&self) -> String {
-        let digest = Sha256::digest(format!("{} {:?}", self.module, self.linker_flags()));
+        let source = match self.source {
+            Source::Module(module) => module.to_owned(),
+            Source::Debian(package) => format!("debian:{package} {:?}", debian::RENEWED),
+        };
+        let digest = Sha256::digest(format!("{source} {:?}", self.linker_flags()));
         digest.iter().take(4).fold(String::new(), |mut key, byte| {
             let _ = write!(key, "{byte:02x}");
             key
@@ -163,9 +141,10 @@ impl Release {
     }
 
     fn build(&self, folder: &Path, missing: &[(&str, &str)], interrupt: &Interrupt) -> Result<()> {
-        let module = folder.join("module");
-        fs::create_dir_all(&module)?;
-        self.write_module(&module, interrupt)?;
+        let workshop = match self.source {
+            Source::Module(module) => module::prepare(self, module, &folder.join("module"), interrupt)?,
+            Source::Debian(package) => debian::prepare(self, package, &folder.join("source"), interrupt)?,
+        };
         for (number, (name, package)) in missing.iter().enumerate() {
             let started = Instant::now();
             progress(&format!(
@@ -176,7 +155,7 @@ impl Release {
                 folder.display()
             ));
             let unfinished = folder.join(format!(".{name}.{}", std::process::id()));
-            let mut go = go(&module);
+            let mut go = workshop.go();
             go.args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &self.linker_flags()]);
             let built = run(go.arg("-o").arg(&unfinished).arg(package), interrupt);
             // One step: whoever finds the program finds all of it.
@@ -187,57 +166,17 @@ impl Release {
             kept.with_context(|| format!("build {name}"))?;
             progress(&format!("built {name} in {} s", started.elapsed().as_secs()));
         }
+        if matches!(self.source, Source::Debian(_)) {
+            // Hundreds of megabytes, of no use to anything but the build.
+            fs::remove_dir_all(folder.join("source"))?;
+        }
         Ok(())
     }
-
-    /// A Go module that depends on the release and nothing else.
-    fn write_module(&self, folder: &Path, interrupt: &Interrupt) -> Result<()> {
-        progress(&format!("fetching {} {}", self.module, self.version));
-        let of_module = format!("{}@v{}", self.module, self.version);
-        let _ = fs::remove_file(folder.join("go.mod"));
-        let answer = run(go(folder).args(["mod", "download", "-json", &of_module]), interrupt)?;
-        let answer: serde_json::Value = serde_json::from_str(&answer).context("what `go mod download` says")?;
-        let path = answer["GoMod"].as_str().with_context(|| format!("`go mod download` of {of_module}: no GoMod"))?;
-        let theirs = fs::read_to_string(path).context(path.to_owned())?;
-        fs::write(folder.join("go.mod"), self.module_file(&theirs))?;
-        let imports = self.programs.iter().fold(String::new(), |mut imports, (_, package)| {
-            let _ = writeln!(imports, "import _ {package:?}");
-            imports
-        });
-        fs::write(folder.join("tools.go"), format!("//go:build tools\n\npackage tools\n\n{imports}"))?;
-        run(go(folder).args(["mod", "tidy"]), interrupt).map(drop)
-    }
-
-    /// Kubernetes' own module takes its libraries from folders beside it, and only the main module's replacements
-    /// count: here they are taken in the versions that are published with it.
-    fn module_file(&self, theirs: &str) -> String {
-        let language = theirs.lines().filter(|line| line.starts_with("go ") || line.starts_with("godebug "));
-        let mut file = language.fold("module build\n\n".to_owned(), |file, line| file + line + "\n");
-        let _ = write!(file, "\nrequire {} v{}\n\n", self.module, self.version);
-        let library = self.version.split_once('.').map_or(self.version, |(_, rest)| rest);
-        for line in theirs.lines() {
-            if let Some((name, _)) = line.trim().trim_start_matches("replace ").split_once(" => ./staging/") {
-                let _ = writeln!(file, "replace {name} => {name} v0.{library}");
-            }
-        }
-        file
-    }
-}
-
-fn major_minor(version: &str) -> (String, String) {
-    let mut parts = version.split('.').map(str::to_owned);
-    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
 }
 
 /// Progress is worth a time stamp only where nobody watches it come.
 fn progress(what: &str) {
     eprintln!("{}{what}", if io::stderr().is_terminal() { "" } else { "cluster: " });
-}
-
-fn go(folder: &Path) -> Command {
-    let mut go = Command::new("go");
-    go.current_dir(folder).env("CGO_ENABLED", "0").env("GOWORK", "off").env_remove("GOFLAGS");
-    go
 }
 
 /// Runs a program to its end and returns what it wrote; an interrupt ends it.
@@ -247,7 +186,8 @@ fn run(command: &mut Command, interrupt: &Interrupt) -> Result<String> {
     let folder = command.get_current_dir().unwrap_or_else(|| Path::new(".")).to_path_buf();
     let (said, wrong) = (folder.join("output"), folder.join("errors"));
     command.stdin(Stdio::null()).stdout(File::create(&said)?).stderr(File::create(&wrong)?);
-    let mut child = command.spawn().with_context(|| format!("{line}: is Go installed?"))?;
+    let mut child =
+        command.spawn().with_context(|| format!("{line}: is {} installed?", command.get_program().display()))?;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
@@ -272,32 +212,14 @@ fn run(command: &mut Command, interrupt: &Interrupt) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::releases::{HELM_4, KUBERNETES_1_20};
     use super::*;
-
-    #[test]
-    fn libraries_beside_kubernetes_are_taken_as_published() {
-        let theirs = "module k8s.io/kubernetes\n\ngo 1.26.0\n\ngodebug default=go1.26\n\nrequire (\n\tx.y/z v1.0.0\n)\n\n\
-                      replace (\n\tk8s.io/api => ./staging/src/k8s.io/api\n\tother => ./there\n)\n";
-        assert_eq!(
-            KUBERNETES.module_file(theirs),
-            format!(
-                "module build\n\ngo 1.26.0\ngodebug default=go1.26\n\nrequire k8s.io/kubernetes v{0}\n\n\
-                 replace k8s.io/api => k8s.io/api v0.{1}\n",
-                KUBERNETES.version,
-                KUBERNETES.version.split_once('.').expect("a dot").1
-            )
-        );
-    }
 
     #[test]
     fn another_way_of_building_is_another_folder() {
         let other = Release { variables: |_| Vec::new(), ..HELM_4 };
         assert_ne!(other.key(), HELM_4.key());
-    }
-
-    #[test]
-    fn helm_3_knows_the_kubernetes_that_it_is_used_with() {
-        let (_, minor) = major_minor(KUBERNETES.version);
-        assert!(HELM_3.linker_flags().contains(&format!("pkg/chartutil.k8sVersionMinor={minor}")));
+        let other = Release { source: Source::Module("kubernetes"), ..KUBERNETES_1_20 };
+        assert_ne!(other.key(), KUBERNETES_1_20.key());
     }
 }

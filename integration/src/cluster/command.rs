@@ -13,14 +13,19 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use super::component::before_path;
-use super::{Cluster, Helm, Interrupt, Options, Programs, binaries, environment, kubeconfig, node, state, sweep};
+use super::version::Programs;
+use super::{Cluster, Helm, Interrupt, Options, Version, environment, kubeconfig, node, state, sweep};
 use crate::harness::Image;
 
 /// What to do with the cluster of this machine.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Starts one, and leaves it running.
-    Up,
+    Up {
+        /// Which Kubernetes it has: 1.37 with containerd 2.4, the others with this machine's containerd.
+        #[arg(long, value_enum, value_name = "VERSION", default_value = Version::default().name())]
+        kubernetes: Version,
+    },
     /// Ends it and removes every trace; safe when there is none.
     Down,
     /// A shell with the cluster's kubectl, helm (3 and 4) and ctr; `exit` leaves it. With a command: runs that instead.
@@ -38,23 +43,24 @@ impl Command {
     /// Does it.
     pub fn run(&self) -> Result<ExitCode> {
         match self {
-            Self::Up => up(),
+            Self::Up { kubernetes } => up(*kubernetes),
             Self::Down => down(),
             Self::Shell { command } => match shell(command)? {},
         }
     }
 }
 
-fn up() -> Result<ExitCode> {
+fn up(version: Version) -> Result<ExitCode> {
     let interrupt = Interrupt::by_signals()?;
     // What takes minutes, when it has to be built, comes before the cluster.
-    Programs::ensure(&interrupt)?;
+    Programs::ensure(version, &interrupt)?;
     let (older, newer) = (Helm::V3.program(&interrupt)?, Helm::V4.program(&interrupt)?);
     let started = Instant::now();
-    let cluster = Cluster::up(&Options { interrupt: interrupt.clone(), ..Options::default() })?;
+    let cluster = Cluster::up(&Options { version, interrupt: interrupt.clone(), ..Options::default() })?;
     cluster.import(&Image::busybox(BUSYBOX))?;
     let ctr = cluster.programs.containerd.join("ctr");
-    let programs = [("kubectl", cluster.kubectl_program()), ("ctr", ctr)];
+    // The one of its version: whoever plays with a cluster may want to see how the two get on.
+    let programs = [("kubectl", cluster.programs.kubernetes.join("kubectl")), ("ctr", ctr)];
     link(&cluster, &programs)?;
     link(&cluster, &[("helm3", older), ("helm4", newer.clone()), ("helm", newer)])?;
     interrupt.check()?;
@@ -67,8 +73,8 @@ Image for pods, beside those that you load: {BUSYBOX}
     cargo xtask cluster shell kubectl get pods --all-namespaces
     cargo xtask cluster down
 ",
-        binaries::KUBERNETES.version(),
-        binaries::CONTAINERD.version(),
+        version.kubernetes(),
+        cluster.programs.containerd_version()?,
         started.elapsed().as_secs_f64(),
         cluster.state().display(),
         cluster.kubeconfig().display()

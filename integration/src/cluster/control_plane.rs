@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::Programs;
 use super::component::{Launch, Place};
 use super::network::{API_PORT, NODE_ADDRESS, SERVICES};
 use super::pki::Pki;
+use super::version::Programs;
 
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEERS: &str = "http://127.0.0.1:2380";

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::Programs;
 use super::component::{Launch, Place};
 use super::network::{DNS_SERVICE, NODE_ADDRESS, PODS};
 use super::pki::Pki;
+use super::version::{Programs, Version};
 use crate::harness::{CNI_PLUGINS, SANDBOX_IMAGE};
 
 /// The node's name in the cluster.
@@ -39,7 +39,7 @@ pub fn containerd(programs: &Programs, state: &Path) -> Result<Launch> {
     let config = state.join("containerd.toml");
     fs::write(&config, containerd_config(&cni, &state.join("opt"))?)?;
     let arguments = vec!["--config".into(), config.display().to_string()];
-    // Its shim is the one that was built with it, not this machine's.
+    // Its shim is the one that belongs to it, not another one of this machine's.
     let folder = programs.containerd.clone();
     Ok(Launch {
         name: "containerd",
@@ -80,15 +80,12 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
 }
 
 /// The kubelet.
-pub fn kubelet(programs: &Programs, pki: &Pki, state: &Path) -> Result<Launch> {
+pub fn kubelet(version: Version, programs: &Programs, pki: &Pki, state: &Path) -> Result<Launch> {
     let resolver = state.join("resolv.conf");
     fs::write(&resolver, format!("nameserver {DNS_SERVICE}\n"))?;
-    let config = json!({
+    let mut config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        // Its default since 1.35 is to refuse nodes such as many test machines are.
-        "failCgroupV1": false,
-        "containerRuntimeEndpoint": format!("unix://{SOCKET}"),
         "cgroupDriver": "cgroupfs",
         "failSwapOn": false,
         "address": NODE_ADDRESS,
@@ -103,6 +100,8 @@ pub fn kubelet(programs: &Programs, pki: &Pki, state: &Path) -> Result<Launch> {
         },
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
+        // A Secret that changed is in its pods' files so soon.
+        "syncFrequency": "10s",
         "authentication": {
             "anonymous": {"enabled": false},
             "webhook": {"enabled": true},
@@ -113,14 +112,19 @@ pub fn kubelet(programs: &Programs, pki: &Pki, state: &Path) -> Result<Launch> {
         "clusterDNS": [DNS_SERVICE],
         "resolvConf": resolver,
     });
+    let (more, further) = version.kubelet(&format!("unix://{SOCKET}"));
+    for (key, value) in more.as_object().into_iter().flatten() {
+        config[key] = value.clone();
+    }
     let file = state.join("kubelet.yaml");
     fs::write(&file, config.to_string())?;
-    let arguments = vec![
+    let mut arguments = vec![
         format!("--config={}", file.display()),
         format!("--kubeconfig={}", pki.kubeconfig("kubelet")),
         format!("--hostname-override={NODE_NAME}"),
         format!("--node-ip={NODE_ADDRESS}"),
     ];
+    arguments.extend(further);
     let program = programs.kubernetes.join("kubelet");
     Ok(Launch { name: "kubelet", program, arguments, path: None, place: Place::Kubelet })
 }

@@ -1,7 +1,6 @@
 //! The webhook, as a Deployment of two replicas, before a real API server.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -9,8 +8,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::audit::Audit;
+use super::traffic::{self, HASH};
 use super::{Context, Part, define, in_turn, names_of};
-use crate::cluster::{Cluster, NODE_NAME, succeed};
+use crate::cluster::{Ability, Cluster, NODE_NAME, succeed};
 use crate::harness::Image;
 use crate::suite::Report;
 
@@ -19,11 +19,12 @@ pub const PART: Part = Part { names, run };
 type Test = fn(&mut Context) -> Result<()>;
 
 /// In this order: they share the objects, and the last one removes them.
-const TESTS: [(&str, Test); 15] = [
+const TESTS: [(&str, Test); 16] = [
     ("admission/existing-pods-are-labelled", existing),
     ("admission/new-pods-are-labelled", labelled),
     ("admission/forged-labels-are-corrected", forged),
     ("admission/our-labels-are-ours-alone", ours_alone),
+    ("admission/ephemeral-containers", ephemeral_containers),
     ("admission/templates-do-not-have-them", templates),
     ("admission/an-enforcer-stays-on-its-node", own_node),
     ("admission/release-needs-a-right", release),
@@ -46,7 +47,9 @@ const WEBHOOK: &str = include_str!("admission/webhook.yaml");
 const CONFIGURATIONS: &str = include_str!("admission/configurations.yaml");
 const OBJECTS: &str = include_str!("admission/objects.yaml");
 
-const HASH: &str = "ringfence.dev/ruleset-hash";
+/// Ends lines that only newer servers know.
+const CONDITION: &str = "# from 1.28 on";
+
 const ALICE: &str = "--as=system:serviceaccount:shop:alice";
 const ONLY_WEBHOOK: &str = "only system:serviceaccount:ringfence:ringfence-webhook may do that";
 
@@ -69,7 +72,15 @@ fn prepare(context: &mut Context) -> Result<()> {
     cluster.apply(OBJECTS)?;
     pod(cluster, "before", &json!({"app": "web"}), &[])?;
     rollout(cluster)?;
-    cluster.apply(CONFIGURATIONS)?;
+    let version = cluster.version();
+    if !version.can(Ability::NamespaceNames) {
+        // As docs/install.md says.
+        for namespace in ["kube-system", "ringfence"] {
+            cluster.kubectl(["label", "namespace", namespace, &format!("kubernetes.io/metadata.name={namespace}")])?;
+        }
+    }
+    let fits = |line: &&str| version.can(Ability::MatchConditions) || !line.ends_with(CONDITION);
+    cluster.apply(&CONFIGURATIONS.lines().filter(fits).map(|line| line.to_owned() + "\n").collect::<String>())?;
     trusted(cluster)
 }
 
@@ -208,6 +219,11 @@ fn ours_alone(context: &mut Context) -> Result<()> {
     let patch = r#"{"metadata": {"labels": {"ringfence.dev/policy": "x"}}}"#;
     let status = ["-n", "shop", ALICE, "patch", "pod", "web", "--subresource=status", "--type=merge", "-p", patch];
     refused(cluster.kubectl(status), &[field, "'main' can't become 'x'"])?;
+    expect(&get(cluster, "pod/web")?, &BOTH)
+}
+
+fn ephemeral_containers(context: &mut Context) -> Result<()> {
+    let cluster = &context.cluster;
     let debug = [
         "-n",
         "shop",
@@ -220,7 +236,7 @@ fn ours_alone(context: &mut Context) -> Result<()> {
         "--",
         "true",
     ];
-    cluster.kubectl(debug).context("an ephemeral container")?;
+    cluster.kubectl(debug)?;
     expect(&get(cluster, "pod/web")?, &BOTH)
 }
 
@@ -298,7 +314,12 @@ fn own_node(context: &mut Context) -> Result<()> {
     let elsewhere = Enforcer::bound_to(cluster, Some("enforcer-elsewhere"))?;
     let unbound = Enforcer::bound_to(cluster, None)?;
     let refusal = format!("pod shop/victim is on node '{NODE_NAME}': only that node's enforcer may change it");
-    refused(elsewhere.patch("victim", &isolate), &[&refusal, "not that of node 'elsewhere'"])?;
+    let whose = if cluster.version().can(Ability::NodesInTokens) {
+        "not that of node 'elsewhere'"
+    } else {
+        "and 'enforcer-elsewhere', the pod of this token, does not run there"
+    };
+    refused(elsewhere.patch("victim", &isolate), &[&refusal, whose])?;
     refused(unbound.patch("victim", &isolate), &[&refusal, "this token is not bound to a pod"])?;
     refused(elsewhere.kubectl(&["delete", "pod", "victim", "--wait=false"]), &[&refusal])?;
     refused(
@@ -474,42 +495,8 @@ fn quiet(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-/// Makes pods for as long as `meanwhile` takes; every one is admitted and labelled.
-fn under_traffic(cluster: &mut Cluster, meanwhile: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
-    let done = AtomicBool::new(false);
-    let (program, kubeconfig) = (cluster.kubectl_program(), cluster.kubeconfig());
-    let traffic = || -> Result<usize> {
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "t-", "namespace": "shop"},
-            "spec": {"containers": [{"name": "c", "image": "x"}]},
-        })
-        .to_string();
-        let mut made = 0;
-        while !done.load(Ordering::Relaxed) {
-            let mut kubectl = std::process::Command::new(&program);
-            kubectl.env("KUBECONFIG", &kubeconfig).args(["create", "-f", "-", "--dry-run=server", "-o", "json"]);
-            let pod: Value =
-                serde_json::from_str(&succeed(&mut kubectl, Some(&pod)).with_context(|| format!("after {made}"))?)?;
-            ensure!(pod["metadata"]["labels"][HASH].is_string(), "not labelled, after {made}: {}", pod["metadata"]);
-            made += 1;
-        }
-        Ok(made)
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..2).map(|_| scope.spawn(traffic)).collect();
-        let result = meanwhile(cluster);
-        done.store(true, Ordering::Relaxed);
-        let made =
-            workers.into_iter().map(|worker| worker.join().expect("it does not panic")).collect::<Result<Vec<_>>>();
-        result?;
-        let made: usize = made?.iter().sum();
-        ensure!(made > 20, "only {made} pods were made meanwhile");
-        Ok(())
-    })
-}
-
 fn rolling_update(context: &mut Context) -> Result<()> {
-    under_traffic(&mut context.cluster, |cluster| {
+    traffic::during(&mut context.cluster, "shop", |cluster| {
         cluster.kubectl(["-n", "ringfence", "rollout", "restart", "deployment/ringfence-webhook"])?;
         rollout(cluster)?;
         // The old replicas drain.
@@ -553,7 +540,7 @@ fn rotation(context: &mut Context) -> Result<()> {
         ])?;
         Ok(told == bundle && pod(cluster, "probe-", &Value::Null, &["--dry-run=server"]).is_ok())
     })?;
-    under_traffic(cluster, |cluster| {
+    traffic::during(cluster, "shop", |cluster| {
         let (mut bundles, mut certificates) = (Vec::new(), Vec::new());
         cluster.wait_for("two more authorities", |cluster| {
             for (key, seen) in [("ca.crt", &mut bundles), ("tls.crt", &mut certificates)] {

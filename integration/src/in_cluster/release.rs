@@ -54,6 +54,11 @@ impl Release {
         self.apply(cluster, &["upgrade"], values)
     }
 
+    /// The same by Helm 4, also where another wrote what the chart says now.
+    pub fn upgrade_by_force(&self, cluster: &Cluster, values: &[&str]) -> Result<String> {
+        self.apply(cluster, &["upgrade", "--force-conflicts"], values)
+    }
+
     fn apply(&self, cluster: &Cluster, words: &[&str], values: &[&str]) -> Result<String> {
         let mut helm = cluster.command(&self.helm);
         helm.args(words).args([self.name, "--namespace", self.namespace, "--wait", "--timeout=3m"]);

@@ -5,9 +5,28 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+/// Which of the tests that are known there are in a place, and what they are called there.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Stands before each name.
+    pub prefix: String,
+    /// These alone; empty: all.
+    pub only: &'static [&'static str],
+    /// Those that cannot be run there, and why.
+    pub impossible: Vec<(&'static str, &'static str)>,
+}
+
+impl Scope {
+    /// The whole name of a test, if it is in the place.
+    pub fn name(&self, name: &str) -> Option<String> {
+        (self.only.is_empty() || self.only.contains(&name)).then(|| format!("{}{name}", self.prefix))
+    }
+}
+
 /// What has become of the tests so far.
 pub struct Report {
     filter: String,
+    scope: Scope,
     seen: HashSet<String>,
     passed: u32,
     failed: u32,
@@ -17,24 +36,37 @@ pub struct Report {
 impl Report {
     /// Of the tests whose names hold `filter`.
     pub fn new(filter: &str) -> Self {
-        Self { filter: filter.into(), seen: HashSet::new(), passed: 0, failed: 0, skipped: 0 }
+        Self { filter: filter.into(), scope: Scope::default(), seen: HashSet::new(), passed: 0, failed: 0, skipped: 0 }
+    }
+
+    /// From now on, tests are those of another place.
+    pub fn enter(&mut self, scope: Scope) {
+        self.scope = scope;
     }
 
     /// Whether the test is to be run.
     pub fn wants(&self, name: &str) -> bool {
-        name.contains(&self.filter)
+        self.scope.name(name).is_some_and(|name| name.contains(&self.filter))
     }
 
     /// Whether the test has been told of.
     pub fn has(&self, name: &str) -> bool {
-        self.seen.contains(name)
+        self.seen.contains(&self.whole(name))
+    }
+
+    fn whole(&self, name: &str) -> String {
+        format!("{}{name}", self.scope.prefix)
     }
 
     /// Runs the test, if it is wanted.
     pub fn check(&mut self, name: &str, test: impl FnOnce() -> Result<()>) {
         if self.wants(name) {
-            let result = test();
-            self.tell(name, result);
+            if let Some((_, reason)) = self.scope.impossible.iter().find(|(impossible, _)| *impossible == name) {
+                self.skip(name, reason);
+            } else {
+                let result = test();
+                self.tell(name, result);
+            }
         }
     }
 
@@ -42,8 +74,9 @@ impl Report {
     pub fn tell(&mut self, name: &str, result: Result<()>) {
         match result {
             Ok(()) => {
+                let name = self.whole(name);
                 println!("ok {name}");
-                self.seen.insert(name.into());
+                self.seen.insert(name);
                 self.passed += 1;
             }
             Err(error) => self.fail(name, &format!("{error:#}")),
@@ -52,16 +85,18 @@ impl Report {
 
     /// Tells that a test failed.
     pub fn fail(&mut self, name: &str, reason: &str) {
+        let name = self.whole(name);
         // One line, whatever a program said.
         println!("FAILED {name}: {}", reason.trim().replace('\n', " | "));
-        self.seen.insert(name.into());
+        self.seen.insert(name);
         self.failed += 1;
     }
 
     /// Tells why a test cannot be run here.
     pub fn skip(&mut self, name: &str, reason: &str) {
+        let name = self.whole(name);
         println!("skipped {name}: {reason}");
-        self.seen.insert(name.into());
+        self.seen.insert(name);
         self.skipped += 1;
     }
 
@@ -69,5 +104,29 @@ impl Report {
     pub fn finish(&self) -> ExitCode {
         println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
         ExitCode::from(u8::from(self.failed > 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_has_names_of_its_own() {
+        let mut report = Report::new("old/a");
+        report.enter(Scope { prefix: "old/".into(), only: &["a", "ab"], impossible: vec![("ab", "it is too old")] });
+        assert!(report.wants("a") && !report.wants("b") && !report.wants("ac"));
+        let mut ran = Vec::new();
+        for name in ["a", "ab", "ac"] {
+            report.check(name, || {
+                ran.push(name);
+                Ok(())
+            });
+        }
+        assert_eq!(ran, ["a"]);
+        assert_eq!((report.passed, report.failed, report.skipped), (1, 0, 1));
+        assert!(report.has("ab"));
+        report.enter(Scope::default());
+        assert!(!report.has("ab") && report.has("old/ab"));
     }
 }

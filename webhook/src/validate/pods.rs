@@ -225,7 +225,10 @@ fn own_node(request: &Request<'_>, bound: Bound) -> Result<Verdict, ReviewError>
     Ok(match bound {
         Bound::Node(own) if own == node_name => Verdict::Answer(Answer::allow()),
         Bound::Node(own) => Verdict::Answer(Answer::forbid(format!("{refusal}, not that of node '{own}'"))),
-        Bound::Pod(pod) => Verdict::Ask(Question::RunsOn { pod, node: node_name }, Answer::forbid(refusal)),
+        Bound::Pod(pod) => {
+            let refusal = format!("{refusal}, and '{pod}', the pod of this token, does not run there");
+            Verdict::Ask(Question::RunsOn { pod, node: node_name }, Answer::forbid(refusal))
+        }
         Bound::Nothing => {
             Verdict::Answer(Answer::forbid(format!("{refusal}, and this token is not bound to a pod of any node")))
         }

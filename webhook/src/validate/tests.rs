@@ -241,7 +241,9 @@ fn an_enforcer_isolates_pods_of_its_node_and_does_nothing_else() {
         "pod shop/web-1 is on node 'node-a': only that node's enforcer may change it, not that of node 'node-b'"
     );
     let bound = enforcer(json!({"authentication.kubernetes.io/pod-name": ["ringfence-enforcer-x"]}));
-    let Verdict::Ask(question, _) = update(bound, old.clone(), isolated.clone()) else { panic!() };
+    let Verdict::Ask(question, refused) = update(bound, old.clone(), isolated.clone()) else { panic!() };
+    let refused = format!("{refused:?}");
+    assert!(refused.contains("and 'ringfence-enforcer-x', the pod of this token, does not run there"), "{refused}");
     assert_eq!(question, Question::RunsOn { pod: "ringfence-enforcer-x".to_owned(), node: "node-a".to_owned() });
     assert_eq!(refusal(update(enforcer(json!({})), old.clone(), isolated.clone())).0, 403, "not bound to anything");
 

@@ -44,6 +44,7 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Containers, "busybox-static", "/bin/busybox", "a static busybox as /bin/busybox"),
     package(Purpose::Containers, "mmdebstrap", "mmdebstrap", "mmdebstrap, which fetches a Debian root file system"),
     package(Purpose::Cluster, "iptables", "iptables", "iptables, for kube-proxy"),
+    package(Purpose::Cluster, "dpkg-dev", "dpkg-source", "dpkg-source, which unpacks the oldest Kubernetes' source"),
     package(
         Purpose::Image,
         "gcc-aarch64-linux-gnu",

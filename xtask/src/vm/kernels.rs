@@ -6,14 +6,12 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{ValueEnum, builder::PossibleValue};
+use ringfence_apt::{Apt, Kind};
 
 use super::quiet;
 use crate::{places, process};
-
-/// Who signs Debian's package lists, of all releases.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A kernel that tests run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +124,7 @@ impl Unpacked {
 }
 
 fn download(kernel: Kernel, work: &Path, unpacked: &Path) -> Result<()> {
-    let apt = Apt::new(work, kernel.suite())?;
+    let apt = Apt::new(work, Kind::Packages, kernel.suite())?;
     println!("==> fetching Linux {kernel} of Debian {} into the cache", kernel.suite());
     process::succeed(apt.command("apt-get").args(["--quiet=2", "update"]))?;
     let names = process::output(apt.command("apt-cache").args(["pkgnames", "linux-image-"]))?;
@@ -167,81 +165,6 @@ fn numbers(name: &str) -> Vec<u32> {
     name.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
-/// apt with lists and caches of its own: the machine's are not touched.
-struct Apt {
-    options: Vec<String>,
-}
-
-impl Apt {
-    fn new(work: &Path, suite: &str) -> Result<Self> {
-        let apt = work.join("apt");
-        for folder in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(apt.join(folder))?;
-        }
-        let list = apt.join("sources.list");
-        fs::write(&list, format!("deb [arch=amd64 signed-by={KEYRING}] {} {suite} main\n", mirror()?))?;
-        let option = |name: &str, value: &Path| format!("{name}={}", value.display());
-        Ok(Self {
-            options: vec![
-                option("Dir::Etc::sourcelist", &list),
-                option("Dir::Etc::sourceparts", Path::new("/dev/null")),
-                option("Dir::State::lists", &apt.join("lists")),
-                option("Dir::Cache", &apt.join("cache")),
-                "APT::Sandbox::User=root".to_owned(),
-                "Acquire::Languages=none".to_owned(),
-            ],
-        })
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.args(self.options.iter().flat_map(|option| ["-o", option]));
-        command
-    }
-}
-
-/// The mirror that this machine gets Debian itself from.
-fn mirror() -> Result<String> {
-    let etc = Path::new("/etc/apt");
-    let mut files = vec![etc.join("sources.list")];
-    if let Ok(entries) = etc.join("sources.list.d").read_dir() {
-        let mut more: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        more.sort();
-        files.append(&mut more);
-    }
-    for file in &files {
-        if let Some(mirror) = fs::read_to_string(file).ok().as_deref().and_then(mirror_in) {
-            return Ok(mirror);
-        }
-    }
-    bail!("no source of a Debian release's main section in {}/sources.list and sources.list.d", etc.display())
-}
-
-/// The first source of a release's `main`, in either of apt's two formats. Updates, security and others' do not count.
-fn mirror_in(sources: &str) -> Option<String> {
-    let release =
-        |suite: &str| ["bullseye", "bookworm", "trixie", "forky", "sid", "stable", "testing"].contains(&suite);
-    let one_line = sources.lines().find_map(|line| {
-        let rest = line.strip_prefix("deb ")?.trim_start();
-        let rest = if rest.starts_with('[') { rest.split_once(']')?.1 } else { rest };
-        let mut words = rest.split_whitespace();
-        let (mirror, suite) = (words.next()?, words.next()?);
-        (release(suite) && words.any(|word| word == "main")).then(|| mirror.to_owned())
-    });
-    one_line.or_else(|| {
-        sources.split("\n\n").find_map(|stanza| {
-            let field = |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            let has = |name, wanted: &dyn Fn(&str) -> bool| {
-                field(name).is_some_and(|text| text.split_whitespace().any(wanted))
-            };
-            let ours = has("Types", &|word| word == "deb")
-                && has("Suites", &release)
-                && has("Components", &|word| word == "main");
-            ours.then(|| field("URIs")?.split_whitespace().next().map(str::to_owned)).flatten()
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,17 +184,5 @@ mod tests {
         let mut names = ["linux-image-6.1.0-9-cloud-amd64", "linux-image-6.1.0-39-cloud-amd64"];
         names.sort_by_key(|name| numbers(name));
         assert_eq!(names[1], "linux-image-6.1.0-39-cloud-amd64");
-    }
-
-    #[test]
-    fn the_mirror_is_that_of_the_release() {
-        let stanzas = "Types: deb\nURIs: http://security.example/debian-security\nSuites: bookworm-security\n\
-                       Components: main\n\nTypes: deb\n# a comment\nURIs: http://mirror.example/debian\n\
-                       Suites: bookworm bookworm-updates\nComponents: main\n";
-        assert_eq!(mirror_in(stanzas).as_deref(), Some("http://mirror.example/debian"));
-        let lines = "# deb http://no.example sid main\ndeb http://other.example tool-bookworm main\n\
-                     deb [arch=amd64 signed-by=/k] http://mirror.example/debian trixie main contrib\n";
-        assert_eq!(mirror_in(lines).as_deref(), Some("http://mirror.example/debian"));
-        assert_eq!(mirror_in("Types: deb-src\nURIs: x\nSuites: sid\nComponents: main\n"), None);
     }
 }

@@ -1,0 +1,306 @@
+//! The webhook is away, or its certificate is one that it is given: what becomes of pods, by the chart.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use serde_json::{Value, json};
+
+use super::pods::{DRIFT, spec};
+use super::release::Release;
+use super::traffic::{self, HASH};
+use super::{Context, Part, in_turn, names_of, told};
+use crate::cluster::{Ability, CertManager, Cluster, Helm, Interrupt, succeed};
+use crate::harness::Image;
+use crate::suite::Report;
+
+pub const PART: Part = Part { names, run };
+
+type Test = fn(&mut Cluster, &Release) -> Result<()>;
+
+/// In this order: they share the release, and the last one removes it.
+const TESTS: [(&str, Test); 5] = [
+    ("failure/webhook-away-ignore", ignore),
+    ("failure/webhook-away-fail", fail),
+    ("failure/given-certificate", given_certificate),
+    ("failure/cert-manager", cert_manager),
+    ("failure/removed", removed),
+];
+
+const OBJECTS: &str = include_str!("failure/objects.yaml");
+
+/// Where the chart is installed, and where others' pods are.
+const NAMESPACE: &str = "watch";
+const OTHERS: &str = "market";
+const VALUES: [&str; 3] = ["policy.create=false", "crds.keep=false", "policy.active=main"];
+
+fn names() -> Vec<String> {
+    names_of(&TESTS)
+}
+
+fn run(context: &mut Context, report: &mut Report) {
+    let release = prepare(context);
+    let cluster = &mut context.cluster;
+    let site = release.map(|release| (cluster, release));
+    in_turn(report, ("failure/installed", site), &TESTS, |test, (cluster, release)| test(cluster, release));
+}
+
+fn prepare(context: &mut Context) -> Result<Release> {
+    let release = Release::prepare(context, Helm::V4, "ringfence", NAMESPACE)?;
+    let cluster = &mut context.cluster;
+    release.install(cluster, &VALUES)?;
+    cluster.apply(OBJECTS)?;
+    release.enforces(cluster, "isolated")?;
+    trusted(cluster)?;
+    Ok(release)
+}
+
+/// Waits until the API server trusts the webhook, and the webhook knows the policy.
+fn trusted(cluster: &mut Cluster) -> Result<()> {
+    cluster.wait_for("labels of new pods", |cluster| {
+        Ok(make(cluster, OTHERS, "probe", &["--dry-run=server"]).is_ok_and(|pod| is_labelled(&pod)))
+    })
+}
+
+fn pod(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": name, "on-drift": "isolate"}},
+        "spec": spec(DRIFT),
+    })
+}
+
+/// Makes a pod; returns it as the API server answers.
+fn make(cluster: &Cluster, namespace: &str, name: &str, arguments: &[&str]) -> Result<Value> {
+    let mut kubectl = cluster.command(cluster.kubectl_program());
+    let pod = pod(namespace, name).to_string();
+    let said = succeed(kubectl.args(["create", "-f", "-", "-o", "json"]).args(arguments), Some(&pod))?;
+    Ok(serde_json::from_str(&said)?)
+}
+
+fn is_labelled(pod: &Value) -> bool {
+    pod["metadata"]["labels"][HASH].is_string()
+}
+
+fn get(cluster: &Cluster, namespace: &str, pod: &str) -> Result<Value> {
+    Ok(serde_json::from_str(&cluster.kubectl(["-n", namespace, "get", "pod", pod, "-o", "json"])?)?)
+}
+
+fn ready(cluster: &Cluster, namespace: &str, what: &str) -> Result<()> {
+    cluster.kubectl(["-n", namespace, "wait", "--for=condition=Ready", "--timeout=60s", what]).map(drop)
+}
+
+fn delete(cluster: &Cluster, namespace: &str, pod: &str) -> Result<()> {
+    cluster.kubectl(["-n", namespace, "delete", "pod", pod, "--force"]).map(drop)
+}
+
+/// Until no replica of the webhook is left.
+fn take_away(cluster: &mut Cluster) -> Result<()> {
+    cluster.kubectl(["-n", NAMESPACE, "scale", "deployment/ringfence-webhook", "--replicas=0"])?;
+    cluster.wait_for("no webhook", |cluster| {
+        let selector = "app.kubernetes.io/name=ringfence-webhook";
+        Ok(cluster.kubectl(["-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "name"])?.is_empty())
+    })
+}
+
+fn bring_back(cluster: &mut Cluster) -> Result<()> {
+    cluster.kubectl(["-n", NAMESPACE, "scale", "deployment/ringfence-webhook", "--replicas=2"])?;
+    cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "deployment/ringfence-webhook", "--timeout=120s"])?;
+    trusted(cluster)
+}
+
+/// A pod comes without labels, its node governs it all the same, and the labels come with the webhook.
+fn ignore(cluster: &mut Cluster, _: &Release) -> Result<()> {
+    take_away(cluster)?;
+    let made = make(cluster, OTHERS, "alone", &[])?;
+    ensure!(!is_labelled(&made), "somebody labelled it: {}", made["metadata"]);
+    ready(cluster, OTHERS, "pod/alone")?;
+    cluster.kubectl(["-n", OTHERS, "exec", "alone", "--", "touch", "/tmp/go"])?;
+    told::event(cluster, OTHERS, "alone", "PodIsolated")?;
+    let pod = get(cluster, OTHERS, "alone")?;
+    ensure!(!is_labelled(&pod), "somebody labelled it meanwhile: {}", pod["metadata"]);
+    bring_back(cluster)?;
+    cluster.wait_for("its labels", |cluster| Ok(is_labelled(&get(cluster, OTHERS, "alone")?)))?;
+    let labels = get(cluster, OTHERS, "alone")?["metadata"]["labels"].clone();
+    for label in ["ruleset.ringfence.dev/everywhere", "ruleset.ringfence.dev/isolated"] {
+        ensure!(labels[label] == "1", "{label} is not among {labels}");
+    }
+    delete(cluster, OTHERS, "alone")
+}
+
+const DEPLOYMENT: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: waits, namespace: market}
+spec:
+  selector: {matchLabels: {app: waits}}
+  template:
+    metadata: {labels: {app: waits}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - {name: main, image: "localhost/basics:1", imagePullPolicy: Never, command: [sleep, "999999"]}
+"#;
+
+/// Pods are refused with what is the matter; those of the system and of the webhook itself are not; it comes back without
+/// anybody's help, and so does what waited for it.
+fn fail(cluster: &mut Cluster, release: &Release) -> Result<()> {
+    let values = [&VALUES[..], &["webhook.failurePolicy=Fail"]].concat();
+    if !cluster.version().can(Ability::NamespaceNames) {
+        let Err(error) = release.upgrade(cluster, &values) else {
+            bail!("Fail was taken, although the namespaces are not labelled");
+        };
+        let hint = "kubectl label namespace kube-system kubernetes.io/metadata.name=kube-system";
+        ensure!(format!("{error:#}").contains(hint), "{hint:?} is not in: {error:#}");
+        for namespace in ["kube-system", NAMESPACE] {
+            cluster.kubectl(["label", "namespace", namespace, &format!("kubernetes.io/metadata.name={namespace}")])?;
+        }
+    }
+    release.upgrade(cluster, &values)?;
+    // It exists before: a template is asked about too.
+    cluster.apply(DEPLOYMENT)?;
+    cluster.kubectl(["-n", OTHERS, "rollout", "status", "deployment/waits", "--timeout=60s"])?;
+    take_away(cluster)?;
+    let Err(error) = make(cluster, OTHERS, "refused", &[]) else { bail!("a pod was made without the webhook") };
+    let error = format!("{error:#}");
+    for part in ["failed calling webhook", "pods.ringfence.dev", "ringfence-webhook"] {
+        ensure!(error.contains(part), "{part:?} is not in: {error}");
+    }
+    for namespace in ["kube-system", NAMESPACE] {
+        cluster.wait_for("the service account", |cluster| {
+            Ok(cluster.kubectl(["-n", namespace, "get", "serviceaccount", "default"]).is_ok())
+        })?;
+        make(cluster, namespace, "admitted", &[]).with_context(|| format!("in {namespace}"))?;
+        delete(cluster, namespace, "admitted")?;
+    }
+    // A pod that has to be made anew waits.
+    cluster.kubectl(["-n", OTHERS, "delete", "pods", "-l", "app=waits", "--force"])?;
+    cluster.wait_for("that it is told", |cluster| {
+        let events = ["-n", OTHERS, "get", "events", "--field-selector=reason=FailedCreate", "-o"];
+        Ok(cluster.kubectl(events.iter().chain(&["jsonpath={.items[*].message}"]))?.contains("pods.ringfence.dev"))
+    })?;
+    bring_back(cluster)?;
+    cluster.kubectl(["-n", OTHERS, "rollout", "status", "deployment/waits", "--timeout=120s"])?;
+    let labelled = ["-n", OTHERS, "get", "pods", "-l", HASH, "-o", "jsonpath={.items[*].metadata.labels.app}"];
+    cluster.wait_for("its pod, labelled,", |cluster| Ok(cluster.kubectl(labelled)?.contains("waits")))?;
+    cluster.kubectl(["-n", OTHERS, "delete", "deployment", "waits"]).map(drop)
+}
+
+/// An authority of a test's own.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new(name: &str) -> Result<Self> {
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Ok(Self(CertifiedIssuer::self_signed(parameters, KeyPair::generate()?)?))
+    }
+
+    /// A Secret with a certificate for the webhook.
+    fn secret(&self) -> Result<String> {
+        let mut parameters = CertificateParams::default();
+        let name = format!("ringfence-webhook.{NAMESPACE}.svc");
+        parameters.subject_alt_names.push(SanType::DnsName(name.try_into()?));
+        let key = KeyPair::generate()?;
+        let certificate = parameters.signed_by(&key, &self.0)?;
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": "given", "namespace": NAMESPACE},
+            "stringData": {"tls.crt": certificate.pem(), "tls.key": key.serialize_pem()},
+        });
+        Ok(secret.to_string())
+    }
+}
+
+/// A certificate that somebody else made works, and is replaced under load without a refused pod. That the new one is
+/// served is certain: in the end, its authority alone is trusted.
+fn given_certificate(cluster: &mut Cluster, release: &Release) -> Result<()> {
+    let (old, new) = (Authority::new("old")?, Authority::new("new")?);
+    let trust = |authorities: &[&Authority]| {
+        let bundle: String = authorities.iter().map(|authority| authority.0.pem()).collect();
+        format!("webhook.certificate.caBundle={}", BASE64_STANDARD.encode(bundle))
+    };
+    let with = |bundle: String| -> Vec<String> {
+        let own = ["webhook.failurePolicy=Fail", "webhook.certificate.source=secret"];
+        let values = VALUES.iter().chain(&own).chain(&["webhook.certificate.secretName=given"]);
+        values.map(|&value| value.to_owned()).chain([bundle]).collect()
+    };
+    cluster.apply(&old.secret()?)?;
+    let values = with(trust(&[&old, &new]));
+    let values: Vec<_> = values.iter().map(String::as_str).collect();
+    let Err(error) = release.upgrade(cluster, &values) else { bail!("the webhook's own bundle was given away") };
+    ensure!(format!("{error:#}").contains("conflict with \"ringfence-webhook\""), "{error:#}");
+    release.upgrade_by_force(cluster, &values)?;
+    trusted(cluster)?;
+    traffic::during(cluster, OTHERS, |cluster| {
+        cluster.apply(&new.secret()?)?;
+        let logs = ["-n", NAMESPACE, "logs", "--selector=app.kubernetes.io/name=ringfence-webhook", "--tail=-1"];
+        cluster.wait_for("the new certificate in both replicas", |cluster| {
+            Ok(cluster.kubectl(logs)?.matches("new certificate").count() == 2)
+        })?;
+        let values = with(trust(&[&new]));
+        release.upgrade(cluster, &values.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let bundle = "jsonpath={.webhooks[0].clientConfig.caBundle}";
+        let told = cluster.kubectl(["get", "mutatingwebhookconfiguration", "ringfence", "-o", bundle])?;
+        ensure!(trust(&[&new]).ends_with(&told), "the API server trusts others");
+        for _ in 0..20 {
+            ensure!(is_labelled(&make(cluster, OTHERS, "trusts", &["--dry-run=server"])?), "it is not labelled");
+        }
+        Ok(())
+    })
+}
+
+/// What cert-manager needs besides its programs. It may do everything here; what it needs at least is its own affair.
+const CERT_MANAGER: &str = include_str!("failure/cert-manager.yaml");
+const CERT_MANAGER_IMAGE: &str = "localhost/cert-manager:1";
+
+/// cert-manager makes the certificate, tells the API server whom to trust, and makes another one.
+fn cert_manager(cluster: &mut Cluster, release: &Release) -> Result<()> {
+    let manager = CertManager::ensure(&Interrupt::default())?;
+    let image = Image::empty(CERT_MANAGER_IMAGE).file(&manager.programs.join("controller"), "/controller", 0o755).file(
+        &manager.programs.join("cainjector"),
+        "/cainjector",
+        0o755,
+    );
+    cluster.import(&image)?;
+    cluster.apply(&manager.definitions)?;
+    cluster.kubectl(["wait", "--for=condition=Established", "--timeout=30s", "crd/certificates.cert-manager.io"])?;
+    cluster.apply(CERT_MANAGER)?;
+    for name in ["controller", "cainjector"] {
+        let deployment = format!("deployment/{name}");
+        cluster.kubectl(["-n", "cert-manager", "rollout", "status", &deployment, "--timeout=60s"])?;
+    }
+    // Ignore: until the bundle is written, new pods are not labelled.
+    let values = [&VALUES[..], &["webhook.certificate.source=cert-manager"]].concat();
+    release.upgrade(cluster, &values)?;
+    trusted(cluster)?;
+    let certificate = |cluster: &Cluster| {
+        let path = "jsonpath={.data.tls\\.crt}";
+        cluster.kubectl(["-n", NAMESPACE, "get", "secret", "ringfence-webhook-cert", "--ignore-not-found", "-o", path])
+    };
+    let first = certificate(cluster)?;
+    ensure!(!first.is_empty(), "there is no certificate in the Secret");
+    let bundle = "jsonpath={.webhooks[0].clientConfig.caBundle}";
+    let trusts =
+        |cluster: &Cluster| cluster.kubectl(["get", "mutatingwebhookconfiguration", "ringfence", "-o", bundle]);
+    // It signs itself.
+    cluster.wait_for("the bundle", |cluster| Ok(trusts(cluster)? == first))?;
+
+    cluster.kubectl(["-n", NAMESPACE, "delete", "secret", "ringfence-webhook-cert"])?;
+    cluster.wait_for("another certificate", |cluster| {
+        let second = certificate(cluster)?;
+        Ok(!second.is_empty() && second != first && trusts(cluster)? == second)
+    })?;
+    trusted(cluster)?;
+    cluster.kubectl(["delete", "namespace", "cert-manager", "--timeout=60s"])?;
+    cluster.kubectl(["delete", "clusterrolebinding", "cert-manager"]).map(drop)
+}
+
+fn removed(cluster: &mut Cluster, release: &Release) -> Result<()> {
+    release.uninstall(cluster)?;
+    cluster.kubectl(["delete", "namespace", OTHERS, NAMESPACE, "--timeout=120s"])?;
+    // The definitions of cert-manager, and with them what was made of them.
+    let all = cluster.kubectl(["get", "crd", "-o", "name"])?;
+    let theirs: Vec<_> = all.lines().filter(|name| name.ends_with("cert-manager.io")).collect();
+    if theirs.is_empty() { Ok(()) } else { cluster.kubectl(["delete"].iter().chain(&theirs)).map(drop) }
+}
