@@ -71,7 +71,7 @@ privileged: true
 {{- else }}
 capabilities:
   drop: [ALL]
-  add: [BPF, DAC_READ_SEARCH, KILL, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE]
+  add: [BPF, DAC_OVERRIDE, KILL, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE]
 seccompProfile: {type: RuntimeDefault}
 # As privileged containers have it.
 seLinuxOptions: {type: spc_t}
