@@ -57,7 +57,7 @@ matchExpressions:
 {{- else if .Capabilities.APIVersions.Has "auto.gke.io/v1" -}}gke-autopilot
 {{- else if contains "-gke." $version -}}gke
 {{- else if contains "-eks-" $version -}}eks
-{{- else if or (contains "+k3s" $version) (contains "+rke2" $version) -}}k3s
+{{- else if or (contains "+k3s" $version) (contains "+rke2" $version) (.Capabilities.APIVersions.Has "k3s.cattle.io/v1") -}}k3s
 {{- else -}}generic
 {{- end -}}
 {{- end }}
