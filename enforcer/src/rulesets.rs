@@ -39,7 +39,7 @@ impl Rulesets {
     pub fn load(path: &Path, catalogue: Catalogue) -> Result<Self, String> {
         let sources = sources::read(path).map_err(|error| error.to_string())?;
         let enforced = everything(&sources, &catalogue)?;
-        if enforced.rulesets.is_empty() {
+        if enforced.present().is_empty() {
             return Err(format!("{}: no ruleset in it (*.yaml, *.yml): nothing would be enforced", path.display()));
         }
         let origin = Origin::Files { path: path.to_owned(), texts: texts(&sources) };
@@ -110,7 +110,7 @@ impl Rulesets {
 
     /// The policy in force; of files the one that is nowhere written: everything.
     pub fn policy(&self) -> Option<&Policy> {
-        self.enforced.policy.as_ref()
+        self.enforced.policy()
     }
 
     /// What the cluster, or the files, ask for.
@@ -205,7 +205,7 @@ fn texts(sources: &[Source]) -> Vec<(String, String)> {
 /// Files know no policy: all of their rulesets are enforced.
 fn everything(sources: &[Source], catalogue: &Catalogue) -> Result<Enforced, String> {
     let rulesets = read(sources, catalogue).map_err(|problems| problems.to_string())?;
-    Ok(Enforced { own_namespace: String::new(), policy: Some(Policy::everything(&rulesets)), rulesets })
+    Ok(Enforced::new("", Some(Policy::everything(&rulesets)), rulesets))
 }
 
 fn rules(enforced: &Enforced) -> BTreeSet<RuleId> {

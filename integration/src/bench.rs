@@ -36,7 +36,7 @@ use crate::rulesets::{self, MITIGATION, RULE};
 use cgroups::Cgroups;
 use floor::Hook;
 use manifold::Manifold;
-use targets::Targets;
+pub use targets::Targets;
 use worker::Worker;
 pub use worker::serve;
 
@@ -213,7 +213,7 @@ fn seen(enforcer: &Enforcer) -> Result<u64> {
 }
 
 /// The machine, in a paragraph.
-fn machine() -> Result<String> {
+pub fn machine() -> Result<String> {
     let processors = fs::read_to_string("/proc/cpuinfo")?;
     let models: Vec<_> = processors.lines().filter_map(|line| line.strip_prefix("model name")).collect();
     let model = models.first().map_or("unknown processor", |line| line.trim_start_matches([':', '\t', ' ']));
@@ -233,7 +233,8 @@ fn as_f64(number: u64) -> f64 {
     number as f64
 }
 
-fn median(samples: &[f64]) -> f64 {
+/// The middle one.
+pub fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[sorted.len() / 2]

@@ -323,6 +323,17 @@ impl Cluster {
         component.restart(namespaces)
     }
 
+    /// The process of one of the cluster's programs.
+    pub fn pid(&self, name: &str) -> Result<u32> {
+        let component = self.components.iter().find(|component| component.name() == name);
+        component.and_then(Component::pid).with_context(|| format!("{name} does not run"))
+    }
+
+    /// Waits until one of the cluster's programs has ended by itself, such as after a signal.
+    pub fn wait_for_end(&mut self, name: &str) -> Result<()> {
+        self.component(name)?.0.wait(LIMIT)
+    }
+
     fn component(&mut self, name: &str) -> Result<(&mut Component, &Namespaces)> {
         let namespaces = self.namespaces.as_ref().context("the cluster is down")?;
         let component = self.components.iter_mut().find(|component| component.name() == name);

@@ -1,7 +1,7 @@
 //! The tests that need a cluster. One is started for all of them, for each Kubernetes.
 
 mod admission;
-mod audit;
+pub mod audit;
 mod basics;
 mod chart;
 mod commands;

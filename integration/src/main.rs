@@ -15,6 +15,7 @@ mod image;
 mod in_cluster;
 mod journal;
 mod rulesets;
+mod scale;
 mod sink;
 mod suite;
 mod vm;
@@ -110,6 +111,19 @@ enum Command {
         #[arg(long, value_enum, value_name = "PART")]
         only: Vec<bench::Part>,
     },
+    /// Measures the webhook, and what enforcers cost an API server, in a cluster of many objects; prints Markdown. Needs
+    /// root.
+    Scale {
+        /// What is measured.
+        #[command(subcommand)]
+        part: scale::Part,
+        /// The folder with the enforcer and the webhook, static; this program's by default.
+        #[arg(long)]
+        programs: Option<PathBuf>,
+        /// Where the numbers are written, as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// What is measured.
     #[command(hide = true)]
     BenchWorker { cgroup: PathBuf },
@@ -181,6 +195,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo { enforcer, actor, .. } => demo::run(&Programs::find(enforcer, actor)?),
         Command::Bench { enforcer, only } => {
             bench::run(&Programs::find(enforcer, Some(PathBuf::new()))?.enforcer, &only)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Scale { part, programs, json } => {
+            scale::run(&programs.map_or_else(own_folder, Ok)?, part, json.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::BenchWorker { cgroup } => bench::serve(&cgroup).map(|()| ExitCode::SUCCESS),

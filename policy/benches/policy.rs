@@ -6,7 +6,8 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ringfence_abi::{Op, flag};
 use ringfence_policy::{
-    Catalogue, Labels, Mitigation, Observed, Rule, RuleId, Ruleset, Selector, Source, Subject, compile, read, resolve,
+    Catalogue, Enforced, Labels, Mitigation, Observed, Operator, PodFacts, Policy, Requirement, Rule, RuleId, Ruleset,
+    Selector, Source, Subject, compile, read, resolve,
 };
 
 /// The catalogue, `times` over: the same lines under other ids.
@@ -19,32 +20,64 @@ fn rules(times: u16) -> Vec<Arc<Rule>> {
         .collect()
 }
 
-/// Rulesets of which one in ten selects the labels.
-fn rulesets(count: usize) -> Vec<Ruleset> {
+/// Rulesets of which every `each`-th selects the labels of [`LABELS`], by their application or by an expression.
+fn rulesets(count: usize, each: usize) -> Vec<Ruleset> {
     let rules: Vec<_> = Catalogue::builtin().rules().map(|rule| (rule.id, Mitigation::Log)).collect();
-    let ruleset = |i: usize| Ruleset {
-        name: format!("set-{i}"),
-        selector: Selector {
-            match_labels: Labels::from([("app".to_owned(), format!("app-{}", i % 10))]),
-            match_expressions: Vec::new(),
-        },
-        rules: rules.iter().skip(i % 7).step_by(3).map(|&(rule, mitigation)| (rule, mitigation.into())).collect(),
-        ..Ruleset::default()
+    let ruleset = |i: usize| {
+        let application = format!("app-{}", i % each);
+        let selector = if i.is_multiple_of(2) {
+            Selector {
+                match_labels: Labels::from([("app".to_owned(), application), ("tier".to_owned(), "front".to_owned())]),
+                match_expressions: Vec::new(),
+            }
+        } else {
+            let operator = Operator::In(vec![application, "other".to_owned()]);
+            let requirement = Requirement { key: "app".to_owned(), operator };
+            Selector { match_labels: Labels::new(), match_expressions: vec![requirement] }
+        };
+        Ruleset {
+            name: format!("set-{i}"),
+            selector,
+            rules: rules.iter().skip(i % 7).step_by(3).map(|&(rule, mitigation)| (rule, mitigation.into())).collect(),
+            ..Ruleset::default()
+        }
     };
     (0..count).map(ruleset).collect()
 }
 
+/// A policy that names all of them.
+fn enforced(rulesets: Vec<Ruleset>) -> Enforced {
+    let policy = Policy { name: "main".to_owned(), ..Policy::everything(&rulesets) };
+    Enforced::new("ringfence", Some(policy), rulesets)
+}
+
+fn labels() -> Labels {
+    let labels = [("app", "app-3"), ("tier", "front"), ("pod-template-hash", "7d4b9c"), ("version", "12")];
+    labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
 fn resolving(c: &mut Criterion) {
-    let mut group = c.benchmark_group("resolve");
-    let labels = Labels::from([("app".to_owned(), "app-3".to_owned()), ("tier".to_owned(), "front".to_owned())]);
-    for count in [10, 100, 1000] {
-        let rulesets = rulesets(count);
-        group.bench_with_input(BenchmarkId::from_parameter(count), &rulesets, |b, rulesets| {
-            b.iter(|| resolve(black_box(rulesets), Subject::without_namespace(black_box(&labels))));
-        });
+    let mut group = c.benchmark_group("resolve a pod among rulesets");
+    let (labels, of_namespace) = (labels(), Labels::from([("team".to_owned(), "a".to_owned())]));
+    let pod = PodFacts {
+        namespace: "shop",
+        name: "web-1",
+        labels: &labels,
+        namespace_labels: &of_namespace,
+        is_static: false,
+        standing: None,
+    };
+    for count in [1, 10, 100, 1000] {
+        // One in a hundred selects it, or one in five.
+        for (each, what) in [(100, "few"), (5, "many")] {
+            let enforced = enforced(rulesets(count, each));
+            group.bench_with_input(BenchmarkId::new(what, count), &enforced, |b, enforced| {
+                b.iter(|| black_box(enforced).resolve(black_box(pod)));
+            });
+        }
     }
     group.finish();
-    let resolved = resolve(&rulesets(100), Subject::without_namespace(&labels));
+    let resolved = resolve(&rulesets(100, 10), Subject::without_namespace(&labels));
     c.bench_function("hash of a resolved ruleset", |b| b.iter(|| black_box(&resolved).hash()));
 }
 
@@ -58,8 +91,7 @@ fn compiling(c: &mut Criterion) {
         });
     }
     group.finish();
-    let resolved =
-        resolve(&rulesets(100), Subject::without_namespace(&Labels::from([("app".to_owned(), "app-3".to_owned())])));
+    let resolved = resolve(&rulesets(100, 10), Subject::without_namespace(&labels()));
     let tables = compile(Catalogue::builtin().rules()).expect("the catalogue compiles");
     c.bench_function("vectors of a resolved ruleset", |b| b.iter(|| tables.ruleset_vectors(black_box(&resolved))));
 }

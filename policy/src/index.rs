@@ -137,11 +137,8 @@ impl Index {
 
     /// What would be enforced under a policy.
     pub fn under(&self, policy: Option<&Policy>) -> Enforced {
-        Enforced {
-            own_namespace: self.own_namespace.clone(),
-            policy: policy.cloned(),
-            rulesets: self.rulesets.values().filter_map(|entry| entry.good.as_deref().cloned()).collect(),
-        }
+        let good = self.rulesets.values().filter_map(|entry| entry.good.clone());
+        Enforced::new(self.own_namespace.clone(), policy.cloned(), good)
     }
 }
 
@@ -167,13 +164,13 @@ mod tests {
     #[test]
     fn the_last_good_one_stays_in_force() {
         let mut index = Index::new("ringfence", "main");
-        assert_eq!(index.enforced().policy, None);
+        assert_eq!(index.enforced().policy(), None);
         index.put_policy("other", policy("other", "log"));
-        assert_eq!(index.enforced().policy, None, "it is not the active one");
+        assert_eq!(index.enforced().policy(), None, "it is not the active one");
         index.put_policy("main", policy("main", "isolate"));
         index.put_ruleset("web", ruleset(1, "RF-901"));
         let before = index.enforced();
-        assert_eq!((before.rulesets.len(), before.rulesets[0].generation), (1, 1));
+        assert_eq!((before.present().len(), before.present()[0].generation), (1, 1));
 
         index.put_policy("main", policy("main", "kill"));
         index.put_ruleset("web", ruleset(2, "RF-9010"));
@@ -185,9 +182,9 @@ mod tests {
         assert_eq!(index.enforced(), before);
         assert!(!index.policies().contains_key("main"));
         index.put_policy("main", policy("main", "log"));
-        assert_ne!(index.enforced().policy, before.policy);
+        assert_ne!(index.enforced().policy(), before.policy());
         index.remove_ruleset("web");
-        assert_eq!(index.enforced().rulesets, []);
+        assert_eq!(index.enforced().present(), []);
     }
 
     #[test]
@@ -195,9 +192,9 @@ mod tests {
         let mut index = Index::new("ringfence", "next");
         assert!(index.recall_policy(policy("main", "isolate")));
         index.put_policy("next", policy("next", "kill"));
-        assert_eq!(index.enforced().policy.unwrap().name, "main");
+        assert_eq!(index.enforced().policy().unwrap().name, "main");
         index.put_policy("next", policy("next", "log"));
-        assert_eq!(index.enforced().policy.unwrap().name, "next");
+        assert_eq!(index.enforced().policy().unwrap().name, "next");
         assert!(!Index::new("ringfence", "next").recall_policy("{}".to_owned()));
     }
 
@@ -206,7 +203,7 @@ mod tests {
         let mut index = Index::new("ringfence", "main");
         index.put_ruleset("web", "{}".to_owned());
         assert!(!index.rulesets()["web"].problems.is_empty());
-        assert_eq!(index.enforced().rulesets, []);
+        assert_eq!(index.enforced().present(), []);
         index.put_ruleset("web", ruleset(3, "RF-901"));
         assert_eq!(index.rulesets()["web"].problems, []);
     }

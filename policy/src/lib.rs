@@ -26,6 +26,7 @@ mod resolve;
 mod rule;
 mod ruleset;
 mod selector;
+mod selectors;
 mod tables;
 mod vector;
 pub mod yaml;
@@ -43,7 +44,7 @@ pub use observed::{Observed, UnknownOp, tokens};
 pub use policy::{
     Enforced, Exception, Exempt, NamespacePattern, POLICY_KIND, PodFacts, Policy, TooManyPorts, effective, read_policy,
 };
-pub use resolve::{Asked, Decision, ResolvedRuleset, RulesetHash, Subject, resolve};
+pub use resolve::{Asked, Decision, Effect, ResolvedRuleset, RulesetHash, Subject, resolve};
 pub use ringfence_api::{API_VERSION, Mitigation, RULESET_NAME, UnknownMitigation};
 pub use rule::{
     ATTACK_VERSION, Aliases, Coverage, DecidedBy, NotARuleId, Rule, RuleId, Severity, TACTICS, TierCoverage, Tiers,

@@ -7,15 +7,17 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use ringfence_api::Mitigation;
 
 use crate::catalogue::Catalogue;
 use crate::compile::{CompileError, compile_with};
 use crate::limits::{Limit, Limits, Standing};
-use crate::resolve::{ResolvedRuleset, Subject, resolve};
+use crate::resolve::{Effect, ResolvedRuleset, Subject, resolve};
 use crate::ruleset::Ruleset;
 use crate::selector::Labels;
+use crate::selectors::Selectors;
 use crate::tables::Tables;
 
 pub use exception::{Exception, TooManyPorts, effective};
@@ -67,6 +69,13 @@ impl Policy {
             exceptions: Vec::new(),
         }
     }
+
+    /// What keeps a pod's mitigations from being stricter, and which limit that is.
+    fn caps(&self, pod: PodFacts<'_>) -> impl Iterator<Item = (Mitigation, Limit)> {
+        let held = pod.standing.and_then(|standing| self.limits.hold(standing));
+        let all = [(self.max_mitigation, Limit::MaxMitigation)].into_iter();
+        all.chain(held.map(|limit| (Mitigation::Isolate, limit)))
+    }
 }
 
 /// A namespace, or the beginning of its name and `*`.
@@ -97,6 +106,12 @@ pub struct PodFacts<'a> {
     pub standing: Option<Standing>,
 }
 
+impl<'a> PodFacts<'a> {
+    fn subject(&self) -> Subject<'a> {
+        Subject { labels: self.labels, namespace_labels: self.namespace_labels }
+    }
+}
+
 /// Why a pod is not governed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exempt {
@@ -124,18 +139,60 @@ impl fmt::Display for Exempt {
     }
 }
 
-/// What a cluster enforces: the active policy and those rulesets of it that exist and are right.
+/// What a cluster enforces: the active policy and those rulesets of it that exist and are right. Immutable: it is made
+/// anew with every change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Enforced {
-    /// Ringfence's own namespace, which is never governed.
-    pub own_namespace: String,
-    /// The active policy; none: nothing is governed.
-    pub policy: Option<Policy>,
-    /// Every right ruleset of the cluster; those that the policy does not name do not count.
-    pub rulesets: Vec<Ruleset>,
+    own_namespace: String,
+    policy: Option<Policy>,
+    /// Every right ruleset of the cluster.
+    present: Vec<Arc<Ruleset>>,
+    /// Positions of those that the policy names.
+    named: Vec<usize>,
+    /// Of those.
+    selectors: Selectors,
 }
 
 impl Enforced {
+    /// `own_namespace` is Ringfence's own, which is never governed; empty if there is none. Without a policy nothing is
+    /// governed; rulesets that it does not name do not count.
+    pub fn new(
+        own_namespace: impl Into<String>,
+        policy: Option<Policy>,
+        rulesets: impl IntoIterator<Item = impl Into<Arc<Ruleset>>>,
+    ) -> Self {
+        let present: Vec<Arc<Ruleset>> = rulesets.into_iter().map(Into::into).collect();
+        let wanted = policy.as_ref().map(|policy| policy.rulesets.as_slice()).unwrap_or_default();
+        let is_named = |position: &usize| wanted.binary_search(&present[*position].name).is_ok();
+        let named: Vec<usize> = (0..present.len()).filter(is_named).collect();
+        let selectors = Selectors::new(named.iter().map(|position| (*position, &*present[*position])));
+        Self { own_namespace: own_namespace.into(), policy, present, named, selectors }
+    }
+
+    /// The same with another ruleset, in place of the one by the same name.
+    #[must_use]
+    pub fn with(&self, ruleset: Ruleset) -> Self {
+        let mut rulesets = self.present.clone();
+        rulesets.retain(|other| other.name != ruleset.name);
+        rulesets.push(Arc::new(ruleset));
+        Self::new(self.own_namespace.clone(), self.policy.clone(), rulesets)
+    }
+
+    /// Ringfence's own namespace.
+    pub fn own_namespace(&self) -> &str {
+        &self.own_namespace
+    }
+
+    /// The active policy; none: nothing is governed.
+    pub fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+
+    /// Every right ruleset of the cluster, named by the policy or not.
+    pub fn present(&self) -> &[Arc<Ruleset>] {
+        &self.present
+    }
+
     /// The tables of all rules that its rulesets name, whatever they select, with what each excepts.
     pub fn compile(&self, catalogue: &Catalogue) -> Result<Tables, CompileError> {
         let wishes = self.rulesets().flat_map(|ruleset| &ruleset.rules);
@@ -146,19 +203,47 @@ impl Enforced {
 
     /// The rulesets that the policy names.
     pub fn rulesets(&self) -> impl Iterator<Item = &Ruleset> {
-        let names = self.policy.as_ref().map(|policy| policy.rulesets.as_slice()).unwrap_or_default();
-        self.rulesets.iter().filter(move |ruleset| names.binary_search(&ruleset.name).is_ok())
+        self.named.iter().map(|position| &*self.present[*position])
     }
 
     /// Names of rulesets that the policy names and that are not there, or not right.
     pub fn missing(&self) -> impl Iterator<Item = &str> {
         let names = self.policy.as_ref().map(|policy| policy.rulesets.as_slice()).unwrap_or_default();
-        let there = |name: &&String| self.rulesets.iter().all(|ruleset| ruleset.name != **name);
-        names.iter().filter(there).map(String::as_str)
+        let there: BTreeSet<&str> = self.rulesets().map(|ruleset| ruleset.name.as_str()).collect();
+        names.iter().map(String::as_str).filter(move |name| !there.contains(name))
     }
 
     /// The resolved ruleset of a pod, or why it has none. Webhook and enforcer compute it by this function.
     pub fn resolve(&self, pod: PodFacts<'_>) -> Result<ResolvedRuleset, Exempt> {
+        let policy = self.policy_for(pod)?;
+        let mut resolved = resolve(self.selecting(pod), pod.subject());
+        for (cap, limit) in policy.caps(pod) {
+            resolved.cap(cap, limit);
+        }
+        Ok(resolved)
+    }
+
+    /// The rulesets that govern a pod, and what they enforce: the same as [`Enforced::resolve`], without who asked for
+    /// which rule.
+    pub fn governing(&self, pod: PodFacts<'_>) -> Result<(Vec<&Ruleset>, Effect<'_>), Exempt> {
+        let policy = self.policy_for(pod)?;
+        let rulesets: Vec<&Ruleset> = self.selecting(pod).collect();
+        let mut effect = Effect::of(rulesets.iter().copied());
+        for (cap, _) in policy.caps(pod) {
+            effect.cap(cap);
+        }
+        Ok((rulesets, effect))
+    }
+
+    /// Those that select a pod.
+    fn selecting(&self, pod: PodFacts<'_>) -> impl Iterator<Item = &Ruleset> {
+        let subject = pod.subject();
+        let candidates = self.selectors.candidates(subject).into_iter().map(|position| &*self.present[position]);
+        candidates.filter(move |ruleset| ruleset.selects(subject))
+    }
+
+    /// The policy, if it governs the pod.
+    fn policy_for(&self, pod: PodFacts<'_>) -> Result<&Policy, Exempt> {
         let policy = self.policy.as_ref().ok_or(Exempt::NoPolicy)?;
         // A host without a cluster has no namespace of its own.
         if !self.own_namespace.is_empty() && pod.namespace == self.own_namespace {
@@ -176,12 +261,6 @@ impl Enforced {
                 return Err(Exempt::Static);
             }
         }
-        let subject = Subject { labels: pod.labels, namespace_labels: pod.namespace_labels };
-        let mut resolved = resolve(self.rulesets(), subject);
-        resolved.cap(policy.max_mitigation, Limit::MaxMitigation);
-        if let Some(limit) = pod.standing.and_then(|standing| policy.limits.hold(standing)) {
-            resolved.cap(Mitigation::Isolate, limit);
-        }
-        Ok(resolved)
+        Ok(policy)
     }
 }

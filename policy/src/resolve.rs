@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -100,27 +100,70 @@ impl ResolvedRuleset {
         }
     }
 
-    /// Whether a rule's violation ends the pod.
-    pub fn terminates(&self) -> bool {
-        self.rules.values().any(|decision| decision.mitigation == Mitigation::Terminate)
-    }
-
-    /// SHA-256 over what is enforced: rules, exceptions and mitigations, whoever asked for them. The same on every node and
-    /// in every version that knows these rules.
-    pub fn hash(&self) -> RulesetHash {
-        let mut hasher = Sha256::new();
+    /// What is enforced, whoever asked for it.
+    pub fn effect(&self) -> Effect<'_> {
+        let mut effect = Effect::default();
         for (rule, decision) in &self.rules {
-            for exceptions in decision.exceptions() {
-                let mitigation = decision.mitigation_with(exceptions).unwrap_or(decision.mitigation);
-                hasher.update(format!("{rule} {mitigation}"));
-                if !exceptions.is_empty() {
-                    let excepted = serde_json::to_string(exceptions).unwrap_or_default();
-                    hasher.update(format!(" except {excepted}"));
-                }
-                hasher.update("\n");
+            for asked in &decision.asked_by {
+                effect.add(*rule, &asked.exceptions, asked.mitigation.min(decision.mitigation));
             }
         }
-        RulesetHash(hasher.finalize().into())
+        effect
+    }
+
+    /// The same on every node and in every version that knows these rules: see [`Effect::hash`].
+    pub fn hash(&self) -> RulesetHash {
+        self.effect().hash()
+    }
+}
+
+/// What is enforced on one pod: a [`ResolvedRuleset`] without who asked for it. That is what its hash tells, and it costs
+/// much less where many rulesets select the pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effect<'a>(BTreeMap<RuleId, BTreeMap<&'a Exceptions, Mitigation>>);
+
+impl<'a> Effect<'a> {
+    /// Of the rulesets that select the pod.
+    pub fn of(rulesets: impl IntoIterator<Item = &'a Ruleset>) -> Self {
+        let mut effect = Self::default();
+        for (&rule, Wish { mitigation, exceptions }) in rulesets.into_iter().flat_map(|ruleset| &ruleset.rules) {
+            effect.add(rule, exceptions, *mitigation);
+        }
+        effect
+    }
+
+    fn add(&mut self, rule: RuleId, exceptions: &'a Exceptions, mitigation: Mitigation) {
+        let strictest = self.0.entry(rule).or_default().entry(exceptions).or_insert(mitigation);
+        *strictest = mitigation.max(*strictest);
+    }
+
+    /// No mitigation is stricter than `cap` from now on.
+    pub fn cap(&mut self, cap: Mitigation) {
+        for mitigation in self.0.values_mut().flat_map(BTreeMap::values_mut) {
+            *mitigation = cap.min(*mitigation);
+        }
+    }
+
+    /// Whether a rule's violation ends the pod.
+    pub fn terminates(&self) -> bool {
+        self.0.values().any(|wishes| wishes.values().any(|mitigation| *mitigation == Mitigation::Terminate))
+    }
+
+    /// SHA-256 over rules, exceptions and mitigations.
+    pub fn hash(&self) -> RulesetHash {
+        let mut text = String::new();
+        for (rule, wishes) in &self.0 {
+            for (exceptions, mitigation) in wishes {
+                // Writing to a text does not fail.
+                let _ = write!(text, "{rule} {mitigation}");
+                if !exceptions.is_empty() {
+                    let excepted = serde_json::to_string(exceptions).unwrap_or_default();
+                    let _ = write!(text, " except {excepted}");
+                }
+                text.push('\n');
+            }
+        }
+        RulesetHash(Sha256::digest(text).into())
     }
 }
 

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use ringfence_abi::{Class, RulesetVectors};
 use ringfence_policy::{
-    Catalogue, Enforced, Exceptions, Labels, Limit, Mitigation, Operator, Policy, Requirement, ResolvedRuleset,
-    RuleException, RuleId, Ruleset, Selector, Subject, Wish, compile, resolve,
+    Catalogue, Enforced, Exceptions, Labels, Limit, Mitigation, Operator, PodFacts, Policy, Requirement,
+    ResolvedRuleset, RuleException, RuleId, Ruleset, Selector, Subject, Wish, compile, resolve,
 };
 
 fn rule(number: u16) -> RuleId {
@@ -92,6 +92,38 @@ proptest! {
             && one.rules.keys().all(|rule| one.mitigation(*rule) == other.mitigation(*rule));
         prop_assert_eq!(one.hash() == other.hash(), same);
     }
+    /// However the rulesets are found, and whoever asked or not: the same is enforced.
+    #[test]
+    fn what_is_enforced_is_what_is_resolved(
+        mut rulesets in rulesets(), app in select(vec!["web", "db", "other"]), cap in select(Mitigation::ALL.to_vec()),
+        excepted in 0_usize..6, unnamed in 0_usize..6,
+    ) {
+        let tool = RuleException { paths: ["/tmp/tool".to_owned()].into(), ..RuleException::default() };
+        if let Some(ruleset) = rulesets.get_mut(excepted) {
+            ruleset.rules.values_mut().for_each(|wish| wish.exceptions = Exceptions::new(vec![tool.clone()]));
+        }
+        let mut policy = Policy { max_mitigation: cap, ..Policy::everything(&rulesets) };
+        if unnamed < policy.rulesets.len() {
+            policy.rulesets.remove(unnamed);
+        }
+        let named = rulesets.iter().filter(|ruleset| policy.rulesets.contains(&ruleset.name));
+        let mut expected = resolved(named, &labels(app));
+        expected.cap(cap, Limit::MaxMitigation);
+
+        let enforced = Enforced::new("", Some(policy), rulesets.clone());
+        let (labels, none) = (labels(app), Labels::new());
+        let pod = PodFacts {
+            namespace: "shop", name: "pod", labels: &labels, namespace_labels: &none, is_static: false, standing: None,
+        };
+        let found = enforced.resolve(pod);
+        prop_assert_eq!(found.as_ref(), Ok(&expected));
+        let (governing, effect) = enforced.governing(pod).expect("it is governed");
+        let names: Vec<_> = governing.iter().map(|ruleset| ruleset.name.clone()).collect();
+        prop_assert_eq!(&names, &expected.rulesets);
+        prop_assert_eq!(&effect, &expected.effect());
+        let terminates = expected.rules.values().any(|decision| decision.mitigation == Mitigation::Terminate);
+        prop_assert_eq!(effect.terminates(), terminates);
+    }
 }
 
 #[test]
@@ -135,7 +167,7 @@ fn who_excepts_something_asks_only_for_the_rest() {
 
     let builtin = Catalogue::builtin();
     let policy = Policy::everything(&rulesets);
-    let enforced = Enforced { policy: Some(policy), rulesets: rulesets.to_vec(), ..Enforced::default() };
+    let enforced = Enforced::new("", Some(policy), rulesets.to_vec());
     let tables = enforced.compile(builtin).unwrap();
     let lines = builtin.get(rule(901)).unwrap().lines.iter().filter(|line| line.class() == Class::Exec).count();
     let vectors = &tables.ruleset_vectors(&resolved)[Class::Exec as usize];

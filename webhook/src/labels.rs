@@ -4,7 +4,7 @@ use ringfence_api::names::{
     HASH_LABEL, ISOLATED_AT_ANNOTATION, ISOLATED_BY_ANNOTATION, ISOLATED_LABEL, POLICY_LABEL, SPARE_REPLICAS_LABEL,
     TERMINATED_BY_ANNOTATION, TERMINATIONS_LEFT_LABEL, is_ours, ruleset_label,
 };
-use ringfence_policy::{Enforced, Labels, PodFacts, Policy};
+use ringfence_policy::{Enforced, Labels, PodFacts, Policy, Ruleset};
 
 /// What has to be on a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,14 +18,14 @@ pub struct Governance {
 /// Our labels of a pod: one for each ruleset that governs it, the policy, and the hash of the resolved ruleset. None for
 /// a pod that is not governed at all. A pod that no ruleset selects is governed: by nothing, which its hash says.
 pub fn governing(enforced: &Enforced, pod: PodFacts<'_>) -> Governance {
-    let (Ok(resolved), Some(policy)) = (enforced.resolve(pod), &enforced.policy) else { return Governance::default() };
-    let mut labels = Labels::new();
-    for ruleset in enforced.rulesets().filter(|ruleset| resolved.rulesets.binary_search(&ruleset.name).is_ok()) {
-        labels.insert(ruleset_label(&ruleset.name), ruleset.generation.to_string());
-    }
+    let (Ok((rulesets, effect)), Some(policy)) = (enforced.governing(pod), enforced.policy()) else {
+        return Governance::default();
+    };
+    let label = |ruleset: &Ruleset| (ruleset_label(&ruleset.name), ruleset.generation.to_string());
+    let mut labels: Labels = rulesets.into_iter().map(label).collect();
     labels.insert(POLICY_LABEL.to_owned(), of_policy(policy).to_owned());
-    labels.insert(HASH_LABEL.to_owned(), resolved.hash().label());
-    Governance { labels, terminates: resolved.terminates() }
+    labels.insert(HASH_LABEL.to_owned(), effect.hash().label());
+    Governance { labels, terminates: effect.terminates() }
 }
 
 /// The name of a policy, as far as it fits a label's value.

@@ -7,6 +7,16 @@ use ringfence_policy::Labels;
 use serde_json::{Value, json};
 
 use crate::pod::Pod;
+use crate::review::{Answer, Request, ReviewError};
+use crate::snapshot::Snapshot;
+
+/// The answer to the request to create a pod. Of a namespace that nobody knows: what is ours is taken off, and the
+/// reconciler looks again.
+pub fn answer(request: &Request<'_>, snapshot: &Snapshot) -> Result<Answer, ReviewError> {
+    let pod = Pod::parse(request.new_text()?).map_err(|error| ReviewError::Object { part: "object", error })?;
+    let ours = snapshot.labels_of(&request.namespace, &pod).unwrap_or_default();
+    Ok(Answer { patch: patch(&pod, &ours), ..Answer::default() })
+}
 
 /// What makes of a new pod one that bears exactly these labels of ours, and no annotation.
 pub fn patch(pod: &Pod, ours: &Labels) -> Patch {
@@ -44,7 +54,6 @@ mod tests {
 
     use super::*;
     use crate::labels;
-    use crate::snapshot::Snapshot;
 
     fn snapshot() -> Snapshot {
         crate::validate::tests::snapshot()

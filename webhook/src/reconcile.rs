@@ -5,6 +5,7 @@
 mod leftovers;
 mod pods;
 mod reports;
+mod shared;
 mod status;
 mod watch;
 mod workloads;

@@ -59,15 +59,20 @@ impl Snapshot {
 
     /// The same, and what else follows for the pod.
     pub fn governance_of(&self, namespace: &str, pod: &Pod) -> Option<Governance> {
+        self.governance(namespace, &pod.name, &pod.labels, pod.is_static())
+    }
+
+    /// The same of a pod by its parts.
+    pub fn governance(&self, namespace: &str, name: &str, labels: &Labels, is_static: bool) -> Option<Governance> {
         let namespace_labels = self.namespaces.get(namespace)?;
         // Selectors do not see our own labels: what they give would depend on itself.
-        let labels = labels::foreign(&pod.labels);
+        let labels = labels::foreign(labels);
         let facts = PodFacts {
             namespace,
-            name: &pod.name,
+            name,
             labels: &labels,
             namespace_labels,
-            is_static: pod.is_static(),
+            is_static,
             // What governs a pod does not change with every pod that comes or goes.
             standing: None,
         };
@@ -77,7 +82,7 @@ impl Snapshot {
     /// The same, were a policy in force that calls itself so in its label: a replica of the webhook that is about to end
     /// may have another one than its successor. None: there is no other such policy.
     pub fn under(&self, policy_label: &str) -> Option<Self> {
-        let in_force = self.enforced.policy.as_ref().map(labels::of_policy);
+        let in_force = self.enforced.policy().map(labels::of_policy);
         let good = self.index.policies().values().filter_map(|entry| entry.good.as_deref());
         let policy =
             good.filter(|_| in_force != Some(policy_label)).find(|policy| labels::of_policy(policy) == policy_label)?;
@@ -89,9 +94,6 @@ impl Snapshot {
         let names = |policy: &Policy| policy.rulesets.iter().any(|name| name == ruleset);
         let good = self.index.policies().values().filter_map(|entry| entry.good.as_deref());
         // The one in force may have been deleted.
-        good.chain(self.enforced.policy.as_ref())
-            .filter(|policy| names(policy))
-            .map(|policy| policy.name.as_str())
-            .collect()
+        good.chain(self.enforced.policy()).filter(|policy| names(policy)).map(|policy| policy.name.as_str()).collect()
     }
 }

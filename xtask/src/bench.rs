@@ -6,40 +6,74 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
 use crate::{
-    Refusal, places, process,
+    Refusal, document, places, process,
     products::Products,
     setup::{self, Purpose},
 };
 
+/// What can be measured on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Criterion's benchmarks of pure code, which need no root.
+    UserSpace,
+    /// What the enforcer's programs cost on this kernel, and how fast they are.
+    Kernel,
+    /// The webhook over TLS, before a real API server.
+    Admission,
+}
+
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Only the criterion benchmarks, which need no root.
-    #[arg(long)]
+    /// Only this part; may be repeated.
+    #[arg(long, value_enum, value_name = "PART")]
+    only: Vec<Part>,
+    /// The same as `--only user-space`.
+    #[arg(long, conflicts_with = "only")]
     user_space: bool,
 }
 
-/// Where the kernel's numbers are written, below the workspace.
+/// Where numbers are written, below the workspace.
 const FILE: &str = "docs/performance.md";
 
-/// `cargo xtask bench`: criterion's benchmarks of pure code, then the kernel's cost per operation.
+/// `cargo xtask bench`: criterion's benchmarks of pure code, the kernel's cost per operation, and the webhook.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    if !arguments.user_space && !nix::unistd::geteuid().is_root() {
-        return Err(Refusal("measuring in the kernel needs root; without it: --user-space".to_owned()).into());
+    let only = if arguments.user_space { &[Part::UserSpace][..] } else { &arguments.only };
+    let wanted = |part| only.is_empty() || only.contains(&part);
+    let root = wanted(Part::Kernel) || wanted(Part::Admission);
+    if root && !nix::unistd::geteuid().is_root() {
+        let hint = "without it: --only user-space";
+        return Err(Refusal(format!("measuring in the kernel or in a cluster needs root; {hint}")).into());
     }
-    setup::ensure(&[Purpose::Build])?;
-    // `--bench '*'`: only what is written for criterion, not the unit tests once more.
-    let mut criterion = places::cargo();
-    process::succeed(criterion.args(["bench", "--workspace", "--exclude", "ringfence-enforcer-ebpf", "--bench", "*"]))?;
-    if !arguments.user_space {
-        let measured = process::output(Command::new(Products::build()?.integration()).arg("bench"))?;
-        print!("{measured}");
-        let path = places::workspace().join(FILE);
-        fs::write(&path, format!("{HEAD}{measured}")).with_context(|| format!("write {}", path.display()))?;
+    let mut purposes = vec![Purpose::Build];
+    if wanted(Part::Admission) {
+        purposes.extend([Purpose::Containers, Purpose::Cluster]);
+    }
+    setup::ensure(&purposes)?;
+    if wanted(Part::UserSpace) {
+        // `--bench '*'`: only what is written for criterion, not the unit tests once more.
+        let mut criterion = places::cargo();
+        criterion.args(["bench", "--workspace", "--exclude", "ringfence-enforcer-ebpf", "--bench", "*"]);
+        process::succeed(&mut criterion)?;
+    }
+    if wanted(Part::Kernel) {
+        measure("kernel", Command::new(Products::build()?.integration()).arg("bench"))?;
+    }
+    if wanted(Part::Admission) {
+        let folder = places::target().join("bench");
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let mut admission = Command::new(Products::build()?.integration());
+        admission.arg("scale").arg("--json").arg(folder.join("admission.json")).arg("admission");
+        measure("admission", &mut admission)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-const HEAD: &str = "# Performance\n\nWritten by `cargo xtask bench`; read the ratios, not the nanoseconds.\n\n";
+fn measure(part: &str, command: &mut Command) -> Result<()> {
+    let measured = process::output(command)?;
+    print!("{measured}");
+    document::write(FILE, part, &measured)
+}

@@ -4,11 +4,13 @@ mod bench;
 mod cluster;
 mod crdgen;
 mod demo;
+mod document;
 mod image;
 mod interrupt;
 mod places;
 mod process;
 mod products;
+mod scale;
 mod setup;
 mod soak;
 mod tally;
@@ -43,8 +45,10 @@ enum Chore {
     Crdgen,
     /// Make the container images, as OCI archives, with what they are made of.
     Image(image::Arguments),
-    /// Measure: criterion benchmarks, then the cost of every hook on this kernel.
+    /// Measure: criterion benchmarks, the cost of every hook on this kernel, the webhook over TLS.
     Bench(bench::Arguments),
+    /// Measure in a cluster of 1,000 nodes and 20,000 pods that are objects alone: memory, requests, times. Minutes.
+    Scale(scale::Arguments),
     /// Boot a Debian kernel in a VM and run the tests, a command or a shell in it.
     Vm(vm::Arguments),
 }
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         Chore::Crdgen => crdgen::run(),
         Chore::Image(arguments) => image::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Scale(arguments) => scale::run(&arguments),
         Chore::Vm(arguments) => vm::run(&arguments),
     });
     match done {

@@ -32,7 +32,7 @@ impl Tally {
     /// That is in force from now on: what is new begins at 0.
     pub(super) fn in_force(&mut self, enforced: &Enforced, now: Timestamp) {
         let named = |policy: &Policy| (!policy.name.is_empty()).then(|| (policy.name.clone(), policy.generation));
-        renew(&mut self.policies, enforced.policy.iter().filter_map(named), now);
+        renew(&mut self.policies, enforced.policy().into_iter().filter_map(named), now);
         renew(&mut self.rulesets, enforced.rulesets().map(|ruleset| (ruleset.name.clone(), ruleset.generation)), now);
     }
 
@@ -70,7 +70,7 @@ mod tests {
             .collect();
         let mut policy = Policy::everything(&rulesets);
         (policy.name, policy.generation) = ("main".to_owned(), 1);
-        Enforced { policy: Some(policy), rulesets, ..Enforced::default() }
+        Enforced::new("", Some(policy), rulesets)
     }
 
     #[test]

@@ -269,9 +269,9 @@ mod tests {
     fn objects_of_the_api_server_are_read_like_files() {
         let state = tempfile::tempdir().unwrap();
         let enforced = objects(state.path()).enforced();
-        let [web] = &enforced.rulesets[..] else { panic!("{enforced:?}") };
+        let [web] = enforced.present() else { panic!("{enforced:?}") };
         assert_eq!((web.name.as_str(), web.rules.len()), ("web", 1));
-        assert_eq!(enforced.policy.as_ref().unwrap().rulesets, ["web"]);
+        assert_eq!(enforced.policy().unwrap().rulesets, ["web"]);
         assert_eq!(enforced.missing().count(), 0);
     }
 
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(objects.enforced(), good, "the ruleset is wrong");
         objects.ruleset(Event::Delete(ruleset("web", "RF-901")));
         let gone = objects.enforced();
-        assert_eq!((gone.rulesets.len(), gone.missing().collect::<Vec<_>>()), (0, vec!["web"]));
+        assert_eq!((gone.present().len(), gone.missing().collect::<Vec<_>>()), (0, vec!["web"]));
     }
 
     #[test]
@@ -299,9 +299,9 @@ mod tests {
         let mut objects = objects(state.path());
         objects.ruleset(Event::Init);
         objects.ruleset(Event::InitApply(ruleset("other", "RF-901")));
-        assert!(!objects.is_settled() && objects.enforced().rulesets.iter().any(|ruleset| ruleset.name == "web"));
+        assert!(!objects.is_settled() && objects.enforced().present().iter().any(|ruleset| ruleset.name == "web"));
         objects.ruleset(Event::InitDone);
-        let names: Vec<_> = objects.enforced().rulesets.into_iter().map(|ruleset| ruleset.name).collect();
+        let names: Vec<_> = objects.enforced().present().iter().map(|ruleset| ruleset.name.clone()).collect();
         assert_eq!(names, ["other"]);
     }
 
@@ -310,7 +310,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let mut objects = objects(state.path());
         objects.ruleset(Event::Apply(object("RuntimeRuleset", "odd", &serde_json::json!({"rules": 5}))));
-        let names: Vec<_> = objects.enforced().rulesets.into_iter().map(|ruleset| ruleset.name).collect();
+        let names: Vec<_> = objects.enforced().present().iter().map(|ruleset| ruleset.name.clone()).collect();
         assert_eq!(names, ["web"]);
     }
 
@@ -335,7 +335,7 @@ mod tests {
         // What is gone there is gone.
         next.ruleset(Event::Init);
         next.ruleset(Event::InitDone);
-        assert_eq!(next.enforced().rulesets, []);
-        assert_eq!(recalled(state.path()).enforced().rulesets, []);
+        assert_eq!(next.enforced().present(), []);
+        assert_eq!(recalled(state.path()).enforced().present(), []);
     }
 }

@@ -4,19 +4,21 @@
 //! be left as it was. That is watched all the while: together with the `DaemonSet` the service account may go, and then
 //! nobody answers any more. In doubt what is in the kernel stays, and goes on enforcing.
 
+use super::{
+    listing::{Item, Listing},
+    watch,
+};
 use crate::uninstall::IsolatedPods;
 use clap::ValueEnum;
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::ConfigMap};
 use kube::{
-    Api, Client,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, watch_object},
-    },
+    Api, Client, Resource, ResourceExt,
+    runtime::{WatchStreamExt, watcher},
 };
-use std::time::Duration;
-use tokio::sync::watch;
+use serde::de::DeserializeOwned;
+use std::{fmt::Debug, time::Duration};
+use tokio::sync::watch::{Receiver, channel};
 
 /// How long a last question may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,22 +30,22 @@ const ISOLATED_PODS: &str = "isolatedPods";
 pub struct Removal {
     api: Api<DaemonSet>,
     name: String,
-    meant: watch::Receiver<bool>,
-    isolated: watch::Receiver<IsolatedPods>,
+    meant: Receiver<bool>,
+    isolated: Receiver<IsolatedPods>,
 }
 
 impl Removal {
     /// Begins. `choice` is the name of the `ConfigMap` that says what becomes of isolated pods.
     pub fn follow(client: &Client, namespace: &str, name: &str, choice: Option<&str>) -> Self {
         let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
-        let (send, meant) = watch::channel(false);
-        each(watch_object(api.clone(), name), move |found| {
+        let (send, meant) = channel(false);
+        each(&api, name, move |found| {
             send.send_replace(is_removed(found.as_ref()));
         });
-        let (send, isolated) = watch::channel(IsolatedPods::default());
+        let (send, isolated) = channel(IsolatedPods::default());
         if let Some(choice) = choice {
             let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-            each(watch_object(maps, choice), move |found| {
+            each(&maps, choice, move |found| {
                 if let Some(chosen) = found.as_ref().and_then(chosen) {
                     send.send_replace(chosen);
                 }
@@ -76,16 +78,22 @@ impl Removal {
     }
 }
 
-/// Hears all news of one object. A failure says nothing; it is tried again.
-fn each<K: Send + 'static>(
-    news: impl Stream<Item = watcher::Result<Option<K>>> + Send + 'static,
-    hear: impl Fn(Option<K>) + Send + 'static,
-) {
-    let mut news = Box::pin(news.default_backoff());
+/// Hears all news of one object; none: it is gone. A failure says nothing; it is tried again.
+fn each<K>(api: &Api<K>, name: &str, hear: impl Fn(Option<K>) + Send + 'static)
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K::DynamicType: Default,
+{
+    let only = watch::config().fields(&format!("metadata.name={name}"));
+    let mut news = watcher(api.clone(), only).default_backoff().boxed();
+    let mut listing = Listing::default();
     tokio::spawn(async move {
         while let Some(news) = news.next().await {
-            if let Ok(found) = news {
-                hear(found);
+            match news.ok().and_then(|news| listing.hear(news, ResourceExt::name_any)) {
+                Some(Item::There(found)) => hear(Some(found)),
+                Some(Item::Gone(_)) => hear(None),
+                Some(Item::Listed(names)) if names.is_empty() => hear(None),
+                Some(Item::Listed(_)) | None => {}
             }
         }
     });

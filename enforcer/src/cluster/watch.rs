@@ -9,7 +9,11 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use ringfence_api::{RuntimePolicy, RuntimeRuleset};
+use std::hash::{BuildHasher, RandomState};
 use tokio::sync::mpsc;
+
+/// The shortest and the longest time that a watch lasts, in seconds. A client gives up after 295.
+const WHILE: (u32, u32) = (180, 290);
 
 /// News of one kind of object.
 pub type News<K> = watcher::Event<K>;
@@ -31,7 +35,7 @@ pub enum Heard {
 pub fn start(client: &Client, node: &str) -> mpsc::Receiver<Heard> {
     let (sender, receiver) = mpsc::channel(256);
     // From the API server's cache: with thousands of nodes a quorum read by each would be a storm.
-    let all = || watcher::Config::default().any_semantic();
+    let all = || config().any_semantic();
     let pods = all().fields(&format!("spec.nodeName={node}"));
     follow("pods", watcher(Api::all(client.clone()), pods), sender.clone(), |news| Heard::Pod(Box::new(news)));
     follow("namespaces", watcher(Api::all(client.clone()), all()), sender.clone(), Heard::Namespace);
@@ -40,6 +44,14 @@ pub fn start(client: &Client, node: &str) -> mpsc::Receiver<Heard> {
     let policies = Api::all_with(client.clone(), &ApiResource::erase::<RuntimePolicy>(&()));
     follow("policies", watcher(policies, all()), sender, Heard::Policy);
     receiver
+}
+
+/// How everything is watched here. A watch ends after a while and begins anew at once; all nodes may have begun at the same
+/// moment, such as at an API server's start, and would do so together from then on, if each had not its own while.
+pub fn config() -> watcher::Config {
+    let (shortest, longest) = WHILE;
+    let drawn = RandomState::new().hash_one(()) % u64::from(longest - shortest + 1);
+    watcher::Config::default().timeout(shortest + u32::try_from(drawn).unwrap_or_default())
 }
 
 fn follow<K: Send + 'static>(
@@ -69,4 +81,17 @@ fn follow<K: Send + 'static>(
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn watches_do_not_end_together() {
+        let times: BTreeSet<_> = (0..1_000).filter_map(|_| config().timeout).collect();
+        assert!(times.len() > 50, "{times:?}");
+        assert!(times.iter().all(|time| (WHILE.0..=WHILE.1).contains(time)), "{times:?}");
+    }
 }

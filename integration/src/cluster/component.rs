@@ -5,6 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -114,6 +116,25 @@ impl Component {
         let confined = cgroup::confine(super::CGROUP, child.id());
         self.child = Some(child);
         confined
+    }
+
+    /// Its process, unless it was killed.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self, limit: Duration) -> Result<()> {
+        let until = Instant::now() + limit;
+        while let Some(child) = &mut self.child {
+            if child.try_wait()?.is_some() {
+                self.child = None;
+                break;
+            }
+            ensure!(Instant::now() < until, "{} still runs after {} s", self.launch.name, limit.as_secs());
+            thread::sleep(super::PAUSE);
+        }
+        Ok(())
     }
 
     /// Kills it, as a crash would.

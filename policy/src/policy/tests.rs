@@ -32,7 +32,7 @@ spec:
   rules: [{rule: RF-801, mitigation: isolate}]
 ";
     let rulesets = read(&[Source { name: "r".to_owned(), text: text.to_owned() }], Catalogue::builtin()).unwrap();
-    Enforced { own_namespace: "ringfence".to_owned(), policy: Some(policy(spec).unwrap()), rulesets }
+    Enforced::new("ringfence", Some(policy(spec).unwrap()), rulesets)
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -150,7 +150,7 @@ fn without_a_cluster_every_ruleset_counts() {
         .map(|name| Ruleset { name: name.to_owned(), ..Ruleset::default() })
         .collect();
     let policy = Some(Policy::everything(&rulesets));
-    let all = Enforced { policy, rulesets, ..Enforced::default() };
+    let all = Enforced::new("", policy, rulesets);
     assert_eq!((all.rulesets().count(), all.missing().count()), (3, 0), "in whatever order they come");
 }
 

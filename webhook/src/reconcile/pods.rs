@@ -20,12 +20,13 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
+use super::shared::Shared;
 use super::watch::{self, Shown};
 use super::workloads::{Name, Workloads};
 use super::{Pace, status};
 use crate::labels::{of_governance, of_limits};
 use crate::metrics::Metrics;
-use crate::pod::{MIRROR, Pod};
+use crate::pod::MIRROR;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 
@@ -41,10 +42,12 @@ pub(super) type Key = (String, String);
 
 /// What is remembered of a pod: as little as possible, there are many.
 struct Seen {
-    pod: Pod,
-    uid: String,
-    version: String,
-    workload: Option<Name>,
+    labels: Arc<Labels>,
+    /// It comes from a file of its node.
+    is_static: bool,
+    uid: Box<str>,
+    version: Box<str>,
+    workload: Option<Arc<Name>>,
     /// It is ready, and neither isolated nor being terminated.
     serves: bool,
     terminated: bool,
@@ -54,24 +57,40 @@ struct Seen {
 
 impl Seen {
     /// From its object, which `own_namespace` may be that of.
-    fn new(key: &Key, metadata: ObjectMeta, ready: bool, own_namespace: &str) -> Self {
-        let workload = Workload::of(&metadata).map(|workload| (key.0.clone(), workload));
+    fn new(key: &Key, metadata: ObjectMeta, ready: bool, own_namespace: &str, common: &mut Common) -> Self {
+        let workload = Workload::of(&metadata).map(|workload| common.workloads.keep((key.0.clone(), workload)));
         let ObjectMeta { uid, resource_version, labels, annotations, .. } = metadata;
-        let (without_labels, labels) = (labels.is_none(), labels.unwrap_or_default());
-        let mut annotations = annotations.unwrap_or_default();
+        let (labels, annotations) = (labels.unwrap_or_default(), annotations.unwrap_or_default());
         let report = annotations.get(REPORT_ANNOTATION).filter(|_| key.0 == own_namespace);
         let report = report.and_then(|text| serde_json::from_str(text).ok());
         let terminated = annotations.contains_key(TERMINATED_BY_ANNOTATION);
         let isolated = is_isolated(&labels);
-        annotations.retain(|key, _| key == MIRROR);
         Self {
-            pod: Pod { name: key.1.clone(), without_labels, labels, annotations },
-            uid: uid.unwrap_or_default(),
-            version: resource_version.unwrap_or_default(),
+            labels: common.labels.keep(labels),
+            is_static: annotations.contains_key(MIRROR),
+            uid: uid.unwrap_or_default().into(),
+            version: resource_version.unwrap_or_default().into(),
             workload,
             serves: ready && !isolated && !terminated,
             terminated,
             report,
+        }
+    }
+}
+
+/// What pods have in common.
+#[derive(Default)]
+struct Common {
+    labels: Shared<Labels>,
+    workloads: Shared<Name>,
+}
+
+impl Common {
+    /// A pod is about to be seen like this no longer.
+    fn release(&mut self, seen: &Seen) {
+        self.labels.release(&seen.labels);
+        if let Some(workload) = &seen.workload {
+            self.workloads.release(workload);
         }
     }
 }
@@ -89,6 +108,7 @@ pub(super) struct Reconciler {
     metrics: Arc<Metrics>,
     snapshot: Arc<Snapshot>,
     pods: HashMap<Key, Seen>,
+    common: Common,
     /// All pods have been seen once.
     complete: bool,
     listed: BTreeSet<Key>,
@@ -102,6 +122,7 @@ pub(super) struct Reconciler {
     writing: JoinSet<Key>,
     /// Counts or objects may differ from the statuses.
     statuses: bool,
+    writer: status::Writer,
 }
 
 impl Reconciler {
@@ -113,6 +134,7 @@ impl Reconciler {
             metrics,
             snapshot: Arc::default(),
             pods: HashMap::new(),
+            common: Common::default(),
             complete: false,
             listed: BTreeSet::new(),
             workloads: Workloads::default(),
@@ -120,6 +142,7 @@ impl Reconciler {
             wrong: BTreeSet::new(),
             writing: JoinSet::new(),
             statuses: true,
+            writer: status::Writer::default(),
         }
     }
 
@@ -160,7 +183,10 @@ impl Reconciler {
                 }
                 Some(written) = self.writing.join_next() => if let Ok(key) = written { self.dirty.insert(key); },
                 _ = look.tick(), if self.complete && self.statuses => {
-                    self.statuses = !status::write(&self.client, &self.snapshot, &self.counts(), &self.metrics).await;
+                    let counts = counts(&self.pods);
+                    let (client, pause) = (&self.client, self.pace.statuses);
+                    self.statuses =
+                        !self.writer.write(client, &self.snapshot, &counts, pause, &self.metrics).await;
                 }
                 _ = second.tick(), if self.complete && self.limits().is_some() => self.expire(),
                 _ = turn.tick(), if !self.wrong.is_empty() && self.writing.len() < AT_ONCE => self.write_one(),
@@ -174,7 +200,7 @@ impl Reconciler {
 
     /// The limits of terminations, if the policy has any.
     fn limits(&self) -> Option<Limits> {
-        self.snapshot.enforced.policy.as_ref().map(|policy| policy.limits).filter(Limits::are_set)
+        self.snapshot.enforced.policy().map(|policy| policy.limits).filter(Limits::are_set)
     }
 
     fn needs_status(&self) -> bool {
@@ -217,10 +243,11 @@ impl Reconciler {
             self.remove(&key);
             return;
         }
-        let seen = Seen::new(&key, metadata, ready, &self.snapshot.enforced.own_namespace);
+        let own_namespace = self.snapshot.enforced.own_namespace();
+        let seen = Seen::new(&key, metadata, ready, own_namespace, &mut self.common);
         let before = self.pods.get(&key);
         // Most changes of a pod are of its status.
-        let same = before.is_some_and(|before| before.pod == seen.pod);
+        let same = before.is_some_and(|before| (&before.labels, before.is_static) == (&seen.labels, seen.is_static));
         self.statuses |= !same || before.is_some_and(|before| before.report != seen.report);
         let newly_terminated = seen.terminated && before.is_none_or(|before| !before.terminated);
         let elsewhere =
@@ -240,15 +267,20 @@ impl Reconciler {
                 self.dirty.extend(self.workloads.pods(name).cloned());
             }
         }
-        self.pods.insert(key.clone(), seen);
+        if let Some(before) = self.pods.insert(key.clone(), seen) {
+            self.common.release(&before);
+        }
         if !same {
             self.dirty.insert(key);
         }
     }
 
     fn remove(&mut self, key: &Key) {
-        if let Some(Seen { workload: Some(name), .. }) = self.pods.remove(key) {
-            self.leave(&name, key);
+        if let Some(seen) = self.pods.remove(key) {
+            if let Some(name) = &seen.workload {
+                self.leave(name, key);
+            }
+            self.common.release(&seen);
         }
         self.statuses = true;
     }
@@ -276,8 +308,8 @@ impl Reconciler {
     /// Terminations that an earlier leader counted are on the pods' labels.
     fn restore(&mut self) {
         let Some(max) = self.limits().and_then(|limits| limits.max_terminations) else { return };
-        for Seen { pod, workload, .. } in self.pods.values() {
-            let left = pod.labels.get(TERMINATIONS_LEFT_LABEL).and_then(|left| left.parse::<u32>().ok());
+        for Seen { labels, workload, .. } in self.pods.values() {
+            let left = labels.get(TERMINATIONS_LEFT_LABEL).and_then(|left| left.parse::<u32>().ok());
             if let (Some(left), Some(name)) = (left, workload) {
                 self.workloads.restore(name, max.saturating_sub(left), Instant::now());
             }
@@ -329,23 +361,23 @@ impl Reconciler {
 
     /// The labels of a pod that have to change: null takes one away. None: it is right.
     fn change(&self, key: &Key) -> Option<BTreeMap<String, Value>> {
-        let Seen { pod, workload, terminated, .. } = self.pods.get(key)?;
+        let Seen { labels, is_static, workload, terminated, .. } = self.pods.get(key)?;
         if *terminated {
             // It will be gone in a moment.
             return None;
         }
         // Without a policy since the start there is nothing to say: what an earlier webhook said may still be in force on
         // the nodes, which remember the last good one.
-        self.snapshot.enforced.policy.as_ref()?;
+        self.snapshot.enforced.policy()?;
         // An unknown namespace comes up a moment later, and then all of its pods are looked at.
-        let governance = self.snapshot.governance_of(&key.0, pod)?;
+        let governance = self.snapshot.governance(&key.0, &key.1, labels, *is_static)?;
         let mut right = governance.labels;
         if let (true, Some(limits), Some(name)) = (governance.terminates, self.limits(), workload) {
             right.extend(self.workloads.labels(name, &limits));
         }
-        let wrong = of_governance(&pod.labels).filter(|(key, _)| !right.contains_key(*key));
+        let wrong = of_governance(labels).filter(|(key, _)| !right.contains_key(*key));
         let mut change: BTreeMap<_, _> = wrong.map(|(key, _)| (key.clone(), Value::Null)).collect();
-        let missing = right.iter().filter(|(key, value)| pod.labels.get(*key) != Some(value));
+        let missing = right.iter().filter(|(key, value)| labels.get(*key) != Some(value));
         change.extend(missing.map(|(key, value)| (key.clone(), json!(value))));
         (!change.is_empty()).then_some(change)
     }
@@ -372,18 +404,18 @@ impl Reconciler {
             key
         });
     }
+}
 
-    /// How many pods bear a ruleset's or a policy's label, and what nodes report.
-    fn counts(&self) -> status::Counts<'_> {
-        let mut counts = status::Counts::default();
-        for Seen { pod, report, .. } in self.pods.values() {
-            count(&pod.labels, &mut counts);
-            if let Some(report) = report {
-                counts.reports.add(report);
-            }
+/// How many pods bear a ruleset's or a policy's label, and what nodes report.
+fn counts(pods: &HashMap<Key, Seen>) -> status::Counts<'_> {
+    let mut counts = status::Counts::default();
+    for Seen { labels, report, .. } in pods.values() {
+        count(labels, &mut counts);
+        if let Some(report) = report {
+            counts.reports.add(report);
         }
-        counts
     }
+    counts
 }
 
 fn count(labels: &Labels, counts: &mut status::Counts<'_>) {

@@ -35,6 +35,11 @@ impl<'a> Reports<'a> {
         }
     }
 
+    /// How many nodes report.
+    pub(super) fn nodes(&self) -> usize {
+        self.nodes
+    }
+
     /// About a ruleset that is in force in this generation. A node that says nothing about it has nothing to say.
     pub(super) fn ruleset(&self, name: &str, generation: i64) -> Sum {
         self.sum(self.rulesets.get(name), generation)

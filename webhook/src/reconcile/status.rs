@@ -1,6 +1,7 @@
 //! Statuses of rulesets and policies.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -31,20 +32,90 @@ pub(super) struct Counts<'a> {
     pub reports: Reports<'a>,
 }
 
-/// Writes the statuses that are not so yet. Whether all are so now.
-pub(super) async fn write(client: &Client, snapshot: &Snapshot, counts: &Counts<'_>, metrics: &Metrics) -> bool {
-    let mut all = true;
-    for (name, entry) in snapshot.index.rulesets() {
-        let Some(published) = snapshot.published.rulesets.get(name) else { continue };
-        let wanted = ruleset(snapshot, name, entry, published, counts);
-        all &= write_one::<RuntimeRuleset>(client, name, published, wanted, metrics).await;
+/// Statuses whose numbers alone have changed are written so seldom that all enforcers together are told of this many in a
+/// second: each of them watches all rulesets and policies.
+const TOLD_A_SECOND: u64 = 1_000;
+
+/// Writes statuses, those whose numbers alone have changed in turn.
+#[derive(Default)]
+pub(super) struct Writer {
+    /// The object whose numbers were written last.
+    last: Option<Name>,
+}
+
+/// Kind and name.
+type Name = (Kind, String);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Policy,
+    Ruleset,
+}
+
+/// A status that is not so yet.
+struct Due {
+    name: Name,
+    status: Value,
+    numbers_alone: bool,
+}
+
+impl Writer {
+    /// Writes the statuses that are not so yet; `pause` is the time since this was done last. Whether all are so now.
+    pub(super) async fn write(
+        &mut self,
+        client: &Client,
+        snapshot: &Snapshot,
+        counts: &Counts<'_>,
+        pause: Duration,
+        metrics: &Metrics,
+    ) -> bool {
+        let mut due = due(snapshot, counts);
+        let all = self.choose(&mut due, allowance(counts.reports.nodes(), pause));
+        let mut written = true;
+        for Due { name: (kind, name), status, .. } in due {
+            written &= match kind {
+                Kind::Policy => write_one::<RuntimePolicy>(client, &name, status, metrics).await,
+                Kind::Ruleset => write_one::<RuntimeRuleset>(client, &name, status, metrics).await,
+            };
+        }
+        all && written
     }
-    for (name, entry) in snapshot.index.policies() {
-        let Some(published) = snapshot.published.policies.get(name) else { continue };
-        let wanted = policy(snapshot, name, entry, published, counts);
-        all &= write_one::<RuntimePolicy>(client, name, published, wanted, metrics).await;
+
+    /// Leaves out what has to wait. Whether nothing has to. Who was written last is the last one in turn.
+    fn choose(&mut self, due: &mut Vec<Due>, allowance: usize) -> bool {
+        let (numbers, mut chosen): (Vec<_>, Vec<_>) =
+            std::mem::take(due).into_iter().partition(|due| due.numbers_alone);
+        let (mut turn, served): (Vec<_>, Vec<_>) =
+            numbers.into_iter().partition(|due| self.last.as_ref().is_none_or(|last| due.name > *last));
+        turn.extend(served);
+        let all = turn.len() <= allowance;
+        turn.truncate(allowance);
+        if let Some(last) = turn.last() {
+            self.last = Some(last.name.clone());
+        }
+        chosen.extend(turn);
+        *due = chosen;
+        all
     }
-    all
+}
+
+/// How many statuses may be written after a pause because of their numbers, at least one.
+fn allowance(nodes: usize, pause: Duration) -> usize {
+    let told = TOLD_A_SECOND.saturating_mul(pause.as_secs().max(1));
+    usize::try_from(told).unwrap_or(usize::MAX).checked_div(nodes).unwrap_or(usize::MAX).max(1)
+}
+
+/// Statuses that are not so yet, by kind and name.
+fn due(snapshot: &Snapshot, counts: &Counts<'_>) -> Vec<Due> {
+    let policies = snapshot.index.policies().iter().filter_map(|(name, entry)| {
+        let published = snapshot.published.policies.get(name)?;
+        one((Kind::Policy, name.clone()), published, policy(snapshot, name, entry, published, counts))
+    });
+    let rulesets = snapshot.index.rulesets().iter().filter_map(|(name, entry)| {
+        let published = snapshot.published.rulesets.get(name)?;
+        one((Kind::Ruleset, name.clone()), published, ruleset(snapshot, name, entry, published, counts))
+    });
+    policies.chain(rulesets).collect()
 }
 
 /// The fields of a status.
@@ -55,25 +126,30 @@ struct Wanted {
     reported: Sum,
 }
 
-async fn write_one<K>(client: &Client, name: &str, published: &Published, wanted: Wanted, metrics: &Metrics) -> bool
+/// Fields that change with every pod and every violation.
+const NUMBERS: [&str; 2] = ["pods", "violations"];
+
+fn one(name: Name, published: &Published, wanted: Wanted) -> Option<Due> {
+    let Wanted { conditions, rules, pods, reported: Sum { violations, failures } } = wanted;
+    let failures = (!failures.is_empty()).then_some(failures);
+    let status = json!({
+        "observedGeneration": published.generation, "conditions": conditions, "rules": rules, "pods": pods,
+        "violations": violations, "failures": failures,
+    });
+    let differs = |(field, value): &(&String, &Value)| published.status.get(*field).unwrap_or(&Value::Null) != *value;
+    let changed: Vec<&String> = status.as_object()?.iter().filter(differs).map(|(field, _)| field).collect();
+    let numbers_alone = changed.iter().all(|field| NUMBERS.contains(&field.as_str()));
+    (!changed.is_empty()).then_some(Due { name, status, numbers_alone })
+}
+
+/// Whether it is so now.
+async fn write_one<K>(client: &Client, name: &str, status: Value, metrics: &Metrics) -> bool
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
     K: Resource<Scope = k8s_openapi::ClusterResourceScope>,
 {
-    let Wanted { conditions, rules, pods, reported: Sum { violations, failures } } = wanted;
-    let failures = (!failures.is_empty()).then_some(failures);
-    let wanted = json!({
-        "observedGeneration": published.generation, "conditions": conditions, "rules": rules, "pods": pods,
-        "violations": violations, "failures": failures,
-    });
-    let same = wanted.as_object().is_some_and(|fields| {
-        fields.iter().all(|(field, value)| published.status.get(field).unwrap_or(&Value::Null) == value)
-    });
-    if same {
-        return true;
-    }
     let api: Api<K> = Api::all(client.clone());
-    let patched = api.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": wanted}))).await;
+    let patched = api.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await;
     metrics.write("status", patched.is_ok());
     match patched {
         Ok(_) => {
@@ -97,10 +173,9 @@ fn ruleset(
     counts: &Counts<'_>,
 ) -> Wanted {
     let active = snapshot.index.active();
-    let named =
-        snapshot.enforced.policy.as_ref().is_some_and(|policy| policy.rulesets.iter().any(|ruleset| ruleset == name));
+    let named = snapshot.enforced.policy().is_some_and(|policy| policy.rulesets.iter().any(|ruleset| ruleset == name));
     let state = of_active(snapshot);
-    let in_use = match &snapshot.enforced.policy {
+    let in_use = match snapshot.enforced.policy() {
         Some(policy) if named => (true, "Named", format!("policy '{}' names it{state}", policy.name)),
         Some(policy) => (false, "NotNamed", format!("policy '{}' does not name it{state}", policy.name)),
         None => (false, "NoPolicy", format!("no policy is in force: '{active}' is to be{state}")),
@@ -125,7 +200,7 @@ fn policy(
     counts: &Counts<'_>,
 ) -> Wanted {
     let active = snapshot.index.active();
-    let in_force = snapshot.enforced.policy.as_ref().filter(|policy| policy.name == name);
+    let in_force = snapshot.enforced.policy().filter(|policy| policy.name == name);
     let state = of_active(snapshot);
     let in_use = match in_force {
         Some(policy) => (true, "Active", format!("generation {} is in force", policy.generation)),
@@ -155,7 +230,7 @@ fn policy(
 /// What every status says when the active policy is not as it should be. Empty if it is.
 fn of_active(snapshot: &Snapshot) -> &'static str {
     match snapshot.index.policies().get(snapshot.index.active()) {
-        None if snapshot.enforced.policy.is_some() => "; it was deleted, what it said last stays in force",
+        None if snapshot.enforced.policy().is_some() => "; it was deleted, what it said last stays in force",
         None => " and does not exist",
         Some(entry) if !entry.problems.is_empty() && entry.good.is_some() => "; its last good version is in force",
         Some(entry) if !entry.problems.is_empty() => " and is not right",
@@ -209,4 +284,52 @@ fn conditions(published: &Published, accepted: Holds, in_use: Holds, degraded: H
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(name: &str, numbers_alone: bool) -> Due {
+        Due { name: (Kind::Ruleset, name.to_owned()), status: Value::Null, numbers_alone }
+    }
+
+    fn names(due: &[Due]) -> Vec<&str> {
+        due.iter().map(|due| due.name.1.as_str()).collect()
+    }
+
+    #[test]
+    fn numbers_take_turns_and_keep_nothing_else_waiting() {
+        let all = || vec![due("a", true), due("b", false), due("c", true), due("d", true)];
+        let mut writer = Writer::default();
+        let mut turn = |allowance| {
+            let mut due = all();
+            let complete = writer.choose(&mut due, allowance);
+            (names(&due).join(" "), complete)
+        };
+        assert_eq!(turn(2), ("b a c".to_owned(), false));
+        assert_eq!(turn(2), ("b d a".to_owned(), false));
+        assert_eq!(turn(2), ("b c d".to_owned(), false));
+        assert_eq!(turn(3), ("b a c d".to_owned(), true));
+    }
+
+    #[test]
+    fn the_more_nodes_the_seldomer() {
+        let pause = Duration::from_secs(5);
+        assert_eq!(allowance(0, pause), usize::MAX);
+        assert_eq!(allowance(1, pause), 5_000);
+        assert_eq!(allowance(1_000, pause), 5);
+        assert_eq!(allowance(50_000, pause), 1, "but not never");
+    }
+
+    #[test]
+    fn a_condition_is_more_than_a_number() {
+        let wanted = |pods, rules| Wanted { conditions: Vec::new(), rules, pods, reported: Sum::default() };
+        let name = || (Kind::Ruleset, "a".to_owned());
+        let published = one(name(), &Published::default(), wanted(1, Some(2))).map(|due| due.status).unwrap();
+        let published = Published { status: published, ..Published::default() };
+        assert!(one(name(), &published, wanted(1, Some(2))).is_none(), "it is so");
+        assert!(one(name(), &published, wanted(7, Some(2))).unwrap().numbers_alone);
+        assert!(!one(name(), &published, wanted(7, Some(3))).unwrap().numbers_alone);
+    }
 }

@@ -1,6 +1,6 @@
 //! Rulesets.
 
-use ringfence_policy::{Catalogue, Enforced, Ruleset, Source, read};
+use ringfence_policy::{Catalogue, Ruleset, Source, read};
 
 use super::{faults, name, same_spec};
 use crate::review::{Answer, Operation, Request, ReviewError};
@@ -35,9 +35,6 @@ pub(super) fn validate(request: &Request<'_>, snapshot: &Snapshot) -> Result<Ans
 /// takes room of its own in the kernel's tables.
 fn crowded(ruleset: Ruleset, snapshot: &Snapshot) -> Option<String> {
     let name = ruleset.name.clone();
-    let mut enforced = Enforced::clone(&snapshot.enforced);
-    enforced.rulesets.retain(|other| other.name != name);
-    enforced.rulesets.push(ruleset);
-    let error = enforced.compile(Catalogue::builtin()).err()?;
+    let error = snapshot.enforced.with(ruleset).compile(Catalogue::builtin()).err()?;
     Some(format!("ruleset '{name}' beside the others of policy '{}': {error}", snapshot.index.active()))
 }
