@@ -234,10 +234,9 @@ fn given_certificate(cluster: &mut Cluster, release: &Release) -> Result<()> {
     trusted(cluster)?;
     traffic::during(cluster, OTHERS, |cluster| {
         cluster.apply(&new.secret()?)?;
-        let logs = ["-n", NAMESPACE, "logs", "--selector=app.kubernetes.io/name=ringfence-webhook", "--tail=-1"];
         cluster.wait_for("the new certificate in both replicas", |cluster| {
             // Of a folder: replicas that had an authority of their own may still be on their way out.
-            let said = cluster.kubectl(logs)?;
+            let said = told::logs(cluster, NAMESPACE, "--selector=app.kubernetes.io/name=ringfence-webhook")?;
             let of_folder = |line: &&str| line.contains("new certificate") && line.contains("folder");
             Ok(said.lines().filter(of_folder).count() == 2)
         })?;

@@ -1,6 +1,8 @@
 //! What is told about pods: by enforcers in their logs, by Kubernetes Events, and by the API server.
 
 use std::process::{Child, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -33,9 +35,23 @@ impl Drop for Logs {
     }
 }
 
+/// What the pods of a selector have logged that are there now.
+pub fn logs(cluster: &Cluster, namespace: &str, selector: &str) -> Result<String> {
+    let mut said = cluster.kubectl(["-n", namespace, "logs", selector, "--tail=-1"]);
+    // kubectl lists the pods first, and one of them may be gone by the time that it is asked.
+    for _ in 0..20 {
+        if !said.as_ref().is_err_and(|error| format!("{error:#}").contains("NotFound")) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(250));
+        said = cluster.kubectl(["-n", namespace, "logs", selector, "--tail=-1"]);
+    }
+    said
+}
+
 /// Every violation that the enforcers of a namespace have reported which still have logs.
 pub fn violations(cluster: &Cluster, namespace: &str) -> Result<Vec<Value>> {
-    let text = cluster.kubectl(["-n", namespace, "logs", ENFORCERS, "--tail=-1"])?;
+    let text = logs(cluster, namespace, ENFORCERS)?;
     Ok(text.lines().filter(|line| line.starts_with('{')).filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
