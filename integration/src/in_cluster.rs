@@ -28,6 +28,7 @@ use crate::suite::Report;
 use audit::Audit;
 use machine::Machine;
 use place::Place;
+use release::Release;
 
 /// What the tests share.
 pub struct Context {
@@ -89,6 +90,21 @@ fn in_turn<S, T: Copy>(
             None
         }
     }
+}
+
+/// A test of what a release in the cluster does.
+type OfRelease = fn(&mut Cluster, &Release) -> Result<()>;
+
+/// The same for tests that share a release.
+fn over_release(
+    context: &mut Context,
+    report: &mut Report,
+    (set_up, prepare): (&str, fn(&mut Context) -> Result<Release>),
+    tests: &[(&str, OfRelease)],
+) {
+    let release = prepare(context);
+    let site = release.map(|release| (&mut context.cluster, release));
+    in_turn(report, (set_up, site), tests, |test, (cluster, release)| test(cluster, release));
 }
 
 const RULESETS: &str = include_str!("../../charts/ringfence/files/crds/runtimerulesets.yaml");

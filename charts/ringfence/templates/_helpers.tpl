@@ -63,6 +63,10 @@ matchExpressions:
 {{- end }}
 
 {{- /* Why it needs each: docs/install.md, Rights. */ -}}
+{{- define "ringfence.capabilities" -}}
+[BPF, DAC_OVERRIDE, KILL, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE]
+{{- end }}
+
 {{- define "ringfence.enforcerSecurity" -}}
 readOnlyRootFilesystem: true
 runAsUser: 0
@@ -71,7 +75,7 @@ privileged: true
 {{- else }}
 capabilities:
   drop: [ALL]
-  add: [BPF, DAC_OVERRIDE, KILL, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE]
+  add: {{ include "ringfence.capabilities" . }}
 seccompProfile: {type: RuntimeDefault}
 # As privileged containers have it.
 seLinuxOptions: {type: spc_t}

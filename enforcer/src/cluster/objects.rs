@@ -46,10 +46,10 @@ impl Objects {
     pub fn recall(catalogue: Catalogue, own_namespace: String, active: String, memory: Memory) -> Self {
         let mut index = Index::new(own_namespace, active).with_catalogue(catalogue);
         for (name, ruleset) in memory.all::<DynamicObject>(Kind::Rulesets) {
-            index.put_ruleset(&name, text(ruleset));
+            index.put_ruleset(&name, text(&ruleset));
         }
         for (name, policy) in memory.all::<DynamicObject>(Kind::Policies) {
-            if !index.recall_policy(text(policy)) {
+            if !index.recall_policy(text(&policy)) {
                 tracing::warn!(policy = name, "the policy that was in force is not understood any more");
             }
         }
@@ -82,9 +82,10 @@ impl Objects {
                 if !self.rulesets.is_new(&name, &object) {
                     return;
                 }
-                self.index.put_ruleset(&name, text(object.clone()));
+                let object = slim(object);
+                self.index.put_ruleset(&name, text(&object));
                 if self.index.rulesets()[&name].problems.is_empty() {
-                    self.memory.put(Kind::Rulesets, &name, &slim(object));
+                    self.memory.put(Kind::Rulesets, &name, &object);
                 }
             }
             Some(Item::Gone(object)) => self.remove_ruleset(&object.name_any()),
@@ -113,9 +114,10 @@ impl Objects {
                 if !self.policies.is_new(&name, &object) {
                     return;
                 }
-                self.index.put_policy(&name, text(object.clone()));
+                let object = slim(object);
+                self.index.put_policy(&name, text(&object));
                 if name == self.index.active() && self.index.policies()[&name].problems.is_empty() {
-                    self.memory.put(Kind::Policies, IN_FORCE, &slim(object));
+                    self.memory.put(Kind::Policies, IN_FORCE, &object);
                 }
             }
             Some(Item::Gone(object)) => self.remove_policy(&object.name_any()),
@@ -202,9 +204,9 @@ fn slim(mut object: DynamicObject) -> DynamicObject {
 }
 
 /// An object as JSON, for the one reader that judges objects from wherever they come.
-fn text(object: DynamicObject) -> String {
+fn text(object: &DynamicObject) -> String {
     // A map with text keys can be written.
-    serde_json::to_string(&slim(object)).unwrap_or_default()
+    serde_json::to_string(object).unwrap_or_default()
 }
 
 /// None: nothing is wrong.

@@ -9,17 +9,15 @@ use serde_json::{Value, json};
 use super::pods::{self, DRIFT, DRIFT_NOW, IMAGE, SERVER, container, spec};
 use super::release::Release;
 use super::told::{self, ENFORCERS, Logs, gone};
-use super::{Context, Part, in_turn, names_of, rights};
+use super::{Context, OfRelease, Part, names_of, over_release, rights};
 use crate::cluster::{Cluster, Helm};
 use crate::journal::Journal;
 use crate::suite::Report;
 
 pub const PART: Part = Part { names, run };
 
-type Test = fn(&mut Cluster, &Release) -> Result<()>;
-
 /// In this order: they share the release, and the last one removes it.
-const TESTS: [(&str, Test); 21] = [
+const TESTS: [(&str, OfRelease); 21] = [
     ("enforcement/log", log),
     ("enforcement/isolate-and-release", isolate),
     ("enforcement/readiness-gate", readiness_gate),
@@ -54,10 +52,7 @@ fn names() -> Vec<String> {
 }
 
 fn run(context: &mut Context, report: &mut Report) {
-    let release = prepare(context);
-    let cluster = &mut context.cluster;
-    let site = release.map(|release| (cluster, release));
-    in_turn(report, ("enforcement/installed", site), &TESTS, |test, (cluster, release)| test(cluster, release));
+    over_release(context, report, ("enforcement/installed", prepare), &TESTS);
 }
 
 fn prepare(context: &mut Context) -> Result<Release> {

@@ -8,17 +8,15 @@ use serde_json::{Value, json};
 use super::pods::{DRIFT, spec};
 use super::release::Release;
 use super::traffic::{self, HASH};
-use super::{Context, Part, in_turn, names_of, told};
+use super::{Context, OfRelease, Part, names_of, over_release, told};
 use crate::cluster::{Ability, CertManager, Cluster, Helm, Interrupt, succeed};
 use crate::harness::Image;
 use crate::suite::Report;
 
 pub const PART: Part = Part { names, run };
 
-type Test = fn(&mut Cluster, &Release) -> Result<()>;
-
 /// In this order: they share the release, and the last one removes it.
-const TESTS: [(&str, Test); 5] = [
+const TESTS: [(&str, OfRelease); 5] = [
     ("failure/webhook-away-ignore", ignore),
     ("failure/webhook-away-fail", fail),
     ("failure/given-certificate", given_certificate),
@@ -38,10 +36,7 @@ fn names() -> Vec<String> {
 }
 
 fn run(context: &mut Context, report: &mut Report) {
-    let release = prepare(context);
-    let cluster = &mut context.cluster;
-    let site = release.map(|release| (cluster, release));
-    in_turn(report, ("failure/installed", site), &TESTS, |test, (cluster, release)| test(cluster, release));
+    over_release(context, report, ("failure/installed", prepare), &TESTS);
 }
 
 fn prepare(context: &mut Context) -> Result<Release> {

@@ -11,16 +11,14 @@ use super::audit::Audit;
 use super::pods::{DRIFT, DRIFT_NOW, spec};
 use super::release::Release;
 use super::told::{self, gone, is_there};
-use super::{Context, Part, in_turn, names_of};
+use super::{Context, OfRelease, Part, names_of, over_release};
 use crate::cluster::{Cluster, Helm, succeed};
 use crate::suite::Report;
 
 pub const PART: Part = Part { names, run };
 
-type Test = fn(&mut Cluster, &Release) -> Result<()>;
-
 /// In this order: they share the release, and the last one removes it.
-const TESTS: [(&str, Test); 9] = [
+const TESTS: [(&str, OfRelease); 9] = [
     ("limits/statuses-count-violations", violations),
     ("limits/dry-run-says-what-it-held-back", dry_run),
     ("limits/ready-replicas-stay", ready_replicas),
@@ -42,10 +40,7 @@ fn names() -> Vec<String> {
 }
 
 fn run(context: &mut Context, report: &mut Report) {
-    let release = prepare(context);
-    let cluster = &mut context.cluster;
-    let site = release.map(|release| (cluster, release));
-    in_turn(report, ("limits/installed", site), &TESTS, |test, (cluster, release)| test(cluster, release));
+    over_release(context, report, ("limits/installed", prepare), &TESTS);
 }
 
 fn prepare(context: &mut Context) -> Result<Release> {

@@ -75,7 +75,7 @@ fn soak(context: &mut Context, lasting: Duration, interrupt: &Interrupt, report:
     while Instant::now() < until || samples.len() <= WARM_UP {
         interrupt.check()?;
         let number = samples.len();
-        if let Err(error) = round(cluster, number) {
+        if let Err(error) = round(cluster, &release, number) {
             broken = Some(error.context(format!("round {number}")));
             break;
         }
@@ -117,7 +117,7 @@ fn soak(context: &mut Context, lasting: Duration, interrupt: &Interrupt, report:
 }
 
 /// One of everything.
-fn round(cluster: &mut Cluster, number: usize) -> Result<()> {
+fn round(cluster: &mut Cluster, release: &Release, number: usize) -> Result<()> {
     let mut names = Vec::new();
     let mut start = |cluster: &Cluster, name: String, on_drift: &str, spec: &Value| -> Result<String> {
         let pod = json!({
@@ -152,17 +152,7 @@ fn round(cluster: &mut Cluster, number: usize) -> Result<()> {
     cluster.kubectl(delete.iter().chain(&names))?;
     // The kubelet removes what was deleted by force a little later.
     cluster.wait_for("the end of their containers", |cluster| {
-        let status = cluster.kubectl([
-            "-n",
-            NAMESPACE,
-            "exec",
-            "daemonset/ringfence-enforcer",
-            "--",
-            "/ringfence",
-            "status",
-            "-o",
-            "json",
-        ])?;
+        let status = release.status(cluster)?.to_string();
         Ok(!names.iter().any(|name| status.contains(name.as_str())))
     })
 }

@@ -301,14 +301,8 @@ fn policy(site: &mut Site, crowd: Size, webhook: &Webhook, fleet: &Fleet, told: 
     told.text("relabel_requests", "requests of the webhook meanwhile", &shown(&requests.counts()));
     let requests = Requests::since(&site.cluster, "ringfence-enforcer", mark)?;
     told.text("relabel_enforcers", "requests of the enforcers meanwhile", &shown(&requests.counts()));
-    let changes: Vec<_> = KINDS
-        .iter()
-        .zip(fleet.changes().iter().zip(heard))
-        .map(|(kind, (now, before))| {
-            format!("{:.1} of {kind}", count(usize::try_from(now - before).unwrap_or(0)) / count(crowd.nodes))
-        })
-        .collect();
-    told.text("relabel_events", "changes told to each enforcer meanwhile", &changes.join(", "));
+    let changes = of_each_kind(fleet.changes(), heard, crowd, 1);
+    told.text("relabel_events", "changes told to each enforcer meanwhile", &changes);
     let after = site.block_on(ApiServer::look(&site.admin))?;
     let bytes = |server: &ApiServer| server.sum("apiserver_watch_events_sizes_sum", &[]);
     told.row(
@@ -318,6 +312,14 @@ fn policy(site: &mut Site, crowd: Size, webhook: &Webhook, fleet: &Fleet, told: 
         "MiB",
     );
     Ok(())
+}
+
+/// What has come to each enforcer, by kind.
+fn of_each_kind<const N: usize>(now: [u64; N], before: [u64; N], crowd: Size, digits: usize) -> String {
+    let each = KINDS.iter().zip(now.into_iter().zip(before)).map(|(kind, (now, before))| {
+        format!("{:.digits$} of {kind}", count(usize::try_from(now - before).unwrap_or(0)) / count(crowd.nodes))
+    });
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// Watches end after a while and begin anew: not all in the same second.
@@ -357,14 +359,8 @@ fn restart(site: &mut Site, crowd: Size, webhook: &Webhook, fleet: &Fleet, told:
     told.row("restart_watches_seconds", "all of them are back after", back.elapsed().as_secs_f64(), "s");
     // Whoever still has to list again does it by then.
     std::thread::sleep(Duration::from_secs(10));
-    let again: Vec<_> = KINDS
-        .iter()
-        .zip(fleet.begun().iter().zip(lists))
-        .map(|(kind, (now, before))| {
-            format!("{:.2} of {kind}", count(usize::try_from(now - before).unwrap_or(0)) / count(crowd.nodes))
-        })
-        .collect();
-    told.text("restart_lists", "lists for each enforcer because of that", &again.join(", "));
+    let again = of_each_kind(fleet.begun(), lists, crowd, 2);
+    told.text("restart_lists", "lists for each enforcer because of that", &again);
     let requests = Requests::since(&site.cluster, "ringfence-enforcer", mark)?;
     told.text("restart_requests", "requests of the enforcers", &shown(&requests.counts()));
     for verb in ["list", "watch"] {

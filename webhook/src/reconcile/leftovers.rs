@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::Pace;
+use super::watch::Status;
 use crate::metrics::Metrics;
 
 /// After a failed write everything is looked at again.
@@ -45,19 +46,6 @@ struct Spec {
 #[serde(rename_all = "camelCase")]
 struct Gate {
     condition_type: String,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Status {
-    #[serde(default)]
-    conditions: Vec<Condition>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Condition {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
 }
 
 type Shown = Object<Spec, Status>;
@@ -123,9 +111,8 @@ fn wrong(pod: &Shown, isolated: IsolatedPods, now: Timestamp) -> Vec<(&'static s
         changes.push(("marks", Change::Marks(json!({"metadata": metadata}))));
     }
     let gated = pod.spec.readiness_gates.iter().any(|gate| gate.condition_type == CONNECTED_CONDITION);
-    let conditions = pod.status.iter().flat_map(|status| &status.conditions);
-    let mut connected = conditions.filter(|condition| condition.kind == CONNECTED_CONDITION);
-    if gated && !cut_off && connected.next().is_none_or(|condition| condition.status != "True") {
+    let connected = pod.status.as_ref().is_some_and(|status| status.is(CONNECTED_CONDITION));
+    if gated && !cut_off && !connected {
         let condition = json!({
             "type": CONNECTED_CONDITION, "status": "True", "reason": "NotEnforced", "lastTransitionTime": format!("{now:.0}"),
         });

@@ -18,8 +18,9 @@ pub(super) struct Shown {
     pub ready: bool,
 }
 
+/// What is read of a pod's status.
 #[derive(Clone, Debug, Default, Deserialize)]
-struct Status {
+pub(super) struct Status {
     #[serde(default)]
     conditions: Vec<Condition>,
 }
@@ -31,14 +32,20 @@ struct Condition {
     status: String,
 }
 
+impl Status {
+    /// Whether a condition is there and true.
+    pub(super) fn is(&self, condition: &str) -> bool {
+        self.conditions.iter().any(|it| it.kind == condition && it.status == "True")
+    }
+}
+
 /// Watches for ever. Without statuses the API server sends less than a tenth.
 pub(super) fn pods(client: Client, with_status: bool) -> BoxStream<'static, watcher::Result<watcher::Event<Shown>>> {
     let config = watcher::Config::default().fields(RUNNING);
     if with_status {
         let pods: Api<Object<NotUsed, Status>> = Api::all_with(client, &ApiResource::erase::<Pod>(&()));
         let shown = |pod: Object<NotUsed, Status>| {
-            let conditions = pod.status.unwrap_or_default().conditions;
-            let ready = conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True");
+            let ready = pod.status.is_some_and(|status| status.is("Ready"));
             Shown { metadata: pod.metadata, ready }
         };
         watcher(pods, config).default_backoff().map(move |event| Ok(each(event?, shown))).boxed()
