@@ -179,15 +179,24 @@ impl<'a> Site<'a> {
     /// Waits until nothing but what is named is left.
     fn gone(&mut self, but: &[&str]) -> Result<()> {
         let but: BTreeSet<String> = but.iter().map(|&name| name.to_owned()).collect();
+        self.wait_until_left(&format!("{but:?}"), |left| *left == but)
+    }
+
+    /// Waits until nothing whose name has this in it is left.
+    fn gone_like(&mut self, part: &str) -> Result<()> {
+        self.wait_until_left(&format!("nothing of {part}"), |left| !left.iter().any(|name| name.contains(part)))
+    }
+
+    fn wait_until_left(&mut self, what: &str, right: impl Fn(&BTreeSet<String>) -> bool) -> Result<()> {
         let mut left = BTreeSet::new();
         for _ in 0..600 {
             left = self.left()?;
-            if left == but {
+            if right(&left) {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(100));
         }
-        bail!("{left:?} is left instead of {but:?}")
+        bail!("{left:?} is left instead of {what}")
     }
 }
 
@@ -280,8 +289,7 @@ fn upgrade(site: &mut Site) -> Result<()> {
 fn switched_off(site: &mut Site) -> Result<()> {
     site.upgrade(&["runtimeSecurity.enabled=false"])?;
     site.unloaded()?;
-    let left = site.left()?;
-    ensure!(!left.iter().any(|name| name.contains("enforcer")), "{left:?}");
+    site.gone_like("enforcer")?;
     let shop = site.shop()?;
     site.unmarked(shop["metadata"]["name"].as_str().context("no name")?)?;
     let shop = site.new_shop()?;

@@ -147,7 +147,7 @@ fn fill(site: &mut Site, crowd: Size, nodes: &[String], told: &mut Told) -> Resu
     let admissions = webhook.metric("ringfence_webhook_admissions_total{webhook=\"mutate\"")?;
     told.row("mutations_per_pod", "mutating requests for each", admissions / pods, "");
     ensure!(labelled(site)? > 0, "the pods bear no labels");
-    settle(&webhook)?;
+    webhook.settled(LIMIT)?;
     let late = webhook.metric("ringfence_webhook_writes_total{what=\"labels\"")?;
     told.row("late_labels", "pods that were labelled after admission", late, "");
     let memory = Memory::of(webhook.pid())?;
@@ -168,21 +168,6 @@ fn labelled(site: &Site) -> Result<usize> {
         site.block_on(pods.list(&ListParams::default().labels(&format!("ringfence.dev/policy={POLICY}")).limit(1)))?;
     let labels = found.items.first().and_then(|pod| pod.metadata.labels.clone()).unwrap_or_default();
     Ok(labels.keys().filter(|key| key.contains("ringfence.dev/")).count())
-}
-
-/// Waits until the webhook has written nothing for a while.
-fn settle(webhook: &Webhook) -> Result<()> {
-    let until = Instant::now() + LIMIT;
-    let (mut last, mut since) = (f64::NAN, Instant::now());
-    while since.elapsed() < Duration::from_secs(12) {
-        let now = webhook.metric("ringfence_webhook_writes_total")?;
-        if now.to_bits() != last.to_bits() {
-            (last, since) = (now, Instant::now());
-        }
-        ensure!(Instant::now() < until, "the webhook writes without end");
-        std::thread::sleep(Duration::from_millis(500));
-    }
-    Ok(())
 }
 
 /// A real one, of the node with the most pods.
@@ -290,7 +275,7 @@ fn policy(site: &mut Site, crowd: Size, webhook: &Webhook, fleet: &Fleet, told: 
     let seconds = start.elapsed().as_secs_f64();
     told.row("relabel_seconds", "until every pod has its new labels", seconds, "s");
     told.row("relabel_per_second", "labels written a second, of 100 at most", all / seconds, "");
-    settle(webhook)?;
+    webhook.settled(LIMIT)?;
     let micros = |pid: u32, before: Duration| -> Result<f64> {
         Ok(processor(pid)?.saturating_sub(before).as_secs_f64() * 1e6 / all)
     };
@@ -377,5 +362,5 @@ fn restart(site: &mut Site, crowd: Size, webhook: &Webhook, fleet: &Fleet, told:
     told.text("restart_webhook", "requests of the webhook", &shown(&requests.counts()));
     let used = processor(process(site, "kube-apiserver")?)?;
     told.row("restart_api_server_seconds", "processor time of the API server since its start", used.as_secs_f64(), "s");
-    settle(webhook)
+    webhook.settled(LIMIT)
 }

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -54,6 +54,21 @@ impl Webhook {
     /// One of its metrics: the sum of those whose line begins so.
     pub fn metric(&self, beginning: &str) -> Result<f64> {
         Ok(super::meter::sum(&get(self.health, "/metrics")?, beginning))
+    }
+
+    /// Waits until it has written nothing for a while.
+    pub fn settled(&self, limit: Duration) -> Result<()> {
+        let until = Instant::now() + limit;
+        let (mut last, mut since) = (f64::NAN, Instant::now());
+        while since.elapsed() < Duration::from_secs(12) {
+            let now = self.metric("ringfence_webhook_writes_total")?;
+            if now.to_bits() != last.to_bits() {
+                (last, since) = (now, Instant::now());
+            }
+            ensure!(Instant::now() < until, "the webhook writes without end");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        Ok(())
     }
 }
 
