@@ -11,6 +11,16 @@ pub const CANDIDATE_ARGS: usize = 16 << 10;
 /// Processes above the acting one that a record names, nearest first.
 pub const EVENT_ANCESTORS: usize = 8;
 
+/// Bytes of the ring buffers. One of an earlier enforcer with another size is replaced, not adopted.
+pub mod room {
+    /// Of `EVENTS`: violations that only log.
+    pub const EVENTS: u32 = 4 << 20;
+    /// Of `MITIGATIONS`.
+    pub const MITIGATIONS: u32 = 2 << 20;
+    /// Of `CANDIDATES`.
+    pub const CANDIDATES: u32 = 1 << 20;
+}
+
 /// What was done in the kernel, in the same run: bits of [`EventHeader::done`].
 pub mod done {
     /// The slot's isolated bit was set (or was set already).

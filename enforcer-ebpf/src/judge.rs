@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use ringfence_abi::{
     CANDIDATE_ARGS, CLASSES, COUNTERS, Class, Counter, EVENT_ARGS, EVENT_FIXED, Op, RULESET_ENTRIES, RulesetVectors,
-    Tier, done, ruleset_index,
+    Tier, done, room, ruleset_index,
 };
 
 /// Which generation of the tables is in force. Flipped by user space once the next one is complete.
@@ -30,15 +30,15 @@ static RULESETS: Array<RulesetVectors> = Array::with_max_entries(RULESET_ENTRIES
 
 /// Records of violations that only log.
 #[map]
-static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+static EVENTS: RingBuf = RingBuf::with_byte_size(room::EVENTS, 0);
 
 /// Records of violations that were mitigated: room of their own, so that noise can't starve them.
 #[map]
-static MITIGATIONS: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
+static MITIGATIONS: RingBuf = RingBuf::with_byte_size(room::MITIGATIONS, 0);
 
 /// Records of candidates: room of their own too, because they are noise until user space has confirmed them.
 #[map]
-static CANDIDATES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+static CANDIDATES: RingBuf = RingBuf::with_byte_size(room::CANDIDATES, 0);
 
 /// One candidate's record in work.
 #[map]

@@ -6,6 +6,7 @@ mod candidates;
 mod govern;
 mod limits;
 mod node;
+mod owners;
 mod status;
 mod tally;
 
@@ -19,6 +20,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use limits::Terminations;
+use owners::Owners;
 use ringfence_abi::{Class, Event, EventHeader};
 use ringfence_api::NodeReport;
 use ringfence_containers::{
@@ -138,13 +140,12 @@ pub struct Agent {
     parts: Parts,
     slots: Slots,
     known: BTreeMap<ContainerKey, Known>,
-    /// The last owner of each slot, also of those that were given back.
-    owners: HashMap<u32, Arc<Owner>>,
+    owners: Owners,
     /// The generation that rulesets are written for, and whether it is in force yet.
     generation: u32,
     in_force: bool,
     /// Numbers of the resolved rulesets of that generation.
-    numbers: HashMap<ResolvedRuleset, u32>,
+    numbers: HashMap<Arc<ResolvedRuleset>, u32>,
     /// Tables by generation: of that one, and of the one before.
     tables: BTreeMap<u32, Arc<Tables>>,
     /// Slots that an earlier enforcer had given to containers that are yet to be heard of.
@@ -177,7 +178,7 @@ impl Agent {
         let mut agent = Self {
             slots: Slots::without(&inherited),
             known: BTreeMap::new(),
-            owners: HashMap::new(),
+            owners: Owners::default(),
             generation,
             in_force: false,
             numbers: HashMap::new(),
@@ -332,8 +333,7 @@ impl Agent {
     /// What a record's numbers stand for. `None`, with a message: that is not known any more.
     fn context(&mut self, event: &Event) -> Option<Context> {
         let header = &event.header;
-        let (Some(owner), Some(tables)) =
-            (self.owners.get(&header.slot).cloned(), self.tables.get(&header.generation).cloned())
+        let (Some(owner), Some(tables)) = (self.owners.of(header.slot), self.tables.get(&header.generation).cloned())
         else {
             tracing::warn!(
                 slot = header.slot,

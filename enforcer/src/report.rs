@@ -6,15 +6,15 @@ use ringfence_abi::{Event, EventHeader, Op, done, flag};
 use ringfence_containers::{Container, Kind, Member};
 use ringfence_control::{Done, Escaped, Held, Parent, Process, User, Violation};
 use ringfence_policy::{Decision, ResolvedRuleset, Rule};
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, sync::Arc};
 
 /// Whose event it was.
 #[derive(Clone, Debug)]
 pub struct Owner {
     /// The container that the slot was given to.
     pub container: Container,
-    /// What governs it.
-    pub resolved: ResolvedRuleset,
+    /// What governs it: containers have it in common.
+    pub resolved: Arc<ResolvedRuleset>,
 }
 
 /// Where it happened, as far as an event does not say it.

@@ -101,7 +101,7 @@ impl Agent {
     /// Gives the container a slot if a ruleset asks for it, and the slot its ruleset.
     fn govern(&mut self, key: &ContainerKey) -> anyhow::Result<()> {
         let known = self.known.get_mut(key).expect("the caller has it");
-        let resolved = known.owner.resolved.clone();
+        let resolved = Arc::clone(&known.owner.resolved);
         if known.slot == 0 {
             if resolved.rules.is_empty() {
                 if known.owner.container.kind == Kind::Pod {
@@ -114,7 +114,7 @@ impl Agent {
             known.slot = self.slots.take().ok_or(crate::kernel::Error::NoSlot(ringfence_abi::SLOTS - 1))?;
         }
         let (slot, names, host_network) = (known.slot, known.names.clone(), known.owner.container.host_network);
-        self.owners.insert(slot, Arc::clone(&known.owner));
+        self.owners.give(slot, Arc::clone(&known.owner));
         let number = self.number(resolved)?;
         let mut value = self.parts.kernel.slot(slot)?;
         if self.in_force {
@@ -135,7 +135,7 @@ impl Agent {
     }
 
     /// The number of a resolved ruleset in the generation, written there when it is new.
-    fn number(&mut self, resolved: ResolvedRuleset) -> anyhow::Result<u32> {
+    fn number(&mut self, resolved: Arc<ResolvedRuleset>) -> anyhow::Result<u32> {
         if resolved.rules.is_empty() {
             return Ok(0);
         }
@@ -248,7 +248,7 @@ impl Agent {
             },
             |known| known.owner.container.clone(),
         );
-        Arc::new(Owner { container, resolved: owner.resolved.clone() })
+        Arc::new(Owner { container, resolved: Arc::clone(&owner.resolved) })
     }
 
     async fn arm(&mut self, slot: u32, netns: Result<Netns, ringfence_netiso::Error>) {
@@ -283,6 +283,7 @@ impl Agent {
         self.parts.switch.release(slot)?;
         self.parts.kernel.set_slot(slot, Slot::default())?;
         self.slots.give_back(slot);
+        self.owners.give_back(slot);
         self.inside.retain(|_, (of, _)| *of != slot);
         Ok(())
     }
@@ -302,8 +303,10 @@ impl Agent {
     }
 
     /// What governs a container now, limits considered.
-    fn resolve(&self, container: &Container) -> ResolvedRuleset {
-        self.parts.rulesets.resolve(container, self.standing(container))
+    fn resolve(&self, container: &Container) -> Arc<ResolvedRuleset> {
+        let resolved = self.parts.rulesets.resolve(container, self.standing(container));
+        let same = self.numbers.get_key_value(&resolved).map(|(same, _)| Arc::clone(same));
+        same.unwrap_or_else(|| Arc::new(resolved))
     }
 
     fn standing(&self, container: &Container) -> Option<Standing> {

@@ -164,6 +164,7 @@ impl Ear {
             match outcome {
                 Outcome::Container(ContainerEvent::Synced) => self.runtime_synced = true,
                 Outcome::Container(event) => lines.containers.send(event).await?,
+                Outcome::Forgotten(_) => {}
                 Outcome::Isolated(uid) => wishes.send(Wish::Isolate(uid)).map_err(|_| Gone)?,
                 Outcome::Released(uid) => wishes.send(Wish::Release(uid)).map_err(|_| Gone)?,
                 Outcome::Gate(gate) => lines.gates.send(gate).map_err(|_| Gone)?,
@@ -181,7 +182,7 @@ impl Ear {
         let uid = match outcome {
             Outcome::Container(ContainerEvent::Known(container)) => &container.key.id,
             Outcome::Container(ContainerEvent::Removed(key)) => &key.id,
-            Outcome::Isolated(uid) | Outcome::Released(uid) => uid,
+            Outcome::Forgotten(uid) | Outcome::Isolated(uid) | Outcome::Released(uid) => uid,
             Outcome::Container(_) | Outcome::Gate(_) => return,
         };
         match self.pods.remembered(uid, &labels(&self.objects)) {

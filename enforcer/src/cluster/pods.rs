@@ -58,6 +58,8 @@ struct Entry {
 pub enum Outcome {
     /// The pod came, changed or went.
     Container(ContainerEvent),
+    /// Nothing is known of the pod any more, and it was not governed in the end.
+    Forgotten(String),
     /// Its label says that it is isolated.
     Isolated(String),
     /// Its label does not say so any more: an authorised user has released it.
@@ -248,6 +250,9 @@ impl Pods {
             let told = entry.told.take();
             if entry.object.is_none() && entry.containers.is_empty() {
                 self.by_uid.remove(uid);
+                if told.is_none() {
+                    return vec![Outcome::Forgotten(uid.to_owned())];
+                }
             }
             let removed = told.map(|container| ContainerEvent::Removed(container.key));
             return removed.map(Outcome::Container).into_iter().collect();
@@ -447,7 +452,11 @@ mod tests {
         job.status = Some(core::PodStatus { phase: Some("Succeeded".to_owned()), ..core::PodStatus::default() });
         let told = pods.object(Event::Apply(job.clone()), &none);
         assert_eq!(told, [Outcome::Container(ContainerEvent::Removed(ContainerKey::new("pod", "u1")))]);
-        assert_eq!(pods.object(Event::Delete(job), &none), []);
+        assert_eq!(
+            pods.object(Event::Delete(job), &none),
+            [Outcome::Forgotten("u1".to_owned())],
+            "nothing is left of it"
+        );
     }
 
     #[test]

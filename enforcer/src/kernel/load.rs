@@ -3,10 +3,12 @@
 use super::{Attachment, Error, Hook, Pins, object::Object, overlay, programs};
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::MapInfo,
     programs::{Program, ProgramError},
 };
-use ringfence_abi::{Node, Offsets};
+use ringfence_abi::{Node, Offsets, room};
 use std::{
+    fs,
     num::NonZero,
     sync::{Mutex, PoisonError},
     thread,
@@ -66,11 +68,24 @@ impl<'a> Loader<'a> {
         pins: &Pins,
         maps: &[&'a str],
     ) -> Result<Ebpf, Error> {
+        make_way(pins)?;
         for map in maps {
             self.0.map_pin_path(map, pins.maps().join(map));
         }
         self.open(object, node)
     }
+}
+
+/// Ring buffers keep nothing: one of another size, an earlier enforcer's, makes way for ours.
+fn make_way(pins: &Pins) -> Result<(), Error> {
+    let rings = [("EVENTS", room::EVENTS), ("MITIGATIONS", room::MITIGATIONS), ("CANDIDATES", room::CANDIDATES)];
+    for (map, bytes) in rings {
+        let pin = pins.maps().join(map);
+        if MapInfo::from_pin(&pin).is_ok_and(|found| found.max_entries() != bytes) {
+            fs::remove_file(&pin).map_err(|source| Error::Path { path: pin, source })?;
+        }
+    }
+    Ok(())
 }
 
 /// A throw-away instance of the object, in the form that this kernel takes.

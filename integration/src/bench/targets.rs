@@ -51,7 +51,7 @@ const REASONS: [(&str, &str); 6] = [
         "less than 200 ns an open, which is little beside 2.4 us on one processor (17 %) and much beside 0.6 us on \
          another. Half of it is the walk up the path, whose hash is the key of what is known of the file.",
     ),
-    ("resident memory", "the ring buffers' 11 MiB and the last violations, kept for those who ask later, are in it."),
+    ("resident memory", "the ring buffers' 7 MiB and the last violations, kept for those who ask later, are in it."),
     (
         "all rules against 1 rule",
         "one rule is out sooner. The flags of a file are enough to know that it is not new, and so end RF-901; all rules \

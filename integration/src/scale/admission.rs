@@ -29,7 +29,7 @@ const ROUNDS: usize = 20;
 /// Requests at a time, where the throughput is measured.
 const AT_ONCE: usize = 32;
 /// Limit for the webhook's own start.
-const SETTLING: Duration = Duration::from_secs(300);
+const SETTLING: Duration = Duration::from_mins(5);
 /// The namespace of most pods, and one that the policy excludes.
 const GOVERNED: &str = "shop";
 const EXCLUDED: &str = "kube-system";
