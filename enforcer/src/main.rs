@@ -44,7 +44,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Some(_) => None,
     };
-    // Before there is a second thread: they would not share the mounts.
+    // Before there is a second thread: it would not share them.
+    kernel::node_cgroups()?;
     kernel::private_mounts()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match (arguments.command, plan) {

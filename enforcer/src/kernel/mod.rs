@@ -20,7 +20,7 @@ mod verify;
 
 pub use error::Error;
 pub use pins::Pins;
-pub use preflight::{Hierarchy, mount_bpffs, preflight, private_mounts};
+pub use preflight::{Hierarchy, mount_bpffs, node_cgroups, preflight, private_mounts};
 pub use programs::{Attachment, Hook};
 pub use records::{Candidate, Record, Records, record};
 pub use retain::Isolated;

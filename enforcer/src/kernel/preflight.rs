@@ -3,10 +3,13 @@
 use super::Error;
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs},
 };
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    path::Path,
+};
 
 /// How cgroups are laid out, as far as identity needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,22 @@ pub fn mount_bpffs(bpffs: &Path) -> Result<(), Error> {
     mount(Some("bpf"), bpffs, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(|e| failed(e.into()))?;
     tracing::info!(path = %bpffs.display(), "mounted the bpf file system");
     Ok(())
+}
+
+/// Sees cgroups as the node's first process does. In a container on pure cgroup v2, runtimes tell everything relative to
+/// the container's own cgroup: the hierarchy's mount has the root `/../..`, and `/proc/PID/cgroup` likewise. Must be
+/// called while the process has one thread.
+pub fn node_cgroups() -> Result<(), Error> {
+    let [own, node] = ["/proc/self/ns/cgroup", "/proc/1/ns/cgroup"].map(Path::new);
+    let failed = |source| Error::Path { path: node.to_owned(), source };
+    match (fs::read_link(own), fs::read_link(node)) {
+        (Ok(own), Ok(first)) if own != first => {
+            let namespace = File::open(node).map_err(failed)?;
+            setns(namespace, CloneFlags::CLONE_NEWCGROUP).map_err(|error| failed(error.into()))
+        }
+        // Without the right to look it may be one's own all the same; where not, no hierarchy is found later.
+        _ => Ok(()),
+    }
 }
 
 /// Gives this process tracefs and securityfs where the node has none mounted: in a mount namespace of its own, which
