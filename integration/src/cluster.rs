@@ -13,6 +13,7 @@ mod mounts;
 mod network;
 mod node;
 mod pki;
+mod second_node;
 mod state;
 mod sweep;
 mod version;
@@ -38,6 +39,7 @@ use self::component::{Component, Launch, Namespaces};
 pub use self::network::NODE_ADDRESS;
 pub use self::node::NODE_NAME;
 use self::pki::Pki;
+pub use self::second_node::{Boot, SECOND_NODE};
 pub use self::state::remove_stale;
 use self::version::Programs;
 pub use self::version::{Ability, Version};
@@ -48,6 +50,9 @@ const CGROUP: &str = "ringfence-cluster";
 
 /// A guard against hanging: for each thing that is waited for.
 const LIMIT: Duration = Duration::from_mins(3);
+
+/// The same for a node that boots on an emulated machine.
+const BOOT_LIMIT: Duration = Duration::from_mins(8);
 
 /// Between two looks at something that is waited for.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -205,14 +210,44 @@ impl Cluster {
         // kube-proxy's rights come with an add-on elsewhere.
         self.apply(PROXY_RIGHTS)?;
         self.launch(node::kube_proxy(&self.programs, &pki, &self.state)?)?;
-        let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
-        self.wait_for("the node", |cluster| {
-            Ok(cluster.kubectl(["get", "node", NODE_NAME, "-o", ready]).is_ok_and(|status| status == "True"))
-        })?;
+        self.wait_for("the node", |cluster| Ok(cluster.is_ready(NODE_NAME)))?;
         // Without it no pod can be made.
         self.wait_for("the default service account", |cluster| {
             Ok(cluster.kubectl(["get", "serviceaccount", "default"]).is_ok())
         })
+    }
+
+    /// Whether a node says that it is ready.
+    fn is_ready(&self, node: &str) -> bool {
+        let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+        self.kubectl(["get", "node", node, "-o", ready]).is_ok_and(|status| status == "True")
+    }
+
+    /// Adds the second node, [`SECOND_NODE`], with these images and the one of pods' sandboxes; waits until it is ready.
+    pub fn add_node(&mut self, boot: &Boot, images: &[&Image]) -> Result<()> {
+        let sandbox = sandbox();
+        let images: Vec<_> = [&sandbox].into_iter().chain(images.iter().copied()).collect();
+        let launch = second_node::prepare(boot, self.version, &self.programs, &self.state, &images)?;
+        self.within(network::create_second)?;
+        self.launch(launch)?;
+        let ready = self.wait("the second node", BOOT_LIMIT, |cluster| Ok(cluster.is_ready(SECOND_NODE)));
+        ready.or_else(|error| Err(error.context(self.component(SECOND_NODE)?.0.tail())))
+    }
+
+    /// Whether it has been added, ready or not.
+    pub fn has_second_node(&self) -> bool {
+        self.components.iter().any(|component| component.name() == SECOND_NODE)
+    }
+
+    /// Takes it away again, as if it had burnt down, and with it its pods.
+    pub fn remove_node(&mut self) -> Result<()> {
+        self.kill(SECOND_NODE)?;
+        self.components.retain(|component| component.name() != SECOND_NODE);
+        self.within(network::remove_second)?;
+        fs::remove_dir_all(self.state.join(SECOND_NODE))?;
+        let pods = ["delete", "pods", "--all-namespaces", "--force", "--field-selector"];
+        self.kubectl(pods.iter().copied().chain([format!("spec.nodeName={SECOND_NODE}").as_str()]))?;
+        self.kubectl(["delete", "node", SECOND_NODE]).map(drop)
     }
 
     fn launch(&mut self, launch: Launch) -> Result<()> {
@@ -222,15 +257,19 @@ impl Cluster {
     }
 
     /// Waits until something is so; an error when a program of the cluster ends, or at an interrupt.
-    pub fn wait_for(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
-        let until = Instant::now() + LIMIT;
+    pub fn wait_for(&mut self, what: &str, done: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
+        self.wait(what, LIMIT, done)
+    }
+
+    fn wait(&mut self, what: &str, limit: Duration, mut done: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
+        let until = Instant::now() + limit;
         while !done(self)? {
             self.interrupt.check()?;
             self.components.iter_mut().try_for_each(Component::check)?;
             ensure!(
                 Instant::now() < until,
                 "{what} is not as wanted after {} s; logs are in {}",
-                LIMIT.as_secs(),
+                limit.as_secs(),
                 self.logs().display()
             );
             thread::sleep(PAUSE);

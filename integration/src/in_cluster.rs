@@ -1,5 +1,6 @@
 //! The tests that need a cluster. One is started for all of them, for each Kubernetes.
 
+mod account;
 mod admission;
 pub mod audit;
 mod basics;
@@ -16,13 +17,14 @@ mod rights;
 pub mod soak;
 pub mod told;
 mod traffic;
+mod two_nodes;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 
-use crate::cluster::{self, Cluster, Interrupt, Options, Version};
+use crate::cluster::{self, Boot, Cluster, Interrupt, Options, Version};
 use crate::harness::Image;
 use crate::suite::Report;
 use audit::Audit;
@@ -36,6 +38,8 @@ pub struct Context {
     pub cluster: Cluster,
     /// The folder with the static programs that are shipped.
     pub programs: PathBuf,
+    /// What a second node's VM boots with.
+    boot: Option<Boot>,
     /// The images of the programs are in the node.
     shipped: bool,
 }
@@ -43,7 +47,7 @@ pub struct Context {
 impl Context {
     /// Of a cluster that has nothing of ours yet.
     pub fn new(cluster: Cluster, programs: PathBuf) -> Self {
-        Self { cluster, programs, shipped: false }
+        Self { cluster, programs, boot: None, shipped: false }
     }
 
     /// One of those programs.
@@ -62,8 +66,16 @@ struct Part {
     run: fn(&mut Context, &mut Report),
 }
 
-const PARTS: [Part; 7] =
-    [basics::PART, admission::PART, enforcement::PART, limits::PART, chart::PART, failure::PART, commands::PART];
+const PARTS: [Part; 8] = [
+    basics::PART,
+    admission::PART,
+    enforcement::PART,
+    limits::PART,
+    chart::PART,
+    failure::PART,
+    commands::PART,
+    two_nodes::PART,
+];
 
 /// Names of the tests of a table.
 fn names_of<T>(tests: &[(&str, T)]) -> Vec<String> {
@@ -149,11 +161,14 @@ fn of_cluster() -> impl Iterator<Item = String> {
 
 /// Runs all tests whose names hold `filter`; 1 if one failed. Without such a test no cluster is started.
 ///
-/// Without a version it is everything on the newest, and the essential on the others if they are built already.
-pub fn run(programs: &Path, filter: &str, versions: &[Version]) -> Result<ExitCode> {
+/// Without a version it is everything on the newest, and the essential on the others if they are built already. A second
+/// node boots with what is in the folder `boot`.
+pub fn run(programs: &Path, filter: &str, versions: &[Version], boot: Option<&Path>) -> Result<ExitCode> {
+    let boot = boot.map(Boot::of).transpose()?;
     let mut report = Report::new(filter);
     let interrupt = Interrupt::by_signals()?;
     for place in places(versions)? {
+        let place = if boot.is_some() { place } else { place.without_second_node() };
         report.enter(place.scope.clone());
         if place.version == Version::default() {
             crate::chart::run(&mut report, &interrupt)?;
@@ -163,7 +178,7 @@ pub fn run(programs: &Path, filter: &str, versions: &[Version]) -> Result<ExitCo
             continue;
         }
         if place.to_be_built || place.version.is_built()? {
-            on(place.version, programs, &mut report, &interrupt)?;
+            on(place.version, programs, boot.as_ref(), &mut report, &interrupt)?;
         } else {
             let (name, whole) = (place.version.name(), place.version.kubernetes());
             let hint = format!("`cargo xtask test --only cluster --kubernetes {name}` builds it, for minutes");
@@ -176,12 +191,19 @@ pub fn run(programs: &Path, filter: &str, versions: &[Version]) -> Result<ExitCo
 }
 
 /// Runs the tests on one Kubernetes, in a cluster that is started for them and ended.
-fn on(version: Version, programs: &Path, report: &mut Report, interrupt: &Interrupt) -> Result<()> {
+fn on(
+    version: Version,
+    programs: &Path,
+    boot: Option<&Boot>,
+    report: &mut Report,
+    interrupt: &Interrupt,
+) -> Result<()> {
     let audit = Audit::prepare()?;
     let options = Options { version, interrupt: interrupt.clone(), api_server: audit.arguments() };
     cluster::remove_stale()?;
     let before = Machine::look()?;
     let mut context = Context::new(Cluster::up(&options)?, programs.to_path_buf());
+    context.boot = boot.cloned();
     context.cluster.import(&Image::busybox(pods::IMAGE))?;
     for part in &PARTS {
         let names = (part.names)();

@@ -92,6 +92,10 @@ enum Command {
         /// others if they are built already.
         #[arg(long, value_enum, value_name = "VERSION")]
         kubernetes: Vec<cluster::Version>,
+        /// A second node is a VM that boots with the files `vmlinuz` and `initramfs` of this folder. Without it, tests of
+        /// two nodes are skipped.
+        #[arg(long, value_name = "FOLDER")]
+        boot: Option<PathBuf>,
     },
     /// Lets a cluster live for a while with pods that break rules, and looks whether anything grows. Needs root.
     Soak {
@@ -180,8 +184,8 @@ fn run(command: Command) -> Result<ExitCode> {
     }
     match command {
         Command::Cluster(command) => command.run(),
-        Command::ClusterSuite { filter, programs, kubernetes, .. } => {
-            in_cluster::run(&programs.map_or_else(own_folder, Ok)?, &filter, &kubernetes)
+        Command::ClusterSuite { filter, programs, kubernetes, boot, .. } => {
+            in_cluster::run(&programs.map_or_else(own_folder, Ok)?, &filter, &kubernetes, boot.as_deref())
         }
         Command::Soak { minutes, programs } => {
             in_cluster::soak::run(programs.map_or_else(own_folder, Ok)?, Duration::from_secs(minutes * 60))

@@ -1,7 +1,7 @@
 //! A real Kubernetes cluster on this machine: `ringfence-integration cluster` does it; this builds it and stands by.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     process::{Command, ExitCode},
 };
 
@@ -11,6 +11,7 @@ use crate::{
     Refusal, process,
     products::Products,
     setup::{self, Purpose},
+    vm::{self, Kernel},
 };
 
 /// Arguments of `cargo xtask cluster`.
@@ -30,6 +31,9 @@ enum What {
         /// Which Kubernetes it has, such as 1.34; a wrong one is answered with all that there are. Default: the newest.
         #[arg(long, value_name = "VERSION")]
         kubernetes: Option<String>,
+        /// With a second node, a VM with this kernel.
+        #[arg(long, value_enum, value_name = "KERNEL", num_args = 0..=1, default_missing_value = "6.1")]
+        second_node: Option<Kernel>,
     },
     /// End it and remove every trace; safe when there is none.
     Down,
@@ -47,15 +51,22 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Err(Refusal("a cluster has network and mount namespaces of its own: run it as root".to_owned()).into());
     }
     let purposes: &[Purpose] = match arguments.what {
+        What::Up { second_node: Some(_), .. } => &[Purpose::Build, Purpose::Containers, Purpose::Cluster, Purpose::Vm],
         What::Up { .. } => &[Purpose::Build, Purpose::Containers, Purpose::Cluster],
         What::Down | What::Shell { .. } => &[Purpose::Build],
     };
     setup::ensure(purposes)?;
     let mut command = Command::new(Products::build()?.integration());
     command.arg("cluster");
+    // Needed until the node is up.
+    let boot = match arguments.what {
+        What::Up { second_node: Some(kernel), .. } => Some(vm::boot_from_disk(kernel)?),
+        _ => None,
+    };
     match &arguments.what {
-        What::Up { kubernetes } => {
-            command.arg("up").args(kubernetes.iter().flat_map(|version| ["--kubernetes", version.as_str()]))
+        What::Up { kubernetes, .. } => {
+            command.arg("up").args(kubernetes.iter().flat_map(|version| ["--kubernetes", version.as_str()]));
+            command.args(boot.iter().flat_map(|folder| [OsStr::new("--boot"), folder.path().as_os_str()]))
         }
         What::Down => command.arg("down"),
         What::Shell { command: words } => command.arg("shell").args(words),

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use super::component::before_path;
 use super::version::Programs;
-use super::{Cluster, Helm, Interrupt, Options, Version, environment, kubeconfig, node, state, sweep};
+use super::{Boot, Cluster, Helm, Interrupt, Options, Version, environment, kubeconfig, node, state, sweep};
 use crate::harness::Image;
 
 /// What to do with the cluster of this machine.
@@ -25,6 +25,9 @@ pub enum Command {
         /// Which Kubernetes it has: 1.37 with containerd 2.4, the others with this machine's containerd.
         #[arg(long, value_enum, value_name = "VERSION", default_value = Version::default().name())]
         kubernetes: Version,
+        /// With a second node, a VM that boots with the files `vmlinuz` and `initramfs` of this folder.
+        #[arg(long, value_name = "FOLDER")]
+        boot: Option<PathBuf>,
     },
     /// Ends it and removes every trace; safe when there is none.
     Down,
@@ -43,21 +46,26 @@ impl Command {
     /// Does it.
     pub fn run(&self) -> Result<ExitCode> {
         match self {
-            Self::Up { kubernetes } => up(*kubernetes),
+            Self::Up { kubernetes, boot } => up(*kubernetes, boot.as_deref()),
             Self::Down => down(),
             Self::Shell { command } => match shell(command)? {},
         }
     }
 }
 
-fn up(version: Version) -> Result<ExitCode> {
+fn up(version: Version, boot: Option<&Path>) -> Result<ExitCode> {
     let interrupt = Interrupt::by_signals()?;
+    let boot = boot.map(Boot::of).transpose()?;
     // What takes minutes, when it has to be built, comes before the cluster.
     Programs::ensure(version, &interrupt)?;
     let (older, newer) = (Helm::V3.program(&interrupt)?, Helm::V4.program(&interrupt)?);
     let started = Instant::now();
-    let cluster = Cluster::up(&Options { version, interrupt: interrupt.clone(), ..Options::default() })?;
-    cluster.import(&Image::busybox(BUSYBOX))?;
+    let mut cluster = Cluster::up(&Options { version, interrupt: interrupt.clone(), ..Options::default() })?;
+    let busybox = Image::busybox(BUSYBOX);
+    cluster.import(&busybox)?;
+    if let Some(boot) = &boot {
+        cluster.add_node(boot, &[&busybox])?;
+    }
     let ctr = cluster.programs.containerd.join("ctr");
     // The one of its version: whoever plays with a cluster may want to see how the two get on.
     let programs = [("kubectl", cluster.programs.kubernetes.join("kubectl")), ("ctr", ctr)];

@@ -150,12 +150,19 @@ impl Component {
     pub fn check(&mut self) -> Result<()> {
         let Some(child) = &mut self.child else { return Ok(()) };
         if let Some(status) = child.try_wait()? {
-            let log = fs::read_to_string(&self.log).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n    ");
-            bail!("{} ended with {status}; the end of {}:\n    {tail}", self.launch.name, self.log.display());
+            bail!("{} ended with {status}; {}", self.launch.name, self.tail());
         }
         Ok(())
+    }
+
+    /// The end of its log, and where that is.
+    pub fn tail(&self) -> String {
+        // A console has what is no text, too.
+        let log = fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n    ");
+        format!("the end of {}:\n    {tail}", self.log.display())
     }
 }
 

@@ -20,10 +20,20 @@ pub const API_PORT: u16 = 6443;
 /// The node's address. The range is for benchmarks of network devices (RFC 2544): nobody routes it.
 pub const NODE_ADDRESS: &str = "198.18.0.2";
 const OUTSIDE_ADDRESS: &str = "198.18.0.1";
-const BITS: &str = "/30";
+/// Of both links.
+pub const BITS: &str = "/30";
 
 /// Addresses of pods.
 pub const PODS: &str = "10.244.0.0/24";
+
+/// The second node's address, on a link of its own with the first, which is its way to everything else.
+pub const SECOND_ADDRESS: &str = "198.18.0.6";
+/// The first node's address on that link.
+pub const SECOND_GATEWAY: &str = "198.18.0.5";
+/// Addresses of the second node's pods.
+pub const SECOND_PODS: &str = "10.244.1.0/24";
+/// The first node's end of that link.
+pub const SECOND_LINK: &str = "node2";
 
 /// Addresses of Services, and the first of them.
 pub const SERVICES: &str = "10.96.0.0/16";
@@ -55,6 +65,19 @@ pub fn create() -> Result<Netns> {
             .with_context(|| format!("does this machine use {range} already?"))?;
     }
     Ok(netns)
+}
+
+/// Makes the link to the second node, whose other end is a VM's. For a thread in the namespace.
+pub fn create_second() -> Result<()> {
+    ip(&["tuntap", "add", "dev", SECOND_LINK, "mode", "tap"])?;
+    ip(&["address", "add", &format!("{SECOND_GATEWAY}{BITS}"), "dev", SECOND_LINK])?;
+    ip(&["link", "set", SECOND_LINK, "up"])?;
+    ip(&["route", "add", SECOND_PODS, "via", SECOND_ADDRESS, "dev", SECOND_LINK])
+}
+
+/// Removes that link, and the route over it. For a thread in the namespace.
+pub fn remove_second() -> Result<()> {
+    ip(&["link", "delete", SECOND_LINK])
 }
 
 /// Whether the veth pair is there.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::component::{Launch, Place};
 use super::network::{DNS_SERVICE, NODE_ADDRESS, PODS};
@@ -16,7 +16,7 @@ use crate::harness::{CNI_PLUGINS, SANDBOX_IMAGE};
 pub const NODE_NAME: &str = "node1";
 
 /// Inside, where every node has it.
-const SOCKET: &str = "/run/containerd/containerd.sock";
+pub const SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// containerd's socket outside of the node's mount namespace.
 pub fn socket(state: &Path) -> PathBuf {
@@ -27,15 +27,7 @@ pub fn socket(state: &Path) -> PathBuf {
 pub fn containerd(programs: &Programs, state: &Path) -> Result<Launch> {
     let cni = state.join("cni");
     fs::create_dir_all(&cni)?;
-    let network = json!({
-        "cniVersion": "1.0.0",
-        "name": "pods",
-        "plugins": [{
-            "type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
-            "ipam": {"type": "host-local", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}]},
-        }],
-    });
-    fs::write(cni.join("10-pods.conflist"), network.to_string())?;
+    fs::write(cni.join(NETWORK), network_config(PODS).to_string())?;
     let config = state.join("containerd.toml");
     fs::write(&config, containerd_config(&cni, &state.join("opt"))?)?;
     let arguments = vec!["--config".into(), config.display().to_string()];
@@ -50,13 +42,32 @@ pub fn containerd(programs: &Programs, state: &Path) -> Result<Launch> {
     })
 }
 
+/// The file of [`network_config`].
+pub const NETWORK: &str = "10-pods.conflist";
+
+/// The pods' network of a node, as the CNI plug-ins want to be told.
+pub fn network_config(pods: &str) -> Value {
+    json!({
+        "cniVersion": "1.0.0",
+        "name": "pods",
+        "plugins": [{
+            "type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": pods}]], "routes": [{"dst": "0.0.0.0/0"}]},
+        }],
+    })
+}
+
+/// The folder of this machine's CNI plug-ins.
+pub fn network_plugins() -> Result<&'static Path> {
+    let folder = CNI_PLUGINS.into_iter().map(Path::new).find(|folder| folder.join("bridge").is_file());
+    folder.context("no CNI plug-ins: install containernetworking-plugins")
+}
+
 /// Configuration version 2, which containerd 1.6 and 2 read.
 ///
 /// Without `restrict_oom_score_adj` no pod starts where root lacks `CAP_SYS_RESOURCE`.
-fn containerd_config(cni: &Path, opt: &Path) -> Result<String> {
-    let plugins = CNI_PLUGINS.into_iter().find(|folder| Path::new(folder).join("bridge").is_file());
-    let plugins = plugins.context("no CNI plug-ins: install containernetworking-plugins")?;
-    let (cni, opt) = (cni.display(), opt.display());
+pub fn containerd_config(cni: &Path, opt: &Path) -> Result<String> {
+    let (cni, opt, plugins) = (cni.display(), opt.display(), network_plugins()?.display());
     Ok(format!(
         r#"version = 2
 disabled_plugins = ["io.containerd.nri.v1.nri"]
@@ -82,51 +93,93 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
 /// The kubelet.
 pub fn kubelet(version: Version, programs: &Programs, pki: &Pki, state: &Path) -> Result<Launch> {
     let resolver = state.join("resolv.conf");
-    fs::write(&resolver, format!("nameserver {DNS_SERVICE}\n"))?;
-    let mut config = json!({
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
-        "cgroupDriver": "cgroupfs",
-        "failSwapOn": false,
-        "address": NODE_ADDRESS,
-        // Root may lack CAP_SYS_RESOURCE.
-        "oomScoreAdj": 0,
-        "maxOpenFiles": 20000,
-        "makeIPTablesUtilChains": false,
-        "volumePluginDir": "/var/lib/kubelet/volume-plugins",
-        // Nothing is evicted, and no image deleted, because a test machine's disk is full.
-        "evictionHard": {
-            "memory.available": "100Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%",
-        },
-        "imageGCHighThresholdPercent": 100,
-        "imageGCLowThresholdPercent": 99,
-        // A Secret that changed is in its pods' files so soon.
-        "syncFrequency": "10s",
-        "authentication": {
-            "anonymous": {"enabled": false},
-            "webhook": {"enabled": true},
-            "x509": {"clientCAFile": pki.path("ca.crt")},
-        },
-        "authorization": {"mode": "Webhook"},
-        "clusterDomain": "cluster.local",
-        "clusterDNS": [DNS_SERVICE],
-        "resolvConf": resolver,
-    });
-    let (more, further) = version.kubelet(&format!("unix://{SOCKET}"));
-    for (key, value) in more.as_object().into_iter().flatten() {
-        config[key] = value.clone();
-    }
+    fs::write(&resolver, resolver_config())?;
+    let kubelet = Kubelet {
+        node: NODE_NAME,
+        address: NODE_ADDRESS,
+        authority: &pki.path("ca.crt"),
+        kubeconfig: &pki.kubeconfig("kubelet"),
+        resolver: &resolver,
+    };
     let file = state.join("kubelet.yaml");
-    fs::write(&file, config.to_string())?;
-    let mut arguments = vec![
-        format!("--config={}", file.display()),
-        format!("--kubeconfig={}", pki.kubeconfig("kubelet")),
-        format!("--hostname-override={NODE_NAME}"),
-        format!("--node-ip={NODE_ADDRESS}"),
-    ];
-    arguments.extend(further);
+    fs::write(&file, kubelet.config(version).to_string())?;
+    let arguments = kubelet.arguments(version, &file);
     let program = programs.kubernetes.join("kubelet");
     Ok(Launch { name: "kubelet", program, arguments, path: None, place: Place::Kubelet })
+}
+
+/// What pods are told of a resolver.
+pub fn resolver_config() -> String {
+    format!("nameserver {DNS_SERVICE}\n")
+}
+
+/// A node's kubelet: what differs between nodes.
+#[derive(Debug)]
+pub struct Kubelet<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// Its address.
+    pub address: &'a str,
+    /// The certificate of the cluster's authority.
+    pub authority: &'a str,
+    /// Its kubeconfig.
+    pub kubeconfig: &'a str,
+    /// The file with [`resolver_config`].
+    pub resolver: &'a Path,
+}
+
+impl Kubelet<'_> {
+    /// Its configuration.
+    pub fn config(&self, version: Version) -> Value {
+        let mut config = json!({
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "cgroupDriver": "cgroupfs",
+            "failSwapOn": false,
+            "address": self.address,
+            // Root may lack CAP_SYS_RESOURCE.
+            "oomScoreAdj": 0,
+            "maxOpenFiles": 20000,
+            "makeIPTablesUtilChains": false,
+            "volumePluginDir": "/var/lib/kubelet/volume-plugins",
+            // Nothing is evicted, and no image deleted, because a test machine's disk is full.
+            "evictionHard": {
+                "memory.available": "100Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%",
+                "imagefs.available": "0%",
+            },
+            "imageGCHighThresholdPercent": 100,
+            "imageGCLowThresholdPercent": 99,
+            // A Secret that changed is in its pods' files so soon.
+            "syncFrequency": "10s",
+            "authentication": {
+                "anonymous": {"enabled": false},
+                "webhook": {"enabled": true},
+                "x509": {"clientCAFile": self.authority},
+            },
+            "authorization": {"mode": "Webhook"},
+            "clusterDomain": "cluster.local",
+            "clusterDNS": [DNS_SERVICE],
+            "resolvConf": self.resolver,
+        });
+        let (more, _) = version.kubelet(&format!("unix://{SOCKET}"));
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        config
+    }
+
+    /// Its arguments, with its configuration in a file.
+    pub fn arguments(&self, version: Version, config: &Path) -> Vec<String> {
+        let (_, further) = version.kubelet(&format!("unix://{SOCKET}"));
+        let mut arguments = vec![
+            format!("--config={}", config.display()),
+            format!("--kubeconfig={}", self.kubeconfig),
+            format!("--hostname-override={}", self.node),
+            format!("--node-ip={}", self.address),
+        ];
+        arguments.extend(further);
+        arguments
+    }
 }
 
 /// kube-proxy.

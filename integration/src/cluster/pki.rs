@@ -13,19 +13,24 @@ use rcgen::{
 
 use super::network::{API_PORT, API_SERVICE, NODE_ADDRESS};
 use super::node::NODE_NAME;
+use super::second_node::SECOND_NODE;
 
 /// The folder of all keys, certificates and kubeconfigs.
 pub struct Pki(PathBuf);
 
+/// The second node's kubelet, as a user.
+pub const SECOND_KUBELET: &str = "second-kubelet";
+
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
 /// Who has a kubeconfig: file, user, groups.
-const USERS: [(&str, &str, &[&str]); 5] = [
+const USERS: [(&str, &str, &[&str]); 6] = [
     ("admin", "admin", &["system:masters"]),
     ("controller-manager", "system:kube-controller-manager", &[]),
     ("scheduler", "system:kube-scheduler", &[]),
     ("proxy", "system:kube-proxy", &[]),
     ("kubelet", NODE_NAME, &["system:nodes"]),
+    (SECOND_KUBELET, SECOND_NODE, &["system:nodes"]),
 ];
 
 impl Pki {
@@ -37,7 +42,7 @@ impl Pki {
         pki.server(&cluster)?;
         pki.client(&cluster, "kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"])?;
         for (file, user, groups) in USERS {
-            let user = if file == "kubelet" { format!("system:node:{user}") } else { user.to_owned() };
+            let user = if groups.contains(&"system:nodes") { format!("system:node:{user}") } else { user.to_owned() };
             pki.client(&cluster, file, &user, groups)?;
             pki.write_kubeconfig(file)?;
         }
@@ -47,6 +52,11 @@ impl Pki {
         pki.write("service-accounts.key", &tokens.serialize_pem())?;
         pki.write("service-accounts.pub", &tokens.public_key_pem())?;
         Ok(pki)
+    }
+
+    /// What was made in a folder.
+    pub fn of(folder: PathBuf) -> Self {
+        Self(folder)
     }
 
     /// Of a file in it, such as `ca.crt`.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use super::account::Account;
 use super::audit::Audit;
 use super::traffic::{self, HASH};
 use super::{Context, Part, define, in_turn, names_of};
@@ -254,39 +255,6 @@ fn templates(context: &mut Context) -> Result<()> {
     refused(create(&context.cluster, &deployment, &[ALICE]), &fields)
 }
 
-/// kubectl with a token of the enforcer's service account, bound to a pod of that name.
-struct Enforcer<'a> {
-    cluster: &'a Cluster,
-    arguments: Vec<String>,
-}
-
-impl<'a> Enforcer<'a> {
-    fn bound_to(cluster: &'a Cluster, pod: Option<&str>) -> Result<Self> {
-        let bound = pod.map(|pod| ["--bound-object-kind=Pod".to_owned(), format!("--bound-object-name={pod}")]);
-        let words = ["-n", "ringfence", "create", "token", "ringfence-enforcer"].map(str::to_owned);
-        let token = cluster.kubectl(words.into_iter().chain(bound.into_iter().flatten()))?;
-        let server = cluster.kubectl(["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"])?;
-        let arguments = vec![
-            // Nobody's: the administrator's certificate would win.
-            "--kubeconfig=/dev/null".to_owned(),
-            format!("--server={server}"),
-            format!("--token={}", token.trim()),
-            "--insecure-skip-tls-verify".to_owned(),
-            "--namespace=shop".to_owned(),
-        ];
-        Ok(Self { cluster, arguments })
-    }
-
-    fn patch(&self, pod: &str, patch: &Value) -> Result<String> {
-        let patch = patch.to_string();
-        self.kubectl(&["patch", "pod", pod, "--type=merge", "-p", &patch])
-    }
-
-    fn kubectl(&self, words: &[&str]) -> Result<String> {
-        self.cluster.kubectl(self.arguments.iter().map(String::as_str).chain(words.iter().copied()))
-    }
-}
-
 /// A pod that is bound to a node without having gone through the scheduler. It need not run.
 fn bound_pod(cluster: &Cluster, namespace: &str, name: &str, node: &str) -> Result<()> {
     let account = if namespace == "ringfence" { "ringfence-enforcer" } else { "default" };
@@ -310,9 +278,9 @@ fn own_node(context: &mut Context) -> Result<()> {
         "labels": {"ringfence.dev/isolated": "true"},
         "annotations": {"ringfence.dev/isolated-by": "RF-901", "ringfence.dev/isolated-at": "2026-11-28T00:00:00Z"},
     }});
-    let here = Enforcer::bound_to(cluster, Some("enforcer-here"))?;
-    let elsewhere = Enforcer::bound_to(cluster, Some("enforcer-elsewhere"))?;
-    let unbound = Enforcer::bound_to(cluster, None)?;
+    let here = Account::of_enforcers(cluster, "ringfence", Some("enforcer-here"), "shop")?;
+    let elsewhere = Account::of_enforcers(cluster, "ringfence", Some("enforcer-elsewhere"), "shop")?;
+    let unbound = Account::of_enforcers(cluster, "ringfence", None, "shop")?;
     let refusal = format!("pod shop/victim is on node '{NODE_NAME}': only that node's enforcer may change it");
     let whose = if cluster.version().can(Ability::NodesInTokens) {
         "not that of node 'elsewhere'"

@@ -5,6 +5,7 @@ use std::iter;
 use anyhow::Result;
 use clap::ValueEnum as _;
 
+use super::two_nodes;
 use crate::cluster::{Ability, CertManager, Version};
 use crate::suite::Scope;
 
@@ -60,6 +61,13 @@ impl Place {
         Self { version, scope: scope(version, &[]), to_be_built: true }
     }
 
+    /// The same without what a second node could boot with.
+    pub fn without_second_node(mut self) -> Self {
+        let reason = "there is no kernel for a VM; `cargo xtask test --only cluster` fetches one";
+        self.scope.impossible.extend(of_two_nodes(reason));
+        self
+    }
+
     /// Everything on the newest, the essential on the others where they are built already.
     pub fn usual() -> Result<Vec<Self>> {
         let mut newest = Self::whole(Version::default());
@@ -78,7 +86,15 @@ fn scope(version: Version, only: &'static [&'static str]) -> Scope {
     let newest = version == Version::default();
     let prefix = if newest { String::new() } else { format!("kubernetes-{}/", version.name()) };
     let impossible = NEED.into_iter().filter(|(_, ability)| !version.can(*ability));
-    Scope { prefix, only, impossible: impossible.map(|(name, ability)| (name, ability.missing())).collect() }
+    let mut impossible: Vec<_> = impossible.map(|(name, ability)| (name, ability.missing())).collect();
+    if !newest {
+        impossible.extend(of_two_nodes("the second node is one of the newest Kubernetes alone"));
+    }
+    Scope { prefix, only, impossible }
+}
+
+fn of_two_nodes(reason: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    two_nodes::TESTS.iter().map(move |(name, _)| (*name, reason))
 }
 
 #[cfg(test)]

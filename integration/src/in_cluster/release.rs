@@ -22,6 +22,8 @@ pub struct Release {
     namespace: &'static str,
     chart: PathBuf,
     overrides: PathBuf,
+    /// A guard against hanging.
+    limit: &'static str,
 }
 
 impl Release {
@@ -31,7 +33,12 @@ impl Release {
         let overrides = context.cluster.state().join("tmp/overrides.yaml");
         fs::write(&overrides, OVERRIDES)?;
         let helm = helm.program(&Interrupt::default())?;
-        Ok(Self { helm, name, namespace, chart: chart::folder(), overrides })
+        Ok(Self { helm, name, namespace, chart: chart::folder(), overrides, limit: "3m" })
+    }
+
+    /// The same release where a node may be an emulated machine.
+    pub fn patient(self) -> Self {
+        Self { limit: "8m", ..self }
     }
 
     /// The same release in the hands of another Helm.
@@ -61,7 +68,7 @@ impl Release {
 
     fn apply(&self, cluster: &Cluster, words: &[&str], values: &[&str]) -> Result<String> {
         let mut helm = cluster.command(&self.helm);
-        helm.args(words).args([self.name, "--namespace", self.namespace, "--wait", "--timeout=3m"]);
+        helm.args(words).args([self.name, "--namespace", self.namespace, "--wait", "--timeout", self.limit]);
         helm.arg(&self.chart).arg("--values").arg(&self.overrides);
         helm.args(values.iter().map(|value| format!("--set={value}")));
         succeed(&mut helm, None)
@@ -84,12 +91,12 @@ impl Release {
 
     /// Brings a revision back.
     pub fn roll_back(&self, cluster: &Cluster, revision: &str) -> Result<String> {
-        self.run(cluster, &["rollback", self.name, revision, "--wait", "--timeout=3m"])
+        self.run(cluster, &["rollback", self.name, revision, "--wait", "--timeout", self.limit])
     }
 
     /// Removes it.
     pub fn uninstall(&self, cluster: &Cluster) -> Result<String> {
-        self.run(cluster, &["uninstall", self.name, "--wait", "--timeout=3m"])
+        self.run(cluster, &["uninstall", self.name, "--wait", "--timeout", self.limit])
     }
 
     fn run(&self, cluster: &Cluster, words: &[&str]) -> Result<String> {
@@ -103,6 +110,15 @@ impl Context {
         if self.shipped {
             return Ok(());
         }
+        for image in self.images()? {
+            self.cluster.import(&image)?;
+        }
+        self.shipped = true;
+        Ok(())
+    }
+
+    /// The images of both components.
+    pub fn images(&self) -> Result<[Image; 2]> {
         let webhook = Image::empty("localhost/ringfence/webhook:test")
             .file(&self.program("ringfence-webhook")?, "/ringfence-webhook", 0o755)
             .entrypoint(&["/ringfence-webhook"]);
@@ -110,9 +126,6 @@ impl Context {
             .file(&self.program("enforcer")?, "/enforcer", 0o755)
             .file(&self.program("ringfence")?, "/ringfence", 0o755)
             .entrypoint(&["/enforcer"]);
-        self.cluster.import(&webhook)?;
-        self.cluster.import(&enforcer)?;
-        self.shipped = true;
-        Ok(())
+        Ok([webhook, enforcer])
     }
 }

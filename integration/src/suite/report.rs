@@ -49,6 +49,11 @@ impl Report {
         self.scope.name(name).is_some_and(|name| name.contains(&self.filter))
     }
 
+    /// Whether the test cannot be run in the place; [`Self::check`] tells why.
+    pub fn cannot(&self, name: &str) -> bool {
+        self.scope.impossible.iter().any(|(impossible, _)| *impossible == name)
+    }
+
     /// Whether the test has been told of.
     pub fn has(&self, name: &str) -> bool {
         self.seen.contains(&self.whole(name))

@@ -55,6 +55,7 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Vm, "busybox-static", "/bin/busybox", "a static busybox as /bin/busybox"),
     package(Purpose::Vm, "qemu-system-x86", "qemu-system-x86_64", "qemu for x86-64"),
     package(Purpose::Vm, "cpio", "cpio", "cpio, which packs the initramfs"),
+    package(Purpose::Vm, "e2fsprogs", "mkfs.ext4", "mkfs.ext4, which makes the disk of a cluster's second node"),
     package(Purpose::Vm, "kmod", "modprobe", "modprobe and depmod"),
     package(Purpose::Vm, "xz-utils", "xz", "xz, for kernel modules"),
     package(Purpose::Vm, "zstd", "zstd", "zstd, for kernel modules"),

@@ -16,7 +16,19 @@ use super::{Cgroups, kernels::Unpacked, quiet};
 pub const END: &str = "init: the command ended with";
 
 const INIT: &str = include_str!("init.sh");
+const DISK: &str = include_str!("disk.sh");
 const BUSYBOX: &str = "/bin/busybox";
+
+/// What a VM does once it has booted.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose<'a> {
+    /// Runs a shell command.
+    Command(&'a str),
+    /// Offers an interactive shell.
+    Shell,
+    /// Goes on from its first disk, which has an `/init`.
+    Disk,
+}
 
 /// What goes into a VM besides busybox.
 pub struct Contents<'a> {
@@ -29,11 +41,11 @@ pub struct Contents<'a> {
 }
 
 impl Contents<'_> {
-    /// Packs an initramfs that runs a shell command, or without one an interactive shell, into a file.
-    pub fn pack(&self, kernel: &Unpacked, command: Option<&str>, image: &Path) -> Result<()> {
+    /// Packs an initramfs into a file.
+    pub fn pack(&self, kernel: &Unpacked, purpose: Purpose, image: &Path) -> Result<()> {
         let root = tempfile::Builder::new().prefix("ringfence-initramfs-").tempdir()?;
         let root = root.path();
-        for folder in ["bin", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr", "var"] {
+        for folder in ["bin", "dev", "disk", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr", "var"] {
             fs::create_dir(root.join(folder))?;
         }
         for program in self.programs.iter().map(PathBuf::as_path).chain([Path::new(BUSYBOX)]) {
@@ -52,11 +64,12 @@ impl Contents<'_> {
             "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
         )?;
         fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
-        if let Some(command) = command {
+        if let Purpose::Command(command) = purpose {
             fs::write(root.join("command"), format!("{command}\n"))?;
         }
         let init = root.join("init");
-        fs::write(&init, INIT.replace("@CGROUPS@", self.cgroups.name()).replace("@END@", END))?;
+        let script = if matches!(purpose, Purpose::Disk) { DISK } else { INIT };
+        fs::write(&init, script.replace("@CGROUPS@", self.cgroups.name()).replace("@END@", END))?;
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
         cpio(root, image)
     }

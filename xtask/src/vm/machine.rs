@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    initramfs::{Contents, END},
+    initramfs::{Contents, END, Purpose},
     kernels::{Kernel, Unpacked},
 };
 use crate::{interrupt, process};
@@ -39,7 +39,7 @@ impl<'a> Machine<'a> {
     pub fn run(&self, command: &str, timeout: Duration, mut each: impl FnMut(&str)) -> Result<i32> {
         let folder = tempfile::Builder::new().prefix("ringfence-vm-").tempdir()?;
         let image = folder.path().join("initramfs");
-        self.contents.pack(&self.kernel, Some(command), &image)?;
+        self.contents.pack(&self.kernel, Purpose::Command(command), &image)?;
         let mut qemu = self.qemu(&image)?;
         qemu.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = Running(qemu.spawn().context("cannot start qemu")?);
@@ -76,7 +76,7 @@ impl<'a> Machine<'a> {
     pub fn shell(&self) -> Result<ExitCode> {
         let folder = tempfile::Builder::new().prefix("ringfence-vm-").tempdir()?;
         let image = folder.path().join("initramfs");
-        self.contents.pack(&self.kernel, None, &image)?;
+        self.contents.pack(&self.kernel, Purpose::Shell, &image)?;
         process::succeed(&mut self.qemu(&image)?)?;
         Ok(ExitCode::SUCCESS)
     }

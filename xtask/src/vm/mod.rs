@@ -14,9 +14,10 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use tempfile::TempDir;
 
 pub use self::kernels::Kernel;
-use self::{initramfs::Contents, machine::Machine};
+use self::{initramfs::Contents, kernels::Unpacked, machine::Machine};
 use crate::{
     Refusal,
     products::Products,
@@ -107,6 +108,20 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let command = arguments.run.as_deref().unwrap_or_default();
     let exit = machine.run(command, Duration::from_secs(arguments.timeout), |line| println!("{line}"))?;
     Ok(ExitCode::from(u8::try_from(exit).unwrap_or(1)))
+}
+
+/// The same for a VM with a disk and a network.
+const MODULES_OF_A_NODE: [&str; 9] =
+    ["virtio_pci", "virtio_blk", "virtio_net", "overlay", "veth", "bridge", "br_netfilter", "sch_ingress", "cls_bpf"];
+
+/// What a VM boots with that goes on from its first disk: the files `vmlinuz` and `initramfs` of a folder.
+pub fn boot_from_disk(kernel: Kernel) -> Result<TempDir> {
+    let unpacked = Unpacked::fetch(kernel)?;
+    let folder = tempfile::Builder::new().prefix("ringfence-boot-").tempdir()?;
+    std::os::unix::fs::symlink(unpacked.image()?, folder.path().join("vmlinuz"))?;
+    let contents = Contents { programs: Vec::new(), modules: &MODULES_OF_A_NODE, cgroups: Cgroups::V2 };
+    contents.pack(&unpacked, initramfs::Purpose::Disk, &folder.path().join("initramfs"))?;
+    Ok(folder)
 }
 
 /// Longest time for the tests in one VM. Ten times what they take on two cores.
