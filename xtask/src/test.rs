@@ -7,7 +7,6 @@ use std::{
 
 use anyhow::Result;
 use clap::ValueEnum;
-use tempfile::TempDir;
 
 use crate::{
     Refusal, places, process,
@@ -37,9 +36,12 @@ pub struct Arguments {
     /// Run these groups only; may be repeated. Default: all.
     #[arg(long, value_enum, value_name = "GROUP")]
     only: Vec<Group>,
-    /// The VM's kernel; may be repeated. The first one is that of a cluster's second node, too.
+    /// The VM's kernel; may be repeated.
     #[arg(long, value_enum, default_value = "6.1")]
     kernel: Vec<Kernel>,
+    /// The tests of two nodes as well; the second one is a VM with the first --kernel. Some five minutes more.
+    #[arg(long)]
+    second_node: bool,
     /// All cluster tests on this Kubernetes alone, such as 1.34, and only them unless --only says more; may be repeated.
     /// Without it: all on the newest, and the essential on the others if they are built already.
     #[arg(long, value_name = "VERSION")]
@@ -69,8 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if wanted(Group::Cluster) {
         purposes.push(Purpose::Cluster);
     }
-    // The second node of a cluster is a VM, too.
-    if wanted(Group::Vm) || wanted(Group::Cluster) {
+    if wanted(Group::Vm) || arguments.second_node {
         purposes.push(Purpose::Vm);
     }
     setup::ensure(&purposes)?;
@@ -88,7 +89,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         if wanted(Group::Cluster) {
             let versions = arguments.kubernetes.iter().flat_map(|version| ["--kubernetes", version.as_str()]);
             let mut words: Vec<_> = iter::once("cluster-suite").chain(versions).collect();
-            let boot = second_node(arguments.kernel.first().copied());
+            let kernel = arguments.kernel.first().filter(|_| arguments.second_node);
+            // Needed until the suite has ended.
+            let boot = kernel.map(|kernel| vm::boot_from_disk(*kernel)).transpose()?;
             if let Some(folder) = boot.as_ref().and_then(|folder| folder.path().to_str()) {
                 words.extend(["--boot", folder]);
             }
@@ -111,17 +114,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     println!("{sum}");
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// What a cluster's second node boots with; without it, its tests are skipped, which the suite says and counts.
-fn second_node(kernel: Option<Kernel>) -> Option<TempDir> {
-    match vm::boot_from_disk(kernel?) {
-        Ok(folder) => Some(folder),
-        Err(error) => {
-            println!("no kernel for a cluster's second node: {error:#}");
-            None
-        }
-    }
 }
 
 /// Cargo's own tests of every crate that runs on this machine.

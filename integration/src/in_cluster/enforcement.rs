@@ -418,7 +418,9 @@ fn rolling_update(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let uid = start(cluster, &pod("tries", "block", &spec(LOOP)))?;
     exec(cluster, "tries", "touch /tmp/go")?;
     event(cluster, &uid, "RF-901")?;
-    let tries = |cluster: &Cluster| -> Result<u64> { Ok(exec(cluster, "tries", "cat /tmp/tries")?.trim().parse()?) };
+    // The file is empty while it is written.
+    let number = "until n=$(cat /tmp/tries) && [ -n \"$n\" ]; do :; done; echo $n";
+    let tries = |cluster: &Cluster| -> Result<u64> { Ok(exec(cluster, "tries", number)?.trim().parse()?) };
     let mut seen = tries(cluster)?;
     for _ in 0..3 {
         // What the one that ends has told goes with its pod.

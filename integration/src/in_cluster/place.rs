@@ -63,7 +63,7 @@ impl Place {
 
     /// The same without what a second node could boot with.
     pub fn without_second_node(mut self) -> Self {
-        let reason = "there is no kernel for a VM; `cargo xtask test --only cluster` fetches one";
+        let reason = "not asked for: `cargo xtask test --only cluster --second-node two-nodes`";
         self.scope.impossible.extend(of_two_nodes(reason));
         self
     }
