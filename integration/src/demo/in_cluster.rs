@@ -89,10 +89,10 @@ fn play(context: &mut Context, watch: &Watch) -> Result<Vec<Outcome>> {
     let objects = OBJECTS.replace("<sink>", &format!("{NODE_ADDRESS}:{}", sink.port()));
     let (policy, workloads) = objects.split_once("---\n").context("the policy comes first")?;
     cluster.apply(policy)?;
-    cluster.kubectl(["wait", "--for=condition=InUse", "--timeout=60s", "rpol/default"])?;
+    cluster.kubectl(["wait", "--for=condition=InUse", "--timeout=180s", "rpol/default"])?;
     cluster.apply(workloads)?;
     for app in ["web", "worker", "batch"] {
-        cluster.kubectl(["-n", "shop", "rollout", "status", &format!("deployment/{app}"), "--timeout=60s"])?;
+        cluster.kubectl(["-n", "shop", "rollout", "status", &format!("deployment/{app}"), "--timeout=180s"])?;
     }
     let journal = Journal::default();
     let logs = Logs::follow(cluster, NAMESPACE, &journal)?;
@@ -180,7 +180,7 @@ fn scene(cluster: &mut Cluster, sink: &Sink, journal: &Journal, watch: &Watch) -
         "RF-802 terminate: gone",
         format!("{} {}: {}", event.rule_id, event.mitigation, there(cluster, &batch)?),
     );
-    cluster.kubectl(["-n", "shop", "rollout", "status", "deployment/batch", "--timeout=60s"])?;
+    cluster.kubectl(["-n", "shop", "rollout", "status", "deployment/batch", "--timeout=180s"])?;
     let next = Pod::of(cluster, "batch")
         .map_or("is missing", |pod| if pod.uid == batch.uid { "is the same" } else { "is there" });
     expect("a new pod in its place", "is there", next.into());

@@ -174,7 +174,7 @@ fn labelled(context: &mut Context) -> Result<()> {
     // Through a controller, up to a running pod.
     let image = "--image=localhost/basics:1";
     cluster.kubectl(["-n", "shop", "create", "deployment", "web", image, "--", "sleep", "999999"])?;
-    cluster.kubectl(["-n", "shop", "rollout", "status", "deployment/web", "--timeout=60s"])?;
+    cluster.kubectl(["-n", "shop", "rollout", "status", "deployment/web", "--timeout=180s"])?;
     let pods: Value = serde_json::from_str(&cluster.kubectl([
         "-n",
         "shop",

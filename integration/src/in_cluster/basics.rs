@@ -131,7 +131,7 @@ fn api_from_pod(context: &mut Context) -> Result<()> {
     let phase = "--for=jsonpath={.status.phase}=Failed";
     let said = || cluster.kubectl(["-n", "basics", "logs", "client"]);
     cluster
-        .kubectl(["-n", "basics", "wait", phase, "pod/client", "--timeout=60s"])
+        .kubectl(["-n", "basics", "wait", phase, "pod/client", "--timeout=180s"])
         .or_else(|error| bail!("{error:#}; it said {:?}", said()))?;
     let said = said()?;
     ensure!(said.contains("User \"system:serviceaccount:basics:default\" cannot list"), "it was told {said:?}");

@@ -99,12 +99,18 @@ impl<'a> Site<'a> {
 
     /// The one pod of the Deployment that others look at.
     fn shop(&self) -> Result<Value> {
-        self.kubectl(&["-n", "chart-shop", "rollout", "status", "deployment/web", "--timeout=60s"])?;
         let running = "--field-selector=status.phase=Running";
-        let pods = self.get(&["-n", "chart-shop", "get", "pods", "-l", "app=web", running])?;
-        let pods = pods["items"].as_array().context("no list")?;
-        let pod = pods.iter().find(|pod| pod["metadata"]["deletionTimestamp"].is_null());
-        pod.cloned().context("no pod")
+        // Right after a deletion the Deployment may still be said to be complete.
+        for _ in 0..600 {
+            self.kubectl(&["-n", "chart-shop", "rollout", "status", "deployment/web", "--timeout=180s"])?;
+            let pods = self.get(&["-n", "chart-shop", "get", "pods", "-l", "app=web", running])?;
+            let pods = pods["items"].as_array().context("no list")?;
+            if let Some(pod) = pods.iter().find(|pod| pod["metadata"]["deletionTimestamp"].is_null()) {
+                return Ok(pod.clone());
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        bail!("no pod of the shop runs")
     }
 
     /// Deletes that pod, and waits for the next one.
@@ -337,7 +343,7 @@ fn isolated_pods_kept(site: &mut Site) -> Result<()> {
         });
         site.cluster.apply(&pod.to_string())?;
     }
-    let ready = ["wait", "--for=condition=Ready", "--timeout=60s", "pod/cut", "pod/peer"];
+    let ready = ["wait", "--for=condition=Ready", "--timeout=180s", "pod/cut", "pod/peer"];
     site.kubectl(&[&["-n", "chart-shop"], &ready[..]].concat())?;
     let pod = |site: &Site, name: &str| site.get(&["-n", "chart-shop", "get", "pod", name]);
     let address = |pod: &Value| pod["status"]["podIP"].as_str().unwrap_or_default().to_owned();
@@ -379,7 +385,7 @@ fn isolated_pods_kept(site: &mut Site) -> Result<()> {
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gated", "namespace": "chart-shop"}, "spec": gated,
     });
     site.cluster.apply(&gated.to_string())?;
-    site.kubectl(&["-n", "chart-shop", "wait", "--for=condition=Ready", "--timeout=60s", "pod/gated"])?;
+    site.kubectl(&["-n", "chart-shop", "wait", "--for=condition=Ready", "--timeout=180s", "pod/gated"])?;
     let web = site.new_shop()?;
     let web = web["metadata"]["name"].as_str().context("no name")?.to_owned();
     let cluster = &mut *site.cluster;

@@ -104,7 +104,7 @@ impl<'a> Site<'a> {
         })?;
         self.cluster.apply(&pod.to_string())?;
         let ready = format!("pod/{name}");
-        self.cluster.kubectl(["-n", SHOP, "wait", "--for=condition=Ready", "--timeout=60s", &ready])?;
+        self.cluster.kubectl(["-n", SHOP, "wait", "--for=condition=Ready", "--timeout=180s", &ready])?;
         let address = self.pod(name)?["status"]["podIP"].as_str().context("it has no address")?.to_owned();
         self.cluster.wait_for("its web server", |cluster| Ok(reaches(cluster, &address)))?;
         self.cluster.kubectl(["-n", SHOP, "exec", name, "--", "touch", "/tmp/go"])?;
@@ -262,7 +262,7 @@ fn nothing_to_release(site: &mut Site) -> Result<()> {
         "sleep",
         "999999",
     ])?;
-    site.cluster.kubectl(["-n", SHOP, "wait", "--for=condition=Ready", "--timeout=60s", "pod/peer"])?;
+    site.cluster.kubectl(["-n", SHOP, "wait", "--for=condition=Ready", "--timeout=180s", "pod/peer"])?;
     site.ringfence(None, &["release", "peer", "-n", SHOP]).expect(
         2,
         "",

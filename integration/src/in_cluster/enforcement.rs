@@ -66,7 +66,7 @@ fn prepare(context: &mut Context) -> Result<Release> {
 }
 
 fn rollout(cluster: &Cluster, namespace: &str, what: &str) -> Result<()> {
-    cluster.kubectl(["-n", namespace, "rollout", "status", what, "--timeout=60s"]).map(drop)
+    cluster.kubectl(["-n", namespace, "rollout", "status", what, "--timeout=180s"]).map(drop)
 }
 
 fn pod(name: &str, on_drift: &str, spec: &Value) -> Value {
@@ -81,7 +81,7 @@ fn pod(name: &str, on_drift: &str, spec: &Value) -> Value {
 fn start(cluster: &Cluster, pod: &Value) -> Result<String> {
     cluster.apply(&pod.to_string())?;
     let name = pod["metadata"]["name"].as_str().context("it has a name")?;
-    cluster.kubectl(["-n", "shop", "wait", "--for=condition=Ready", "--timeout=60s", &format!("pod/{name}")])?;
+    cluster.kubectl(["-n", "shop", "wait", "--for=condition=Ready", "--timeout=180s", &format!("pod/{name}")])?;
     field(cluster, name, "{.metadata.uid}")
 }
 
@@ -206,7 +206,7 @@ fn excluded(cluster: &mut Cluster, _: &Release) -> Result<()> {
         Ok(cluster.kubectl(["-n", "excluded", "get", "serviceaccount", "default"]).is_ok())
     })?;
     cluster.apply(&free.to_string())?;
-    cluster.kubectl(["-n", "excluded", "wait", "--for=condition=Ready", "--timeout=60s", "pod/free"])?;
+    cluster.kubectl(["-n", "excluded", "wait", "--for=condition=Ready", "--timeout=180s", "pod/free"])?;
     // A witness that comes later: what the first one did would have been reported before.
     let uid = start(cluster, &pod("witness", "log", &spec(DRIFT_NOW)))?;
     event(cluster, &uid, "RF-901")?;

@@ -81,7 +81,7 @@ fn get(cluster: &Cluster, namespace: &str, pod: &str) -> Result<Value> {
 }
 
 fn ready(cluster: &Cluster, namespace: &str, what: &str) -> Result<()> {
-    cluster.kubectl(["-n", namespace, "wait", "--for=condition=Ready", "--timeout=60s", what]).map(drop)
+    cluster.kubectl(["-n", namespace, "wait", "--for=condition=Ready", "--timeout=180s", what]).map(drop)
 }
 
 fn delete(cluster: &Cluster, namespace: &str, pod: &str) -> Result<()> {
@@ -153,7 +153,7 @@ fn fail(cluster: &mut Cluster, release: &Release) -> Result<()> {
     release.upgrade(cluster, &values)?;
     // It exists before: a template is asked about too.
     cluster.apply(DEPLOYMENT)?;
-    cluster.kubectl(["-n", OTHERS, "rollout", "status", "deployment/waits", "--timeout=60s"])?;
+    cluster.kubectl(["-n", OTHERS, "rollout", "status", "deployment/waits", "--timeout=180s"])?;
     take_away(cluster)?;
     let Err(error) = make(cluster, OTHERS, "refused", &[]) else { bail!("a pod was made without the webhook") };
     let error = format!("{error:#}");
@@ -265,7 +265,7 @@ fn cert_manager(cluster: &mut Cluster, release: &Release) -> Result<()> {
     cluster.apply(CERT_MANAGER)?;
     for name in ["controller", "cainjector"] {
         let deployment = format!("deployment/{name}");
-        cluster.kubectl(["-n", "cert-manager", "rollout", "status", &deployment, "--timeout=60s"])?;
+        cluster.kubectl(["-n", "cert-manager", "rollout", "status", &deployment, "--timeout=180s"])?;
     }
     // Ignore: until the bundle is written, new pods are not labelled.
     let values = [&VALUES[..], &["webhook.certificate.source=cert-manager"]].concat();
@@ -289,7 +289,7 @@ fn cert_manager(cluster: &mut Cluster, release: &Release) -> Result<()> {
         Ok(!second.is_empty() && second != first && trusts(cluster)? == second)
     })?;
     trusted(cluster)?;
-    cluster.kubectl(["delete", "namespace", "cert-manager", "--timeout=60s"])?;
+    cluster.kubectl(["delete", "namespace", "cert-manager", "--timeout=180s"])?;
     cluster.kubectl(["delete", "clusterrolebinding", "cert-manager"]).map(drop)
 }
 

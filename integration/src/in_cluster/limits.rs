@@ -231,7 +231,7 @@ fn ready_replicas(cluster: &mut Cluster, _: &Release) -> Result<()> {
         Ok(!others.is_empty())
     })?;
     touch(cluster, &others[0].0, "/tmp/ready")?;
-    in_mall(cluster, &["wait", "--for=condition=Ready", "--timeout=60s", &format!("pod/{}", others[0].0)])?;
+    in_mall(cluster, &["wait", "--for=condition=Ready", "--timeout=180s", &format!("pod/{}", others[0].0)])?;
     // For longer than a node takes its own terminations into account.
     thread::sleep(Duration::from_secs(12));
     ensure!(spare(cluster, second)? == "0" && is_there(cluster, second_uid)?, "it was given up");
@@ -297,7 +297,7 @@ fn quiet(cluster: &mut Cluster, _: &Release) -> Result<()> {
         &json!({"limits": {"minReadyReplicas": 1, "maxTerminations": 2, "terminationWindowSeconds": 600}}),
     )?;
     cluster.apply(&deployment("calm", 2, "terminate", &spec("sleep 999999")).to_string())?;
-    in_mall(cluster, &["rollout", "status", "deployment/calm", "--timeout=60s"])?;
+    in_mall(cluster, &["rollout", "status", "deployment/calm", "--timeout=180s"])?;
     // What went before may still be on its way into reports and statuses.
     thread::sleep(Duration::from_secs(45));
     let (_, start) = Audit::since(cluster, 0)?;
@@ -378,7 +378,7 @@ fn uncovered(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let mut spec = spec(stays);
     spec["hostNetwork"] = json!(true);
     cluster.apply(&deployment("bare", 1, "isolate", &spec).to_string())?;
-    in_mall(cluster, &["rollout", "status", "deployment/bare", "--timeout=60s"])?;
+    in_mall(cluster, &["rollout", "status", "deployment/bare", "--timeout=180s"])?;
     let mut last = Value::Null;
     let told = cluster.wait_for("the failure in the ruleset's status", |cluster| {
         last = status(cluster, "rrs/isolated")?;
