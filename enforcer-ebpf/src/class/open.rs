@@ -19,6 +19,8 @@ const EPERM: i32 = 1;
 const PROT_EXEC: u64 = 4;
 /// The kernel's own: overlayfs opens a layer's file beside each of its own (`include/linux/fs.h`, since 4.19).
 const FMODE_NOACCOUNT: u32 = 0x2000_0000;
+/// Among a file's flags, and nobody but the kernel can set it: it is opened to be executed, which is class exec's.
+const FMODE_EXEC: u32 = 0x20;
 
 /// Exit of open, openat, openat2, creat, open_by_handle_at: the result is a descriptor.
 #[tracepoint]
@@ -57,7 +59,8 @@ pub fn file_open(ctx: LsmContext) -> i32 {
         return before;
     }
     let mode: u32 = kernel::read(file, offset!(file_mode));
-    if mode & FMODE_NOACCOUNT != 0 {
+    let asked: u32 = kernel::read(file, offset!(file_flags));
+    if mode & FMODE_NOACCOUNT != 0 || asked & FMODE_EXEC != 0 {
         return 0;
     }
     if opened::<LsmHook>(|| file) == Verdict::Stop { -EPERM } else { 0 }

@@ -216,15 +216,20 @@ fn denied(cluster: &mut Cluster, _: &Release) -> Result<()> {
                        /tmp/true; echo exec $?; cat /etc/shadow; echo open $?; sleep 999999";
     let uid = start(cluster, &pod("tries", SECOND_NODE, "block", TRY))?;
     exec(cluster, "tries", "touch /tmp/go")?;
-    for rule in ["RF-901", "RF-501"] {
-        let event = event(cluster, &uid, rule)?;
-        ensure!(event["tier"] == "lsm" && event["mitigationDone"] == json!(["denied"]), "{event}");
-    }
     let mut said = String::new();
     cluster.wait_for("both attempts", |cluster| {
         said = cluster.kubectl(["-n", "fair", "logs", "tries"])?;
         Ok(said.contains("open "))
     })?;
+    // The last one first: then the others are told, too.
+    for (rule, operation) in [("RF-501", "open"), ("RF-901", "exec")] {
+        let event = event(cluster, &uid, rule)?;
+        ensure!(event["tier"] == "lsm" && event["mitigationDone"] == json!(["denied"]), "{event}");
+        ensure!(event["operation"] == operation, "{rule}: not {operation}: {event}");
+        let all = told::violations(cluster, NAMESPACE)?;
+        let all = all.iter().filter(|event| event["k8sPodId"] == uid && event["ruleId"] == rule);
+        ensure!(all.count() == 1, "one attempt was told more than once: {rule}");
+    }
     // What a shell says of a program that may not be started.
     ensure!(said.contains("exec 126") && said.contains("open 1"), "it went on otherwise: {said}");
     ensure!(said.matches("not permitted").count() == 2, "not for want of permission: {said}");
