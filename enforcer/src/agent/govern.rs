@@ -10,7 +10,7 @@ use ringfence_containers::{
 use ringfence_netiso::Netns;
 use ringfence_policy::{Limit, ResolvedRuleset, Standing};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -51,7 +51,7 @@ impl Agent {
         };
         let known = Known { owner, slot, names, why_isolated, terminating };
         self.known.insert(key.clone(), known);
-        self.govern(&key)?;
+        self.govern_anew(&key)?;
         let known = &self.known[&key];
         let (slot, netns, pid) = (known.slot, known.owner.container.netns.clone(), known.owner.container.pid);
         let is_pod = known.owner.container.kind == Kind::Pod;
@@ -96,6 +96,20 @@ impl Agent {
         let wanted: HashMap<String, usize> = names.iter().cloned().zip(0..).collect();
         let found = self.parts.hierarchies.find(&wanted)?;
         Ok(found.into_iter().map(|(_, cgroup)| key_of(cgroup.version, cgroup.id)).collect())
+    }
+
+    /// Governs a container by a ruleset that may be new to the generation. One that has had as many as it holds makes
+    /// room for it: most of them were of containers that are gone.
+    fn govern_anew(&mut self, key: &ContainerKey) -> anyhow::Result<()> {
+        let resolved = &self.known[key].owner.resolved;
+        let is_full = self.numbers.len() + 1 == RULESETS as usize;
+        if is_full && !resolved.rules.is_empty() && !self.numbers.contains_key(resolved) {
+            let in_use: HashSet<_> = self.known.values().map(|known| &known.owner.resolved).collect();
+            if in_use.len() <= self.numbers.len() {
+                return self.next_generation();
+            }
+        }
+        self.govern(key)
     }
 
     /// Gives the container a slot if a ruleset asks for it, and the slot its ruleset.
@@ -340,7 +354,7 @@ impl Agent {
             }
             let pod = container.name.clone();
             self.known.get_mut(&key).expect("its key was just listed").owner = Arc::new(Owner { container, resolved });
-            match self.govern(&key) {
+            match self.govern_anew(&key) {
                 Ok(()) => tracing::info!(pod, "limits of its workload's terminations changed"),
                 Err(error) => tracing::error!(pod, "it goes on as before: {error:#}"),
             }
@@ -351,9 +365,8 @@ impl Agent {
     pub(super) fn prepare_generation(&mut self) -> anyhow::Result<()> {
         let tables = Arc::clone(&self.parts.rulesets.tables);
         self.numbers.clear();
-        self.parts.kernel.write_tables(self.generation, &tables)?;
-        self.tables.insert(self.generation, tables);
-        Ok(())
+        self.tables.insert(self.generation, Arc::clone(&tables));
+        Ok(self.parts.kernel.write_tables(self.generation, &tables)?)
     }
 
     /// Puts the prepared generation in force, and drops the one before the last.
@@ -379,24 +392,24 @@ impl Agent {
         Ok(())
     }
 
-    /// Changed rulesets: everything is written beside what is in force, and one word flips.
+    /// Changed rulesets: everything is written beside what is in force, and one word flips. If something of it can't be
+    /// written, all goes on as before.
     pub(super) fn next_generation(&mut self) -> anyhow::Result<()> {
+        let owners: Vec<_> = self.known.iter().map(|(key, known)| (key.clone(), Arc::clone(&known.owner))).collect();
         if self.in_force {
-            self.generation = self.generation.wrapping_add(1);
+            let (before, numbers) = (self.generation, std::mem::take(&mut self.numbers));
+            self.generation = before.wrapping_add(1);
+            self.in_force = false;
+            let outcome = self.write_generation(&owners).and_then(|()| self.enforce());
+            if !self.in_force {
+                self.go_on_as_before(before, numbers, owners)?;
+                return outcome;
+            }
+            outcome?;
+        } else {
+            self.write_generation(&owners)?;
         }
-        let was_in_force = std::mem::replace(&mut self.in_force, false);
-        self.prepare_generation()?;
-        let keys: Vec<ContainerKey> = self.known.keys().cloned().collect();
-        for key in &keys {
-            let container = self.known[key].owner.container.clone();
-            let resolved = self.resolve(&container);
-            self.known.get_mut(key).expect("its key was just listed").owner = Arc::new(Owner { container, resolved });
-            self.govern(key)?;
-        }
-        if was_in_force {
-            self.enforce()?;
-        }
-        for key in &keys {
+        for (key, _) in &owners {
             let known = &self.known[key];
             let slot = known.slot;
             if slot != 0 && known.owner.container.kind != Kind::Pod {
@@ -404,6 +417,39 @@ impl Agent {
             }
         }
         self.bind_pods()
+    }
+
+    /// The generation to come does not come.
+    fn go_on_as_before(
+        &mut self,
+        generation: u32,
+        numbers: HashMap<Arc<ResolvedRuleset>, u32>,
+        owners: Vec<(ContainerKey, Arc<Owner>)>,
+    ) -> anyhow::Result<()> {
+        let given_up = std::mem::replace(&mut self.generation, generation);
+        self.in_force = true;
+        self.numbers = numbers;
+        for (key, owner) in owners {
+            let known = self.known.get_mut(&key).expect("nothing has gone");
+            if known.slot != 0 {
+                self.owners.give(known.slot, Arc::clone(&owner));
+            }
+            known.owner = owner;
+        }
+        let Some(tables) = self.tables.remove(&given_up) else { return Ok(()) };
+        Ok(self.parts.kernel.remove_tables(given_up, &tables)?)
+    }
+
+    /// Writes the generation to come, for everything that is known.
+    fn write_generation(&mut self, owners: &[(ContainerKey, Arc<Owner>)]) -> anyhow::Result<()> {
+        self.prepare_generation()?;
+        for (key, owner) in owners {
+            let container = owner.container.clone();
+            let resolved = self.resolve(&container);
+            self.known.get_mut(key).expect("nothing has gone").owner = Arc::new(Owner { container, resolved });
+            self.govern(key)?;
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use ringfence_abi::RULESETS;
 use ringfence_actor::now;
 use ringfence_control::Status;
 use ringfence_policy::{Catalogue, Mitigation};
@@ -12,11 +13,12 @@ use ringfence_policy::{Catalogue, Mitigation};
 use super::Part;
 use super::context::{Context, of};
 use crate::cases::Needs;
-use crate::rulesets::ruleset;
+use crate::rulesets::{MITIGATION, RULE, ruleset};
 
 pub const PART: Part = Part::Table(&[
     ("reload/change-takes-effect", |context| tidily(context, change)),
     ("reload/broken-file-keeps-the-last-good-one", |context| tidily(context, broken)),
+    ("reload/more-rulesets-come-and-go-than-the-kernel-holds", |context| tidily(context, many)),
 ]);
 
 /// Whatever happens, the next test finds the folder as it was.
@@ -99,5 +101,52 @@ fn broken(context: &mut Context) -> Result<()> {
     fs::write(&file, good)?;
     wait_for(context, "the file is good again", |status| status.rulesets.rejected.is_none())?;
     ensure!(Catalogue::builtin().get("RF-999".parse()?).is_none(), "RF-999 exists, take another");
+    Ok(())
+}
+
+/// Label of containers whose rulesets are all different: with `0` to the highest bit behind it.
+const BIT: &str = "suite-bit-";
+/// As many rulesets, one rule each, make enough combinations.
+const BITS: usize = 10;
+
+/// A node sees more different resolved rulesets in its life than the kernel's tables hold at one time.
+fn many(context: &mut Context) -> Result<()> {
+    let rules = Catalogue::builtin().rules().map(|rule| rule.id).filter(|rule| rule.to_string() != "RF-501");
+    let mut rulesets = Vec::new();
+    for (bit, rule) in rules.take(BITS).enumerate() {
+        let one = ruleset(&format!("reload-{bit}"), &[rule], Mitigation::Log);
+        let selector = format!("{RULE}: reload-{bit}\n      {MITIGATION}: log");
+        ensure!(one.contains(&selector), "not the selector that is to be replaced: {one}");
+        rulesets.push(one.replace(&selector, &format!("{BIT}{bit}: \"yes\"")));
+    }
+    fs::write(context.start.rulesets.join("reload.yaml"), rulesets.join("---\n"))?;
+    let all = |status: &Status| (0..BITS).all(|bit| holds(status, &format!("reload-{bit}-log")));
+    wait_for(context, "rulesets were added", all)?;
+    let more = RULESETS as usize + 20;
+    ensure!(more < 1 << BITS, "not enough combinations");
+    let mut stays = None;
+    for combination in 1..=more {
+        let command = ["actor", "sleep", "600000"];
+        let mut spec = context.spec(Needs::Nothing, "RF-501", Mitigation::Log, command).host_network();
+        for bit in (0..BITS).filter(|bit| combination >> bit & 1 == 1) {
+            spec = spec.label(&format!("{BIT}{bit}"), "yes");
+        }
+        // Known from now on; whether it is started makes no difference to its ruleset.
+        let mut container = context.node.create(&spec)?;
+        let known = context.enforcer()?.container(container.id())?;
+        let count = known.rulesets.len();
+        let expected = usize::try_from(combination.count_ones())? + 1;
+        ensure!(count == expected, "combination {combination:b} has {count} rulesets: {known:?}");
+        if combination == 1 || combination == more {
+            container.start()?;
+            ensure!(violate(context, &container)? == Mitigation::Log, "combination {combination}");
+        }
+        // The first one lives on; what it has in the generations to come is its own ruleset still.
+        if combination == 1 {
+            stays = Some(container);
+        }
+    }
+    let stays = stays.context("the first one was started")?;
+    ensure!(violate(context, &stays)? == Mitigation::Log, "the first one");
     Ok(())
 }
