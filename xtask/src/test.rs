@@ -39,9 +39,9 @@ pub struct Arguments {
     /// The VM's kernel; may be repeated.
     #[arg(long, value_enum, default_value = "6.1")]
     kernel: Vec<Kernel>,
-    /// The tests of two nodes as well; the second one is a VM with the first --kernel. Some five minutes more.
+    /// Without the tests of two nodes, whose second one is a VM with the first --kernel: some four minutes less.
     #[arg(long)]
-    second_node: bool,
+    one_node: bool,
     /// All cluster tests on this Kubernetes alone, such as 1.34, and only them unless --only says more; may be repeated.
     /// Without it: all on the newest, and the essential on the others if they are built already.
     #[arg(long, value_name = "VERSION")]
@@ -71,7 +71,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if wanted(Group::Cluster) {
         purposes.push(Purpose::Cluster);
     }
-    if wanted(Group::Vm) || arguments.second_node {
+    let second_node = wanted(Group::Cluster) && !arguments.one_node;
+    if wanted(Group::Vm) || second_node {
         purposes.push(Purpose::Vm);
     }
     setup::ensure(&purposes)?;
@@ -89,7 +90,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         if wanted(Group::Cluster) {
             let versions = arguments.kubernetes.iter().flat_map(|version| ["--kubernetes", version.as_str()]);
             let mut words: Vec<_> = iter::once("cluster-suite").chain(versions).collect();
-            let kernel = arguments.kernel.first().filter(|_| arguments.second_node);
+            let kernel = arguments.kernel.first().filter(|_| second_node);
             // Needed until the suite has ended.
             let boot = kernel.map(|kernel| vm::boot_from_disk(*kernel)).transpose()?;
             if let Some(folder) = boot.as_ref().and_then(|folder| folder.path().to_str()) {

@@ -63,7 +63,7 @@ impl Place {
 
     /// The same without what a second node could boot with.
     pub fn without_second_node(mut self) -> Self {
-        let reason = "not asked for: `cargo xtask test --only cluster --second-node two-nodes`";
+        let reason = "there is no second node: `cargo xtask test --only cluster two-nodes` makes one";
         self.scope.impossible.extend(of_two_nodes(reason));
         self
     }
