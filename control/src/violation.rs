@@ -127,6 +127,13 @@ pub struct Violation {
     pub dpt: Option<u16>,
 }
 
+impl Violation {
+    /// Appends its JSON. Here, and not where it is called, because the enforcer's own code is built for size.
+    pub fn write_json(&self, line: &mut Vec<u8>) {
+        serde_json::to_writer(line, self).expect("violations are plain data");
+    }
+}
+
 /// A mitigation that was not done, because the policy limits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {

@@ -69,14 +69,10 @@ impl Output {
 
     /// Takes one, to be written by [`Self::flush`] at the latest.
     pub fn write(&mut self, violation: &Violation) {
-        let text = match self.form {
-            args::Output::Json => serde_json::to_string(violation).unwrap_or_else(|error| {
-                tracing::error!(%error, "a violation could not be put into JSON");
-                String::new()
-            }),
-            args::Output::Text => render::violation(violation, self.paint),
-        };
-        self.pending.extend_from_slice(text.as_bytes());
+        match self.form {
+            args::Output::Json => violation.write_json(&mut self.pending),
+            args::Output::Text => self.pending.extend_from_slice(render::violation(violation, self.paint).as_bytes()),
+        }
         self.pending.push(b'\n');
         if self.pending.len() >= PORTION {
             self.flush();

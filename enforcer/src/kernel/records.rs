@@ -66,15 +66,20 @@ pub fn record(bytes: &[u8]) -> Option<Record> {
     (bytes.len() <= size_of::<Event>()).then_some(Record::Violation(event))
 }
 
-/// The fixed part and the first arguments.
+/// The fixed part and the first arguments. `None`: too few bytes, or more than an event has.
 fn event(bytes: &[u8]) -> Option<Box<Event>> {
-    if bytes.len() < EVENT_FIXED {
+    if !(EVENT_FIXED..=size_of::<Event>()).contains(&bytes.len()) {
         return None;
     }
-    let mut whole = [0u8; size_of::<Event>()];
-    whole[..bytes.len()].copy_from_slice(bytes);
-    // SAFETY: `Event` is plain data, any bytes are a valid value, and there are exactly enough of them.
-    Some(Box::new(unsafe { std::ptr::read_unaligned(whole.as_ptr().cast::<Event>()) }))
+    let mut event = Box::<Event>::new_uninit();
+    let whole = event.as_mut_ptr().cast::<u8>();
+    // SAFETY: `Event` is plain data, any bytes are a valid value. All of its bytes are written: those of the record, which
+    // are no more, and zeros up to the end.
+    unsafe {
+        whole.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        whole.add(bytes.len()).write_bytes(0, size_of::<Event>() - bytes.len());
+        Some(event.assume_init())
+    }
 }
 
 #[cfg(test)]
