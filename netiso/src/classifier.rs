@@ -31,6 +31,24 @@ impl fmt::Display for Hook {
     }
 }
 
+/// Where a program lies among others at an interface. One that lies before it may let packets pass for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Missing,
+    First,
+    Behind,
+}
+
+impl Place {
+    pub fn of(position: Option<usize>) -> Self {
+        match position {
+            None => Self::Missing,
+            Some(0) => Self::First,
+            Some(_) => Self::Behind,
+        }
+    }
+}
+
 /// An interface, by number; the name is what aya attaches by.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interface<'a> {
@@ -134,16 +152,16 @@ impl Classifier {
         }
     }
 
-    /// Whether the program lies at the interface.
-    pub async fn is_attached(&self, netlink: &Handle, interface: Interface<'_>, hook: Hook) -> Result<bool, Error> {
+    /// Where the program lies at the interface.
+    pub async fn place(&self, netlink: &Handle, interface: Interface<'_>, hook: Hook) -> Result<Place, Error> {
         match hook {
             Hook::Tcx => {
                 let failed = |source| Error::Attach { program: self.name, to: interface.name.to_owned(), source };
                 let ours = self.program.info().map_err(failed)?.id();
                 let (_, programs) = SchedClassifier::query_tcx(interface.name, self.direction).map_err(failed)?;
-                Ok(programs.iter().any(|program| program.id() == ours))
+                Ok(Place::of(programs.iter().position(|program| program.id() == ours)))
             }
-            Hook::Clsact => Ok(clsact::find(netlink, interface.index, self.direction, self.name).await?.is_some()),
+            Hook::Clsact => clsact::place(netlink, interface.index, self.direction, self.name).await,
         }
     }
 

@@ -3,7 +3,11 @@
 //! A filter outlives us by itself. It is known as ours by its handle and its program's name; the handle also says
 //! whether the discipline was ours to add, so that the last of our filters takes it away again, if it is empty then.
 
-use crate::{Error, classifier::Interface, link::failed};
+use crate::{
+    Error,
+    classifier::{Interface, Place},
+    link::failed,
+};
 use aya::programs::{
     ProgramError, SchedClassifier, TcAttachType,
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
@@ -67,6 +71,12 @@ pub(crate) async fn find(
     name: &str,
 ) -> Result<Option<Filter>, Error> {
     Ok(filters(netlink, index, direction).await?.iter().find_map(|message| ours(message, name)))
+}
+
+/// Where that lies. Filters are listed in the order in which the kernel asks them.
+pub(crate) async fn place(netlink: &Handle, index: u32, direction: TcAttachType, name: &str) -> Result<Place, Error> {
+    let filters = filters(netlink, index, direction).await?;
+    Ok(Place::of(filters.iter().position(|message| ours(message, name).is_some())))
 }
 
 /// Detaches our filter, and the discipline if it was ours and nobody uses it any more.

@@ -2,7 +2,7 @@
 
 use crate::{
     Armed, Change, Coverage, Error, Hook, Netns, Switch, cgroup,
-    classifier::{Classifier, Interface, parse_pin},
+    classifier::{Classifier, Interface, Place, parse_pin},
     link::{self, Link},
     network::mapped,
     program,
@@ -264,9 +264,21 @@ impl Datapaths {
         let mut hook = Hook::Tcx;
         for at in &mut self.at_veth {
             let known = self.slots.values().flat_map(|s| &s.coverage.veths).find(|v| is_same(v, veth)).map(|v| v.hook);
-            hook = match known {
-                Some(hook) if at.is_attached(&self.netlink, interface, hook).await? => hook,
-                _ => at.attach(&self.netlink, &self.pins, interface, self.options.hook).await?,
+            let place = match known {
+                Some(hook) => at.place(&self.netlink, interface, hook).await?,
+                None => Place::Missing,
+            };
+            hook = match (known, place) {
+                (Some(hook), Place::First) => hook,
+                _ => {
+                    if known.is_some() {
+                        tracing::warn!(interface = veth.name, program = at.name, ?place, "put back to where it was");
+                    }
+                    if place == Place::Behind {
+                        at.detach(&self.netlink, &self.pins, interface).await?;
+                    }
+                    at.attach(&self.netlink, &self.pins, interface, self.options.hook).await?
+                }
             };
         }
         for (number, other) in &mut self.slots {

@@ -19,7 +19,7 @@ pub(crate) enum What {
     LinkGone(u32),
     /// An address came or went.
     Addresses,
-    /// Somebody took filters or a queueing discipline off an interface.
+    /// Somebody put a filter to an interface, or took one or a queueing discipline off it.
     Filters(u32),
     /// Announcements were lost: look at everything anew.
     Lost,
@@ -65,9 +65,10 @@ fn interpret(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<What> {
             RouteNetlinkMessage::DelLink(link) if link.header.interface_family == AddressFamily::Bridge => None,
             RouteNetlinkMessage::DelLink(link) => Some(What::LinkGone(link.header.index)),
             RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => Some(What::Addresses),
-            RouteNetlinkMessage::DelTrafficFilter(tc) | RouteNetlinkMessage::DelQueueDiscipline(tc) => {
-                Some(What::Filters(tc.header.index.cast_unsigned()))
-            }
+            // A new one may lie before ours.
+            RouteNetlinkMessage::NewTrafficFilter(tc)
+            | RouteNetlinkMessage::DelTrafficFilter(tc)
+            | RouteNetlinkMessage::DelQueueDiscipline(tc) => Some(What::Filters(tc.header.index.cast_unsigned())),
             _ => None,
         },
         NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => Some(What::Lost),

@@ -1,8 +1,9 @@
 //! The programs that are shipped and those that test them, built as they are shipped: static, for musl, optimised.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use crate::{places, process};
 
@@ -18,18 +19,33 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("ringfence-actor", "ringfence-actor"),
 ];
 
+/// What the enforcer's build script makes.
+const OBJECT: &str = "ringfence.bpf.o";
+
 /// A folder with static programs.
 pub struct Products(PathBuf);
 
 impl Products {
     /// Builds them, or finds them built.
     pub fn build() -> Result<Self> {
-        let mut cargo = places::cargo();
-        cargo.args(["build", "--release", "--target", TARGET]);
-        cargo.args(PROGRAMS.iter().flat_map(|(package, _)| ["--package", package]));
+        let mut cargo = cargo();
         println!("==> {}", process::line(&cargo));
         process::succeed(&mut cargo)?;
         Ok(Self(places::target().join(TARGET).join("release")))
+    }
+
+    /// The eBPF object that the enforcer was built with.
+    pub fn object(&self) -> Result<PathBuf> {
+        let output = cargo().args(["--quiet", "--message-format", "json"]).output().context("cannot run cargo")?;
+        let executed = String::from_utf8(output.stdout)?.lines().find_map(|line| {
+            let message: Value = serde_json::from_str(line).ok()?;
+            let is_its = message["package_id"].as_str()?.contains("#ringfence-enforcer@");
+            let made = is_its && message["reason"] == "build-script-executed";
+            made.then(|| message["out_dir"].as_str().map(PathBuf::from)).flatten()
+        });
+        let object = executed.context("cargo does not say where the enforcer's object is")?.join(OBJECT);
+        ensure!(object.starts_with(&self.0) && object.is_file(), "{} is missing", object.display());
+        Ok(object)
     }
 
     /// The program that runs what needs root, containers or a kernel of its own.
@@ -41,4 +57,11 @@ impl Products {
     pub fn programs(&self) -> Vec<PathBuf> {
         PROGRAMS.iter().map(|(_, program)| self.0.join(program)).collect()
     }
+}
+
+fn cargo() -> Command {
+    let mut cargo = places::cargo();
+    cargo.args(["build", "--release", "--target", TARGET]);
+    cargo.args(PROGRAMS.iter().flat_map(|(package, _)| ["--package", package]));
+    cargo
 }

@@ -86,6 +86,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let products = Products::build()?;
         if wanted(Group::Containers) {
             results.push(("containers".to_owned(), suite(&products, &["suite"], "containers", name)?));
+            results.push(("datapath".to_owned(), datapath(&products, name)?));
         }
         if wanted(Group::Cluster) {
             let versions = arguments.kubernetes.iter().flat_map(|version| ["--kubernetes", version.as_str()]);
@@ -138,10 +139,25 @@ fn unit(name: Option<&str>) -> Result<Tally> {
     Ok(tally)
 }
 
+/// The crate `netiso` with the enforcer's programs, in network namespaces.
+fn datapath(products: &Products, name: Option<&str>) -> Result<Tally> {
+    let mut cargo = places::cargo();
+    // The same choice of packages as for unit tests: dependencies are built already.
+    cargo.args(["test", "--quiet", "--workspace", "--exclude", "ringfence-enforcer-ebpf", "--test", "datapath"]);
+    cargo.args(name.map(|name| ["--", name]).iter().flatten());
+    cargo.env("RINGFENCE_EBPF_OBJECT", products.object()?);
+    counted(cargo, "datapath")
+}
+
 /// A suite of the integration program; `what` names it when it does not end as it should.
 fn suite(products: &Products, words: &[&str], what: &str, name: Option<&str>) -> Result<Tally> {
     let mut command = Command::new(products.integration());
     command.args(words).args(name.map(|name| ["--filter", name]).iter().flatten());
+    counted(command, what)
+}
+
+/// Runs what tells its tests line by line.
+fn counted(mut command: Command, what: &str) -> Result<Tally> {
     println!("==> {}", process::line(&command));
     let mut suite = Suite::default();
     let status = process::lines(&mut command, |line| {

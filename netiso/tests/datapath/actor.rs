@@ -132,6 +132,11 @@ impl Actor {
                 UdpSocket::bind(any)?.send_to(text.as_bytes(), to)?;
                 done
             }
+            ["send-bound", address, text] => {
+                let to: SocketAddr = address.parse()?;
+                self.udp.as_ref().ok_or("not bound")?.send_to(text.as_bytes(), to)?;
+                done
+            }
             ["receive"] => {
                 let mut buffer = [0; 256];
                 let (n, _) = self.udp.as_ref().ok_or("not bound")?.recv_from(&mut buffer)?;

@@ -1,7 +1,7 @@
 //! What has to be true on every datapath.
 
 use crate::{
-    bridge, frame,
+    bridge, frame, neighbours,
     stage::{Actor, Stage, mac},
 };
 use aya::{
@@ -54,47 +54,70 @@ enum Only {
 pub struct Enforcer {
     ebpf: Ebpf,
     pub switch: Switch,
-    datapaths: Datapaths,
+    pub datapaths: Datapaths,
 }
 
-/// Runs all of them and returns how many failed.
-pub async fn run(object: &Path, bpffs: &Path) -> usize {
+/// Runs those whose names hold `filter` and says how each went; whether none failed.
+pub async fn run(object: &Path, bpffs: &Path, filter: &str) -> bool {
     let code = fs::read(object).unwrap_or_else(|error| panic!("{}: {error}", object.display()));
-    let mut failed = 0;
+    let mut report = Report { filter, passed: 0, failed: 0, skipped: 0 };
     for only in [Only::Cgroup, Only::Tcx, Only::Clsact] {
         if only == Only::Tcx && KernelVersion::current().unwrap() < KernelVersion::new(6, 6, 0) {
-            println!("Tcx: skipped: this kernel has none (Linux 6.6)");
+            println!("skipped datapath/tcx: this kernel has none (Linux 6.6)");
+            report.skipped += 1;
             continue;
         }
         let scene = Scene { only, code: &code, bpffs };
-        failed += scene.check("isolation", Box::pin(scene.isolation())).await;
-        failed += scene.check("exceptions", Box::pin(scene.exceptions())).await;
-        failed += scene.check("probes", Box::pin(scene.probes())).await;
-        failed += scene.check("restart", Box::pin(scene.restart())).await;
+        scene.check(&mut report, "isolation", Box::pin(scene.isolation())).await;
+        scene.check(&mut report, "exceptions", Box::pin(scene.exceptions())).await;
+        scene.check(&mut report, "probes", Box::pin(scene.probes())).await;
+        scene.check(&mut report, "restart", Box::pin(scene.restart())).await;
         if only != Only::Cgroup {
-            failed += scene.check("late veth", Box::pin(scene.late_veth())).await;
-            failed += scene.check("bridge", Box::pin(bridge::spoofing(&scene))).await;
+            scene.check(&mut report, "late-veth", Box::pin(scene.late_veth())).await;
+            scene.check(&mut report, "bridge", Box::pin(bridge::spoofing(&scene))).await;
+        }
+        match only {
+            Only::Cgroup => {}
+            Only::Tcx => scene.check(&mut report, "neighbours", Box::pin(neighbours::tcx(&scene))).await,
+            Only::Clsact => scene.check(&mut report, "neighbours", Box::pin(neighbours::clsact(&scene))).await,
         }
     }
-    println!("datapath: {failed} failed");
-    failed
+    println!("{} passed, {} failed, {} skipped", report.passed, report.failed, report.skipped);
+    report.failed == 0
+}
+
+/// How it went.
+struct Report<'a> {
+    filter: &'a str,
+    passed: u32,
+    failed: u32,
+    skipped: u32,
 }
 
 pub struct Scene<'a> {
     only: Only,
-    code: &'a [u8],
+    pub code: &'a [u8],
     bpffs: &'a Path,
 }
 
 impl Scene<'_> {
-    async fn check(&self, name: &str, scenario: impl Future<Output = ()>) -> usize {
+    async fn check(&self, report: &mut Report<'_>, name: &str, scenario: impl Future<Output = ()>) {
+        let name = format!("datapath/{}/{name}", format!("{:?}", self.only).to_lowercase());
+        if !name.contains(report.filter) {
+            return;
+        }
         let result = futures_util::FutureExt::catch_unwind(AssertUnwindSafe(scenario)).await;
-        println!("{:?}, {name}: {}", self.only, if result.is_ok() { "ok" } else { "FAILED" });
+        if result.is_ok() {
+            println!("ok {name}");
+            report.passed += 1;
+        } else {
+            println!("FAILED {name}: see above");
+            report.failed += 1;
+        }
         // A failed scenario must not make the next one fail.
         let _ = uninstall(&self.pins(), &Keep::default()).await;
         let _ = fs::remove_dir_all(self.bpffs.join("maps"));
         let _ = fs::remove_dir_all(self.pins());
-        usize::from(result.is_err())
     }
 
     fn pins(&self) -> PathBuf {
@@ -126,7 +149,7 @@ impl Scene<'_> {
     }
 
     /// A stage with its enforcer, the pod armed.
-    async fn set(&self) -> (Stage, Enforcer) {
+    pub async fn set(&self) -> (Stage, Enforcer) {
         let stage = Stage::new();
         stage.wire_pod();
         stage.wire_other();
@@ -259,7 +282,8 @@ impl Scene<'_> {
         enforcer.switch.set_exceptions(ports(6999, 7000)).unwrap();
         pod.must("send 10.98.0.2:7000 by-port");
         assert_eq!(other.must("receive"), "by-port");
-        other.must("send 10.99.0.2:7001 by-port");
+        other.must("send 10.99.0.2:7001 leak");
+        other.must("send-bound 10.99.0.2:7001 by-port");
         assert_eq!(pod.must("receive"), "by-port");
         // The same range of another protocol.
         pod.must("connect-in-vain 10.98.0.2:7000");
