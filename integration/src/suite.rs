@@ -14,6 +14,7 @@ mod node;
 mod noise;
 mod reload;
 mod report;
+mod undo;
 mod usage;
 mod workloads;
 
@@ -57,7 +58,7 @@ impl Part {
 }
 
 /// In this order: what needs the node's only enforcer for itself comes last.
-const PARTS: [Part; 12] = [
+const PARTS: [Part; 13] = [
     node::PART,
     mitigations::PART,
     entry::PART,
@@ -65,6 +66,7 @@ const PARTS: [Part; 12] = [
     exceptions::PART,
     noise::PART,
     isolation::PART,
+    undo::PART,
     first::PART,
     reload::PART,
     crash::PART,

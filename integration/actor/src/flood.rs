@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use ringfence_actor::{Stamp, now};
 
 use crate::forge::Forge;
-use crate::uring;
+use crate::{passed, uring};
 
 /// How the packets are sent.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -27,6 +27,10 @@ pub enum Proto {
     Packet,
     /// UDP packets sent by `io_uring`.
     Uring,
+    /// UDP packets that come out of a tunnel device and are forwarded.
+    Tunnel,
+    /// sendto of a UDP socket that another process hands out.
+    Passed,
 }
 
 /// Who violates.
@@ -51,6 +55,12 @@ pub struct Arguments {
     /// The interface, for packet sockets.
     #[arg(long, default_value = "eth0")]
     interface: String,
+    /// Where packets out of a tunnel device say that they are from.
+    #[arg(long)]
+    from: Option<Ipv4Addr>,
+    /// The Unix socket at which a socket is handed out.
+    #[arg(long)]
+    through: Option<PathBuf>,
     /// How long to send, in milliseconds.
     #[arg(long, default_value_t = 1000)]
     lasting: u64,
@@ -141,9 +151,15 @@ impl Arguments {
         match self.proto {
             Proto::Udp => {
                 let socket = UdpSocket::bind(if self.to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
-                while let Some(stamp) = course.next() {
-                    course.count(socket.send_to(&stamp.to_bytes(), self.to).is_ok());
-                }
+                datagrams(&socket, self.to, &mut course);
+            }
+            Proto::Passed => {
+                let path = self.through.as_ref().context("--proto passed needs --through")?;
+                datagrams(&passed::take(path)?, self.to, &mut course);
+            }
+            Proto::Tunnel => {
+                let from = self.from.context("--proto tunnel needs --from")?;
+                forged(&Forge::tunnel(from, self.to)?, &mut course);
             }
             Proto::Tcp => self.stream(&mut course)?,
             Proto::Raw => forged(&Forge::raw(self.to)?, &mut course),
@@ -185,6 +201,12 @@ impl Arguments {
             course.count(true);
         }
         Ok(())
+    }
+}
+
+fn datagrams(socket: &UdpSocket, to: SocketAddr, course: &mut Course) {
+    while let Some(stamp) = course.next() {
+        course.count(socket.send_to(&stamp.to_bytes(), to).is_ok());
     }
 }
 

@@ -1,6 +1,8 @@
 //! Whole packets, for the sockets that take them: raw ones and packet ones.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::fs::File;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
@@ -11,12 +13,24 @@ use nix::sys::socket::{
     socket,
 };
 
+use crate::tunnel;
+
 /// Hops that a packet may make.
 const HOPS: u8 = 64;
 
-/// A socket that takes whole IP or Ethernet packets.
+/// Where packets go.
+enum Out {
+    Socket(OwnedFd),
+    /// The file of a tunnel device.
+    Device(File),
+}
+
+/// The port that packets of a tunnel say they are from.
+const PORT: u16 = 40_000;
+
+/// Something that takes whole IP or Ethernet packets.
 pub struct Forge {
-    socket: OwnedFd,
+    out: Out,
     from: SocketAddr,
     to: SocketAddr,
     /// Own and next hop's hardware address; `None`: IP packets.
@@ -29,7 +43,7 @@ impl Forge {
         let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let socket =
             socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw).context("make a raw socket")?;
-        Ok(Self { socket, from: own_address(to)?, to, link: None })
+        Ok(Self { out: Out::Socket(socket), from: own_address(to)?, to, link: None })
     }
 
     /// A packet socket on `interface`, for Ethernet frames to the neighbour with the hardware address `next`.
@@ -40,13 +54,23 @@ impl Forge {
             .context("make a packet socket")?;
         bind(socket.as_raw_fd(), &own).with_context(|| format!("bind to {interface}"))?;
         let hardware = own.addr().with_context(|| format!("{interface} has no hardware address"))?;
-        Ok(Self { socket, from: own_address(to)?, to, link: Some((hardware, next)) })
+        Ok(Self { out: Out::Socket(socket), from: own_address(to)?, to, link: Some((hardware, next)) })
+    }
+
+    /// A tunnel device, for UDP packets from an address behind it.
+    pub fn tunnel(from: Ipv4Addr, to: SocketAddr) -> Result<Self> {
+        let device = tunnel::open(&from.to_string())?;
+        Ok(Self { out: Out::Device(device), from: SocketAddr::from((from, PORT)), to, link: None })
     }
 
     /// Sends `payload` as one UDP packet.
     pub fn send(&self, payload: &[u8]) -> Result<()> {
         let packet = self.build(payload)?;
-        let (socket, none) = (self.socket.as_raw_fd(), MsgFlags::empty());
+        let socket = match &self.out {
+            Out::Socket(socket) => socket.as_raw_fd(),
+            Out::Device(device) => return Ok((&*device).write_all(&packet)?),
+        };
+        let none = MsgFlags::empty();
         match self.to {
             _ if self.link.is_some() => send(socket, &packet, none)?,
             SocketAddr::V4(to) => sendto(socket, &packet, &SockaddrIn::from(to), none)?,

@@ -12,15 +12,18 @@ mod forge;
 mod map;
 mod mode;
 mod namespace;
+mod passed;
 mod read;
 mod receive;
 mod scratch;
 mod stdio;
 mod trace;
+mod tunnel;
 mod unix;
 mod uring;
 mod write;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use std::{io, thread};
@@ -81,6 +84,11 @@ enum Behaviour {
     Flood(flood::Arguments),
     /// Receives stamped packets and says which was the last.
     Receive(receive::Arguments),
+    /// Makes a UDP socket and hands it to every process that connects to a Unix socket; does not end.
+    Hand {
+        /// The Unix socket.
+        path: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -117,6 +125,7 @@ fn run(behaviour: Behaviour) -> anyhow::Result<()> {
         Behaviour::Trace(arguments) => arguments.run(),
         Behaviour::Flood(arguments) => arguments.run(),
         Behaviour::Receive(arguments) => arguments.run(),
+        Behaviour::Hand { path } => passed::hand(&path),
     }
 }
 
