@@ -146,6 +146,9 @@ enum Command {
         /// Of each rule one behaviour and one near miss, without evasions.
         #[arg(long)]
         brief: bool,
+        /// How cgroups have to be mounted; tested.
+        #[arg(long, value_enum, default_value = "v2")]
+        cgroups: vm::Cgroups,
     },
 }
 
@@ -210,6 +213,6 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::BenchWorker { cgroup } => bench::serve(&cgroup).map(|()| ExitCode::SUCCESS),
         Command::Enter { root, command } => match bare::enter(&root, &command)? {},
-        Command::VmSuite { filter, brief } => vm::run(&Programs::find(None, None)?, &filter, brief),
+        Command::VmSuite { filter, brief, cgroups } => vm::run(&Programs::find(None, None)?, &filter, brief, cgroups),
     }
 }

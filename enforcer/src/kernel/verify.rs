@@ -138,6 +138,11 @@ fn outcome(name: &str, program: &mut Program, btf: &Btf, rings_visible: bool) ->
         (Program::SchedClassifier(p), _) => p.load(),
         (_, hook) => unreachable!("{name} has no entry in the table of programs, or another kind: {hook:?}"),
     };
+    judged(answer)
+}
+
+/// What the end of a load under [`NoFiles`] says.
+fn judged(answer: Result<(), ProgramError>) -> Outcome {
     match answer {
         Err(ProgramError::LoadError { io_error, verifier_log }) => {
             let log = verifier_log.to_string();

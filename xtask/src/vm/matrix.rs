@@ -104,7 +104,7 @@ impl Place {
     pub fn suite(self, products: &Products, filter: Option<&str>) -> Result<Tally> {
         let contents = Contents { programs: products.programs(), modules: &MODULES, cgroups: self.cgroups };
         let machine = Machine::new(self.kernel, &contents, MEMORY)?;
-        let mut command = "/bin/ringfence-integration vm-suite".to_owned();
+        let mut command = format!("/bin/ringfence-integration vm-suite --cgroups {}", self.cgroups.name());
         if self.extent == Extent::Brief {
             command.push_str(" --brief");
         }
