@@ -43,9 +43,12 @@ pub enum Command {
         #[arg(long, default_value = BPFFS, value_name = "DIR")]
         bpffs: PathBuf,
     },
-    /// Loads every program without attaching it, and prints what the verifier walked.
+    /// Loads every program without attaching it, and prints what it took the verifier. Exit code 2 if one is refused.
     #[command(after_help = "Example:\n  enforcer verify exec")]
     Verify {
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
         /// Only programs whose name contains this.
         #[arg(default_value = "")]
         filter: String,

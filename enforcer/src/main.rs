@@ -3,7 +3,8 @@
 use clap::Parser;
 use ringfence_enforcer::{
     args::{Arguments, Command},
-    kernel, mode,
+    kernel::{self, Outcome, Statistics},
+    mode,
     plan::{self, Plan},
     uninstall,
 };
@@ -60,20 +61,29 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         // Done above: it must not be alone with the mount.
         (Some(Command::Mount { .. }), _) => Ok(()),
-        (Some(Command::Verify { filter }), _) => {
-            let hierarchy = kernel::preflight()?;
-            let mut refused = 0;
-            kernel::verify(hierarchy.controller(), &filter, |verified| match verified.outcome {
-                Ok((walked, bytes)) => {
-                    println!("{:<22} {walked:>8} instructions walked {bytes:>7} bytes", verified.program);
-                }
-                Err(reason) => {
-                    refused += 1;
-                    println!("{:<22} refused: {reason}", verified.program);
-                }
-            })?;
-            println!("{refused} refused");
-            Ok(())
-        }
+        (Some(Command::Verify { json, filter }), _) => verify(json, &filter),
     }
+}
+
+fn verify(json: bool, filter: &str) -> anyhow::Result<()> {
+    let hierarchy = kernel::preflight()?;
+    let mut refused = 0;
+    kernel::verify(hierarchy.controller(), filter, |verified| {
+        refused += u32::from(matches!(verified.outcome, Outcome::Refused(_)));
+        if json {
+            println!("{}", serde_json::json!(verified));
+            return;
+        }
+        let program = &verified.program;
+        match verified.outcome {
+            Outcome::Accepted(Statistics { instructions, total_states, peak_states, stack }) => println!(
+                "{program:<22} {instructions:>8} instructions {total_states:>6} states, {peak_states:>6} at most \
+                 {stack:>4} bytes of stack"
+            ),
+            Outcome::NoHook(reason) => println!("{program:<22} no hook: {reason}"),
+            Outcome::Refused(reason) => println!("{program:<22} refused: {reason}"),
+        }
+    })?;
+    anyhow::ensure!(refused == 0, "{refused} programs are refused by this kernel's verifier");
+    Ok(())
 }

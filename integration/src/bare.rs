@@ -15,10 +15,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::pivot_root;
 
 use crate::enforcer::finish_between;
+use crate::harness::cgroup;
 use crate::image::{Entry, entries};
-
-/// The cgroup v2 hierarchy.
-const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// What a container's first program, its own shell, does before it becomes the program that is asked for.
 const FIRST: &str = r#"ip addr add 169.254.0.1/16 dev lo && ip link set lo up && exec "$0" "$@""#;
@@ -26,7 +24,8 @@ const FIRST: &str = r#"ip addr add 169.254.0.1/16 dev lo && ip link set lo up &&
 /// A root file system below an overlay, and a cgroup.
 pub struct Bare {
     root: PathBuf,
-    cgroup: PathBuf,
+    /// The cgroup's name, and its directory in each hierarchy.
+    cgroup: (String, Vec<PathBuf>),
 }
 
 /// The lower layer, made once.
@@ -87,9 +86,7 @@ impl Bare {
         let options = format!("lowerdir={},upperdir={},workdir={}", layer.0.display(), upper.display(), work.display());
         mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
             .context("mount the overlay")?;
-        let cgroup = Path::new(CGROUPS).join(name);
-        fs::create_dir(&cgroup).with_context(|| format!("create {}", cgroup.display()))?;
-        Ok(Self { root, cgroup })
+        Ok(Self { root, cgroup: (name.to_owned(), cgroup::make(name)?) })
     }
 
     /// Runs a program in new namespaces, in the cgroup and on the overlay, to its end.
@@ -99,11 +96,13 @@ impl Bare {
         entry.arg("enter").arg(&self.root).args(["sh", "-c", FIRST]).args(command);
         // Moved in by somebody outside, as a runtime does it: who moves itself is inside at once, and is judged.
         let first = |child: &mut Child| {
-            fs::write(self.cgroup.join("cgroup.procs"), child.id().to_string()).context("move it into its cgroup")?;
+            for directory in &self.cgroup.1 {
+                fs::write(directory.join("cgroup.procs"), child.id().to_string()).context("move it into its cgroup")?;
+            }
             Ok(child.stdin.take().context("no input")?.write_all(b"go")?)
         };
-        // As the end of a container's first process ends all others (5.14).
-        let last = || fs::write(self.cgroup.join("cgroup.kill"), "1").context("end what is left in its cgroup");
+        // As the end of a container's first process ends all others.
+        let last = || cgroup::kill_all(&self.cgroup.0).context("end what is left in its cgroup");
         finish_between(&mut entry, first, last)
     }
 }

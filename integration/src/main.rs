@@ -143,6 +143,12 @@ enum Command {
         /// Only tests whose name holds this text.
         #[arg(long, default_value = "")]
         filter: String,
+        /// Of each rule one behaviour and one near miss, without evasions.
+        #[arg(long)]
+        brief: bool,
+        /// How cgroups have to be mounted; tested.
+        #[arg(long, value_enum, default_value = "v2")]
+        cgroups: vm::Cgroups,
     },
 }
 
@@ -207,6 +213,6 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::BenchWorker { cgroup } => bench::serve(&cgroup).map(|()| ExitCode::SUCCESS),
         Command::Enter { root, command } => match bare::enter(&root, &command)? {},
-        Command::VmSuite { filter } => vm::run(&Programs::find(None, None)?, &filter),
+        Command::VmSuite { filter, brief, cgroups } => vm::run(&Programs::find(None, None)?, &filter, brief, cgroups),
     }
 }

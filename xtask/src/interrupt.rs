@@ -1,6 +1,7 @@
-//! Ctrl-C and its relatives: the program that is running ends first, with its cleaning up, then this one.
+//! Ctrl-C and its relatives: the programs that are running end first, with their cleaning up, then this one.
 
 use std::{
+    collections::BTreeSet,
     fs,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
@@ -17,11 +18,11 @@ use signal_hook::{
 };
 
 struct State {
-    child: Option<Pid>,
+    children: BTreeSet<Pid>,
     signal: Option<i32>,
 }
 
-static STATE: Mutex<State> = Mutex::new(State { child: None, signal: None });
+static STATE: Mutex<State> = Mutex::new(State { children: BTreeSet::new(), signal: None });
 
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -39,31 +40,35 @@ pub fn forward_to_children() -> Result<()> {
         for origin in &mut signals {
             let mut state = state();
             state.signal = Some(origin.signal);
-            match state.child {
-                Some(child) if origin.process.is_some() => {
+            if state.children.is_empty() {
+                std::process::exit(128 + origin.signal);
+            }
+            if origin.process.is_some() {
+                for child in &state.children {
                     // It may be gone already; then there is nothing to pass on.
-                    let _ = Signal::try_from(origin.signal).map(|signal| kill(child, signal));
+                    let _ = Signal::try_from(origin.signal).map(|signal| kill(*child, signal));
                 }
-                Some(_) => {}
-                None => std::process::exit(128 + origin.signal),
             }
         }
     });
     Ok(())
 }
 
-/// Names the child that signals go to, until the guard is dropped.
+/// Names a child that signals go to, until the guard is dropped.
 pub fn child(id: u32) -> Guard {
-    state().child = i32::try_from(id).ok().map(Pid::from_raw);
-    Guard
+    let child = i32::try_from(id).ok().map(Pid::from_raw);
+    state().children.extend(child);
+    Guard(child)
 }
 
 /// Ends the naming of a child.
-pub struct Guard;
+pub struct Guard(Option<Pid>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        state().child = None;
+        if let Some(child) = self.0 {
+            state().children.remove(&child);
+        }
     }
 }
 

@@ -53,6 +53,11 @@ impl Products {
         self.0.join("ringfence-integration")
     }
 
+    /// The enforcer.
+    pub fn enforcer(&self) -> PathBuf {
+        self.0.join("enforcer")
+    }
+
     /// Every program, for a VM.
     pub fn programs(&self) -> Vec<PathBuf> {
         PROGRAMS.iter().map(|(_, program)| self.0.join(program)).collect()

@@ -36,10 +36,10 @@ pub struct Arguments {
     /// Run these groups only; may be repeated. Default: all.
     #[arg(long, value_enum, value_name = "GROUP")]
     only: Vec<Group>,
-    /// The VM's kernel; may be repeated.
-    #[arg(long, value_enum, default_value = "6.1")]
+    /// All VM tests on this kernel alone; may be repeated. Without it: on all kernels, and some with cgroup v1 too.
+    #[arg(long, value_enum)]
     kernel: Vec<Kernel>,
-    /// Without the tests of two nodes, whose second one is a VM with the first --kernel: some four minutes less.
+    /// Without the tests of two nodes, whose second one is a VM with the first --kernel, or 6.1: some four minutes less.
     #[arg(long)]
     one_node: bool,
     /// All cluster tests on this Kubernetes alone, such as 1.34, and only them unless --only says more; may be repeated.
@@ -91,18 +91,16 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         if wanted(Group::Cluster) {
             let versions = arguments.kubernetes.iter().flat_map(|version| ["--kubernetes", version.as_str()]);
             let mut words: Vec<_> = iter::once("cluster-suite").chain(versions).collect();
-            let kernel = arguments.kernel.first().filter(|_| second_node);
+            let kernel = arguments.kernel.first().copied().unwrap_or(Kernel::V6_1);
             // Needed until the suite has ended.
-            let boot = kernel.map(|kernel| vm::boot_from_disk(*kernel)).transpose()?;
+            let boot = second_node.then(|| vm::boot_from_disk(kernel)).transpose()?;
             if let Some(folder) = boot.as_ref().and_then(|folder| folder.path().to_str()) {
                 words.extend(["--boot", folder]);
             }
             results.push(("cluster".to_owned(), suite(&products, &words, "cluster", name)?));
         }
         if wanted(Group::Vm) {
-            for kernel in &arguments.kernel {
-                results.push((format!("vm {kernel}"), vm::suite(*kernel, &products, name)?));
-            }
+            results.extend(vm::matrix(&arguments.kernel, &products, name)?);
         }
     }
     let mut sum = Tally::default();

@@ -24,7 +24,7 @@ pub use preflight::{Hierarchy, mount_bpffs, node_cgroups, preflight, private_mou
 pub use programs::{Attachment, Hook};
 pub use records::{Candidate, Record, Records, record};
 pub use retain::Isolated;
-pub use verify::{Verified, verify};
+pub use verify::{Outcome, Statistics, Verified, verify};
 
 use load::{Loader, Trial, Types};
 

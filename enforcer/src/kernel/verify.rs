@@ -1,26 +1,91 @@
 //! Loads every program and says what the verifier thought of it, without attaching or pinning anything.
+//!
+//! The verifier's statistics stand in its log, and aya keeps the log of a load that failed only. So every load is made to
+//! fail in its last step: a process that may open no file gets no descriptor for the program that was just accepted
+//! (`kernel/bpf/syscall.c`, `bpf_prog_load`: `bpf_check` comes long before `bpf_prog_new_fd`).
 
 use super::{
     Error, Hook,
     load::{Loader, Trial, Types},
-    offsets, programs,
+    offsets, preflight, programs,
 };
-use aya::programs::Program;
+use aya::{
+    Btf,
+    programs::{Program, ProgramError},
+};
+use nix::errno::Errno;
 use ringfence_abi::{ABSENT, Node};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
+use std::{
+    num::NonZero,
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+};
+
+/// Lines of the verifier's log that are told of a program that it refused: the reason stands at the end.
+const LAST_LINES: usize = 25;
 
 /// The verifier's answer for one program.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Verified {
     /// Name in the object.
     pub program: String,
-    /// Instructions that the verifier walked, and bytes after translation; or why it was refused.
-    pub outcome: Result<(u32, u32), String>,
+    /// The answer.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What became of a program.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// It may run.
+    Accepted(Statistics),
+    /// It has no place on this kernel: why.
+    NoHook(String),
+    /// The end of the verifier's log.
+    Refused(String),
+}
+
+/// What it took to prove a program safe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Statistics {
+    /// Instructions walked, each as often as it was. A million is the end.
+    pub instructions: u32,
+    /// States remembered, in all.
+    pub total_states: u32,
+    /// The most that were remembered at a time.
+    pub peak_states: u32,
+    /// Bytes of stack of the function that takes most. 512 is the end, for a function with those that it calls.
+    pub stack: u32,
+}
+
+impl Statistics {
+    /// Reads the log of an accepted program (`kernel/bpf/verifier.c`, `print_verification_stats`).
+    fn read(log: &str) -> Option<Self> {
+        let mut found = Self::default();
+        let stack = log.lines().rev().find_map(|line| line.strip_prefix("stack depth "))?;
+        let depths = stack.split_whitespace().next()?.split('+');
+        found.stack =
+            depths.map(|bytes| bytes.parse::<u32>().ok()).try_fold(0, |most, bytes| Some(most.max(bytes?)))?;
+        let words: Vec<&str> =
+            log.lines().rev().find(|line| line.starts_with("processed "))?.split_whitespace().collect();
+        let after =
+            |name: &str| words.iter().position(|word| *word == name).and_then(|at| words.get(at + 1)?.parse().ok());
+        found.instructions = after("processed")?;
+        found.total_states = after("total_states")?;
+        found.peak_states = after("peak_states")?;
+        Some(found)
+    }
 }
 
 /// Loads the programs of the object on this kernel whose name contains `filter`, and reports each as it comes.
 pub fn verify(v1_controller: Option<u32>, filter: &str, mut report: impl FnMut(Verified)) -> Result<(), Error> {
     let types = Types::read()?;
     let offsets = offsets::find(&types.ours)?;
+    let rings_visible = offsets.io_result != ABSENT;
     let helper = Node {
         v1_controller: v1_controller.unwrap_or(ABSENT),
         exec_judged_early: 0,
@@ -32,32 +97,104 @@ pub fn verify(v1_controller: Option<u32>, filter: &str, mut report: impl FnMut(V
     let (mut loader, types, btf) = Loader::new(types, &offsets);
     let Trial { object, direct_reads, .. } = Trial::new(&mut loader, &types, &helper, &direct)?;
     let mut ebpf = loader.open(&object, if direct_reads { &direct } else { &helper })?;
-    let all = [programs::IDENTITY, programs::LSM, programs::TRACEPOINT].concat();
-    for (name, program) in ebpf.programs_mut().filter(|(name, _)| name.contains(filter)) {
-        let hook = all.iter().find(|a| a.program == name).map(|a| a.hook);
-        let answer = match (&mut *program, hook) {
-            (Program::BtfTracePoint(p), Some(Hook::Trace(hook))) => p.load(hook, &btf),
-            (Program::Lsm(p), Some(Hook::Lsm(hook))) => p.load(hook, &btf),
-            (Program::TracePoint(p), _) => p.load(),
-            (Program::CgroupSkb(p), _) => p.load(),
-            (Program::SchedClassifier(p), _) => p.load(),
-            (_, hook) => unreachable!("{name} has no entry in the table of programs, or another kind: {hook:?}"),
-        };
-        let outcome = answer.map_err(|error| explain(&error)).and_then(|()| {
-            let info = program.info().map_err(|error| error.to_string())?;
-            Ok((info.verified_instruction_count().unwrap_or(0), info.size_translated().unwrap_or(0)))
-        });
-        report(Verified { program: name.to_owned(), outcome });
-    }
+    let _no_files = NoFiles::begin();
+    let mut waiting = ebpf.programs_mut().filter(|(name, _)| name.contains(filter));
+    let queue = Mutex::new(&mut waiting);
+    let (answers, answered) = mpsc::channel();
+    let work = |answers: mpsc::Sender<Verified>| {
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        while let Some((name, program)) = next() {
+            let outcome = outcome(name, program, &btf, rings_visible);
+            let _ = answers.send(Verified { program: name.to_owned(), outcome });
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+            let answers = answers.clone();
+            scope.spawn(|| work(answers));
+        }
+        drop(answers);
+        answered.iter().for_each(&mut report);
+    });
     Ok(())
 }
 
-/// The end of the verifier's log is where the reason stands.
-fn explain(error: &aya::programs::ProgramError) -> String {
-    let text = match error {
-        aya::programs::ProgramError::LoadError { io_error, verifier_log } => format!("{io_error}\n{verifier_log}"),
-        other => other.to_string(),
+fn outcome(name: &str, program: &mut Program, btf: &Btf, rings_visible: bool) -> Outcome {
+    let all = [programs::IDENTITY, programs::LSM, programs::TRACEPOINT].concat();
+    let hooks: Vec<Hook> = all.iter().filter(|a| a.program == name).map(|a| a.hook).collect();
+    let absent = |hook: &Hook| match hook {
+        Hook::Enter(call) | Hook::Exit(call) => !preflight::has_syscall(call),
+        Hook::Trace("io_uring_complete") => !rings_visible,
+        Hook::Trace(_) | Hook::Lsm(_) => false,
     };
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(25)..].join("\n")
+    if !hooks.is_empty() && hooks.iter().all(absent) {
+        return Outcome::NoHook("no such system call or tracepoint".to_owned());
+    }
+    let answer = match (program, hooks.first()) {
+        (Program::BtfTracePoint(p), Some(Hook::Trace(hook))) => p.load(hook, btf),
+        (Program::Lsm(p), Some(Hook::Lsm(hook))) => p.load(hook, btf),
+        (Program::TracePoint(p), _) => p.load(),
+        (Program::CgroupSkb(p), _) => p.load(),
+        (Program::SchedClassifier(p), _) => p.load(),
+        (_, hook) => unreachable!("{name} has no entry in the table of programs, or another kind: {hook:?}"),
+    };
+    judged(answer)
+}
+
+/// What the end of a load under [`NoFiles`] says.
+fn judged(answer: Result<(), ProgramError>) -> Outcome {
+    match answer {
+        Err(ProgramError::LoadError { io_error, verifier_log }) => {
+            let log = verifier_log.to_string();
+            let accepted = io_error.raw_os_error() == Some(Errno::EMFILE as i32);
+            match Statistics::read(&log).filter(|_| accepted) {
+                Some(statistics) => Outcome::Accepted(statistics),
+                None => Outcome::Refused(last_lines(&format!("{log}\n{io_error}"))),
+            }
+        }
+        Err(ProgramError::Btf(error)) => Outcome::NoHook(error.to_string()),
+        Err(other) => Outcome::Refused(other.to_string()),
+        Ok(()) => Outcome::Refused("it was loaded although no file may be opened: nothing is known of it".to_owned()),
+    }
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+}
+
+/// As long as it lives, this process opens no further file.
+struct NoFiles(Rlimit);
+
+impl NoFiles {
+    fn begin() -> Self {
+        let usual = getrlimit(Resource::Nofile);
+        Self::limit(Rlimit { current: Some(0), ..usual.clone() });
+        Self(usual)
+    }
+
+    fn limit(limit: Rlimit) {
+        setrlimit(Resource::Nofile, limit).expect("a limit may be lowered, and raised again to what it was");
+    }
+}
+
+impl Drop for NoFiles {
+    fn drop(&mut self) {
+        Self::limit(self.0.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_read_from_the_log() {
+        let log = "verification time 812 usec\nstack depth 48+0+312+96\n\
+            processed 2431 insns (limit 1000000) max_states_per_insn 4 total_states 180 peak_states 95 mark_read 12\n";
+        let expected = Statistics { instructions: 2431, total_states: 180, peak_states: 95, stack: 312 };
+        assert_eq!(Statistics::read(log), Some(expected));
+        assert_eq!(Statistics::read("stack depth 8\nR1 invalid mem access"), None);
+        assert_eq!(Statistics::read(""), None);
+    }
 }

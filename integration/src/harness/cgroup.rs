@@ -24,8 +24,19 @@ pub fn confine(name: &str, pid: u32) -> Result<()> {
     fs::write(&procs, pid.to_string()).with_context(|| procs.display().to_string())
 }
 
-/// Kills everything in a cgroup of this name at the hierarchies' roots, and removes it.
-pub fn remove(name: &str) -> Result<()> {
+/// Makes a cgroup in every hierarchy, as runc does: the directories. Not in that of `cpuset` of v1, which takes nobody
+/// before it was given CPUs.
+pub fn make(name: &str) -> Result<Vec<PathBuf>> {
+    let roots = directories("")?.into_iter().filter(|root| !root.join("cpuset.cpus").exists());
+    let made: Vec<PathBuf> = roots.map(|root| root.join(name)).collect();
+    for directory in &made {
+        fs::create_dir(directory).with_context(|| format!("create {}", directory.display()))?;
+    }
+    Ok(made)
+}
+
+/// Kills everything in a cgroup of this name at the hierarchies' roots, and waits until it is gone.
+pub fn kill_all(name: &str) -> Result<()> {
     let path = format!("/{name}");
     // On a thread of its own: the caller may be within a runtime.
     let kill = || -> Result<usize> {
@@ -33,6 +44,12 @@ pub fn remove(name: &str) -> Result<()> {
         Ok(runtime.block_on(Hierarchies::detect()?.kill_all(&path))?)
     };
     thread::scope(|scope| scope.spawn(kill).join()).ok().context("the thread panicked")??;
+    Ok(())
+}
+
+/// Kills everything in a cgroup of this name at the hierarchies' roots, and removes it.
+pub fn remove(name: &str) -> Result<()> {
+    kill_all(name)?;
     for directory in directories(name)? {
         remove_tree(&directory)?;
     }

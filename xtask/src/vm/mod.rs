@@ -1,10 +1,13 @@
 //! Debian kernels in VMs, for what this machine's own kernel does not let us do.
 //!
-//! `kernels` fetches them, `initramfs` packs one with programs and modules, `machine` boots it and reads its console.
+//! `kernels` fetches them, `initramfs` packs one with programs and modules, `machine` boots it and reads its console,
+//! `verify` shows our programs to the verifier of each, `matrix` says what is tested where.
 
 mod initramfs;
 mod kernels;
 mod machine;
+mod matrix;
+mod verify;
 
 use std::{
     path::PathBuf,
@@ -12,17 +15,21 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
 use tempfile::TempDir;
 
-pub use self::kernels::Kernel;
-use self::{initramfs::Contents, kernels::Unpacked, machine::Machine};
+use self::{
+    initramfs::Contents,
+    kernels::Unpacked,
+    machine::Machine,
+    matrix::{Extent, Place},
+};
+pub use self::{kernels::Kernel, matrix::run as matrix};
 use crate::{
     Refusal,
     products::Products,
     setup::{self, Purpose},
-    tally::{Suite, Tally},
 };
 
 /// How the control groups are mounted in the VM.
@@ -62,15 +69,18 @@ const MODULES: [&str; 8] = [
 #[derive(clap::Args)]
 #[command(after_help = "Example: cargo xtask vm --kernel 6.1 --run 'uname -r; cat /sys/kernel/security/lsm'")]
 pub struct Arguments {
-    /// The kernel.
-    #[arg(long, value_enum, default_value = "6.1")]
-    kernel: Kernel,
+    /// The kernel: 6.1 where none is named, and all of them for --verify.
+    #[arg(long, value_enum)]
+    kernel: Option<Kernel>,
     /// A command for the VM's shell; its exit code is handed on.
     #[arg(long, value_name = "COMMAND", conflicts_with = "shell")]
     run: Option<String>,
     /// A shell on the VM's console. `exit` ends the VM.
     #[arg(long)]
     shell: bool,
+    /// Only load every program on every kernel; print what it took the verifier, and what grew since the last commit.
+    #[arg(long, conflicts_with_all = ["run", "shell", "filter", "cgroups", "file", "timeout", "memory"])]
+    verify: bool,
     /// How control groups are mounted.
     #[arg(long, value_enum, default_value = "v2")]
     cgroups: Cgroups,
@@ -93,21 +103,34 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(file) = arguments.file.iter().find(|file| !file.is_file()) {
         return Err(Refusal(format!("--file {}: there is no such file", file.display())).into());
     }
+    if arguments.verify {
+        return verify(arguments.kernel);
+    }
+    let kernel = arguments.kernel.unwrap_or(Kernel::V6_1);
     if arguments.run.is_none() && !arguments.shell {
         setup::ensure(&[Purpose::Build, Purpose::Vm])?;
-        let tally = suite(arguments.kernel, &Products::build()?, arguments.filter.as_deref())?;
+        let place = Place { kernel, cgroups: arguments.cgroups, extent: Extent::Full };
+        let tally = place.suite(&Products::build()?, arguments.filter.as_deref())?;
         println!("{tally}");
         return Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     setup::ensure(&[Purpose::Vm])?;
     let contents = Contents { programs: arguments.file.clone(), modules: &MODULES, cgroups: arguments.cgroups };
-    let machine = Machine::new(arguments.kernel, &contents, arguments.memory)?;
+    let machine = Machine::new(kernel, &contents, arguments.memory)?;
     if arguments.shell {
         return machine.shell();
     }
     let command = arguments.run.as_deref().unwrap_or_default();
     let exit = machine.run(command, Duration::from_secs(arguments.timeout), |line| println!("{line}"))?;
     Ok(ExitCode::from(u8::try_from(exit).unwrap_or(1)))
+}
+
+fn verify(kernel: Option<Kernel>) -> Result<ExitCode> {
+    setup::ensure(&[Purpose::Build, Purpose::Vm])?;
+    let kernels = kernel.map_or_else(|| Kernel::value_variants().to_vec(), |kernel| vec![kernel]);
+    let tally = verify::run(&kernels, &Products::build()?.enforcer(), true);
+    println!("{tally}");
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The same for a VM with a disk and a network.
@@ -122,38 +145,6 @@ pub fn boot_from_disk(kernel: Kernel) -> Result<TempDir> {
     let contents = Contents { programs: Vec::new(), modules: &MODULES_OF_A_NODE, cgroups: Cgroups::V2 };
     contents.pack(&unpacked, initramfs::Purpose::Disk, &folder.path().join("initramfs"))?;
     Ok(folder)
-}
-
-/// Longest time for the tests in one VM. Ten times what they take on two cores.
-const SUITE_TIMEOUT: Duration = Duration::from_mins(15);
-
-/// Boots a kernel with our programs in /bin and counts what the tests in it say.
-pub fn suite(kernel: Kernel, products: &Products, filter: Option<&str>) -> Result<Tally> {
-    let contents = Contents { programs: products.programs(), modules: &MODULES, cgroups: Cgroups::V2 };
-    let machine = Machine::new(kernel, &contents, 1536)?;
-    let mut command = "/bin/ringfence-integration vm-suite".to_owned();
-    if let Some(filter) = filter {
-        if !filter.chars().all(|c| c.is_ascii_alphanumeric() || "-_.: /".contains(c)) {
-            bail!("the filter {filter:?} has characters that no test's name has");
-        }
-        command.extend([" --filter '", filter, "'"]);
-    }
-    println!("==> Linux {kernel} in a VM: {command}");
-    let mut suite = Suite::default();
-    let exit = machine.run(&command, SUITE_TIMEOUT, |line| {
-        println!("[{kernel}] {line}");
-        suite.line(line);
-    });
-    let (mut tally, complaint) = suite.finish(exit.as_ref().ok().copied());
-    match (exit, complaint) {
-        (Err(error), _) => {
-            println!("FAILED vm {kernel}: {error:#}");
-            tally.failed = tally.failed.max(1);
-        }
-        (Ok(_), Some(complaint)) => println!("FAILED vm {kernel}: {complaint}"),
-        (Ok(_), None) => {}
-    }
-    Ok(tally)
 }
 
 /// A program whose output is not of interest unless it fails.
