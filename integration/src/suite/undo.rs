@@ -86,7 +86,8 @@ const ATTEMPTS: [Attempt; 10] = [
     Attempt {
         name: "undo/forwarded-from-another-namespace",
         before: "unshare -n sleep 600 > /dev/null 2>&1 & echo $! > /tmp/holder; sleep 0.3; H=$(cat /tmp/holder); \
-                 ip link add v0 type veth peer name v1 && ip link set v1 netns $H && \
+                 ip link add v0 type veth && ip link set $(ls /sys/class/net | grep veth) name v1 && \
+                 ip link set v1 netns $H && \
                  ip addr add 169.254.7.1/24 dev v0 && ip link set v0 up && ip route add {other}/32 dev v0 && \
                  echo 1 > /proc/sys/net/ipv4/ip_forward && nsenter -t $H -n sh -c \
                  'ip addr add 169.254.7.2/24 dev v1; ip addr add {other}/32 dev v1; ip link set v1 up; \
