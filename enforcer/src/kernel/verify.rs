@@ -169,7 +169,7 @@ struct NoFiles(Rlimit);
 impl NoFiles {
     fn begin() -> Self {
         let usual = getrlimit(Resource::Nofile);
-        Self::limit(Rlimit { current: Some(0), ..usual.clone() });
+        Self::limit(Rlimit { current: Some(0), ..usual });
         Self(usual)
     }
 
@@ -180,7 +180,7 @@ impl NoFiles {
 
 impl Drop for NoFiles {
     fn drop(&mut self) {
-        Self::limit(self.0.clone());
+        Self::limit(self.0);
     }
 }
 
