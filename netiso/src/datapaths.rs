@@ -268,17 +268,16 @@ impl Datapaths {
                 Some(hook) => at.place(&self.netlink, interface, hook).await?,
                 None => Place::Missing,
             };
-            hook = match (known, place) {
-                (Some(hook), Place::First) => hook,
-                _ => {
-                    if known.is_some() {
-                        tracing::warn!(interface = veth.name, program = at.name, ?place, "put back to where it was");
-                    }
-                    if place == Place::Behind {
-                        at.detach(&self.netlink, &self.pins, interface).await?;
-                    }
-                    at.attach(&self.netlink, &self.pins, interface, self.options.hook).await?
+            hook = if let (Some(hook), Place::First) = (known, place) {
+                hook
+            } else {
+                if known.is_some() {
+                    tracing::warn!(interface = veth.name, program = at.name, ?place, "put back to where it was");
                 }
+                if place == Place::Behind {
+                    at.detach(&self.netlink, &self.pins, interface).await?;
+                }
+                at.attach(&self.netlink, &self.pins, interface, self.options.hook).await?
             };
         }
         for (number, other) in &mut self.slots {

@@ -126,17 +126,8 @@ impl Actor {
                 self.udp = Some(udp);
                 Ok(local.to_string())
             }
-            ["send", address, text] => {
-                let to: SocketAddr = address.parse()?;
-                let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-                UdpSocket::bind(any)?.send_to(text.as_bytes(), to)?;
-                done
-            }
-            ["send-bound", address, text] => {
-                let to: SocketAddr = address.parse()?;
-                self.udp.as_ref().ok_or("not bound")?.send_to(text.as_bytes(), to)?;
-                done
-            }
+            ["send", address, text] => send(None, address.parse()?, text),
+            ["send-bound", address, text] => send(self.udp.as_ref(), address.parse()?, text),
             ["receive"] => {
                 let mut buffer = [0; 256];
                 let (n, _) = self.udp.as_ref().ok_or("not bound")?.recv_from(&mut buffer)?;
@@ -170,6 +161,16 @@ impl Actor {
 }
 
 /// A datagram by a raw socket that writes its own UDP header.
+/// Sends from a socket, or from a new one.
+fn send(from: Option<&UdpSocket>, to: SocketAddr, text: &str) -> Answer {
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    match from {
+        Some(bound) => bound.send_to(text.as_bytes(), to)?,
+        None => UdpSocket::bind(any)?.send_to(text.as_bytes(), to)?,
+    };
+    Ok(String::new())
+}
+
 fn raw(to: Ipv4Addr, port: u16, text: &str) -> Answer {
     let fd = socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Udp)?;
     let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
