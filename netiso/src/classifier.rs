@@ -11,7 +11,12 @@ use rtnetlink::Handle;
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+/// How often it is looked whether a program has gone, and the pause between.
+const LOOKS: usize = 500;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// How a program is attached to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +168,25 @@ impl Classifier {
             }
             Hook::Clsact => clsact::place(netlink, interface.index, self.direction, self.name).await,
         }
+    }
+
+    /// Detaches, and waits until it is so: the kernel takes a link off a moment after its pin (a work queue), and until
+    /// then refuses the same program a second time.
+    pub async fn detach_at_once(
+        &mut self,
+        netlink: &Handle,
+        pins: &Path,
+        interface: Interface<'_>,
+        hook: Hook,
+    ) -> Result<(), Error> {
+        self.detach(netlink, pins, interface).await?;
+        for _ in 0..LOOKS {
+            if self.place(netlink, interface, hook).await? == Place::Missing {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Detaches from an interface, which may be gone already.

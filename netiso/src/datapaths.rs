@@ -274,8 +274,8 @@ impl Datapaths {
                 if known.is_some() {
                     tracing::warn!(interface = veth.name, program = at.name, ?place, "put back to where it was");
                 }
-                if place == Place::Behind {
-                    at.detach(&self.netlink, &self.pins, interface).await?;
+                if let (Some(hook), Place::Behind) = (known, place) {
+                    at.detach_at_once(&self.netlink, &self.pins, interface, hook).await?;
                 }
                 at.attach(&self.netlink, &self.pins, interface, self.options.hook).await?
             };

@@ -67,7 +67,7 @@ const ATTEMPTS: [Attempt; 10] = [
          echo 0 > /tmp/v2/cgroup.procs || exit 9; actor flood --proto udp --to {to} --lasting 300 --pause 300",
     ),
     Attempt {
-        before: "unshare -n sleep 600 > /dev/null 2>&1 & echo $! > /tmp/holder; sleep 0.3; H=$(cat /tmp/holder); \
+        before: "unshare -n sleep 600 > /dev/null 2>&1 & echo $! > /tmp/holder; {holder} \
                  ip link set eth0 netns $H && nsenter -t $H -n sh -c \
                  'ip addr add {own}/{bits} dev eth0; ip link set eth0 up; ip link set lo up; ip route add default via {gateway}'",
         ..attempt(
@@ -77,7 +77,7 @@ const ATTEMPTS: [Attempt; 10] = [
     },
     Attempt {
         name: "undo/macvlan-in-another-namespace",
-        before: "unshare -n sleep 600 > /dev/null 2>&1 & echo $! > /tmp/holder; sleep 0.3; H=$(cat /tmp/holder); \
+        before: "unshare -n sleep 600 > /dev/null 2>&1 & echo $! > /tmp/holder; {holder} \
                  ip link add link eth0 name mv0 type macvlan && ip link set mv0 netns $H && nsenter -t $H -n sh -c \
                  'ip addr add {other}/{bits} dev mv0; ip link set mv0 up; ip link set lo up'",
         send: "nsenter -t $(cat /tmp/holder) -n actor flood --proto udp --to {to} --lasting 300 --pause 300",
@@ -85,7 +85,7 @@ const ATTEMPTS: [Attempt; 10] = [
     },
     Attempt {
         name: "undo/forwarded-from-another-namespace",
-        before: "unshare -n sleep 600 > /dev/null 2>&1 & echo $! > /tmp/holder; sleep 0.3; H=$(cat /tmp/holder); \
+        before: "unshare -n sleep 600 > /dev/null 2>&1 & echo $! > /tmp/holder; {holder} \
                  ip link add v0 type veth && ip link set $(ls /sys/class/net | grep veth) name v1 && \
                  ip link set v1 netns $H && \
                  ip addr add 169.254.7.1/24 dev v0 && ip link set v0 up && ip route add {other}/32 dev v0 && \
@@ -118,6 +118,10 @@ fn run(context: &mut Context, report: &mut Report) {
     report.check(PASSED, || passed(context));
 }
 
+/// Waits until the process is in its namespace, and calls it H.
+const HOLDER: &str = "H=$(cat /tmp/holder); \
+                      until [ $(readlink /proc/$H/ns/net) != $(readlink /proc/self/ns/net) ]; do sleep 0.02; done;";
+
 /// Bits of the networks' prefix.
 const BITS: u8 = 24;
 
@@ -138,6 +142,7 @@ fn try_it(context: &mut Context, attempt: &Attempt) -> Result<()> {
     let (gateway, port) = (context.places.gateway4.clone(), context.sink.port());
     let run = |script: &str| -> Result<Output> {
         let script = script
+            .replace("{holder}", HOLDER)
             .replace("{to}", &format!("{gateway}:{port}"))
             .replace("{gateway}", &gateway)
             .replace("{own}", &own.to_string())
