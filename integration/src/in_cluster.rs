@@ -122,14 +122,20 @@ fn over_release(
 const RULESETS: &str = include_str!("../../charts/ringfence/files/crds/runtimerulesets.yaml");
 const POLICIES: &str = include_str!("../../charts/ringfence/files/crds/runtimepolicies.yaml");
 
+const DEFINITIONS: [&str; 2] = ["crd/runtimerulesets.ringfence.dev", "crd/runtimepolicies.ringfence.dev"];
+
 /// Makes rulesets and policies known to the API server, without a chart.
 fn define(cluster: &Cluster) -> Result<()> {
     for definition in [RULESETS, POLICIES] {
         cluster.apply(definition)?;
     }
     let wait = ["wait", "--for=condition=Established", "--timeout=30s"];
-    let definitions = ["crd/runtimerulesets.ringfence.dev", "crd/runtimepolicies.ringfence.dev"];
-    cluster.kubectl(wait.iter().chain(&definitions)).map(drop)
+    cluster.kubectl(wait.iter().chain(&DEFINITIONS)).map(drop)
+}
+
+/// Takes that back, with all rulesets and policies.
+fn undefine(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl(["delete"].iter().chain(&DEFINITIONS)).map(drop)
 }
 
 /// After the cluster is down, the machine is as it was.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::account::Account;
 use super::audit::Audit;
 use super::traffic::{self, HASH};
-use super::{Context, Part, define, in_turn, names_of};
+use super::{Context, Part, define, in_turn, names_of, undefine};
 use crate::cluster::{Ability, Cluster, NODE_NAME, succeed};
 use crate::harness::Image;
 use crate::suite::Report;
@@ -530,5 +530,5 @@ fn removed(context: &mut Context) -> Result<()> {
     }
     cluster.kubectl(["delete", "namespace", "shop", "ringfence", "--timeout=120s"])?;
     cluster.kubectl(["delete", "clusterrole,clusterrolebinding", "ringfence-webhook", "ringfence-enforcer"])?;
-    cluster.kubectl(["delete", "crd", "runtimerulesets.ringfence.dev", "runtimepolicies.ringfence.dev"]).map(drop)
+    undefine(cluster)
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::pods::{self, IMAGE, SERVER, spec};
 use super::release::Release;
-use super::{Context, Part, define, in_turn, names_of};
+use super::{Context, Part, define, in_turn, names_of, undefine};
 use crate::cluster::{Cluster, Helm, NODE_NAME, succeed};
 use crate::suite::Report;
 
@@ -341,6 +341,6 @@ fn converted(site: &mut Site) -> Result<()> {
 
 fn removed(site: &mut Site) -> Result<()> {
     site.release.uninstall(site.cluster)?;
-    site.cluster.kubectl(["delete", "rrs,rpol", "--all"])?;
-    site.cluster.kubectl(["delete", "namespace", SHOP, NAMESPACE, "--timeout=120s"]).map(drop)
+    site.cluster.kubectl(["delete", "namespace", SHOP, NAMESPACE, "--timeout=120s"])?;
+    undefine(site.cluster)
 }
