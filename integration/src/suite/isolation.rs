@@ -20,7 +20,8 @@ use crate::sink::DNS;
 
 pub const PART: Part = Part::Made { names, run };
 
-const RULE: &str = "RF-501";
+/// The rule that is violated here.
+pub(super) const RULE: &str = "RF-501";
 
 /// A way to send, and who violates while it is being sent.
 struct Way {
@@ -217,7 +218,7 @@ fn started(context: &mut Context, mitigation: Mitigation, command: &[&str]) -> R
 }
 
 /// Violates; when the kernel had mitigated it.
-fn violate(context: &Context, container: &Container) -> Result<u64> {
+pub(super) fn violate(context: &Context, container: &Container) -> Result<u64> {
     let output = container.exec(["cat", "/etc/shadow"])?;
     let event = context.journal.wait_for(&format!("the violation ({output:?})"), of(container, RULE))?;
     ensure!(event.mitigation_done.contains(&Done::Isolated), "did {:?}", event.mitigation_done);

@@ -12,14 +12,13 @@ use anyhow::{Context as _, Result, ensure};
 use ringfence_policy::Mitigation;
 
 use super::Part;
-use super::context::{Context, address4, cut_at, of};
+use super::context::{Context, address4};
+use super::isolation::{RULE, violate};
 use super::report::Report;
 use crate::cases::Needs;
-use crate::harness::{Container, Output};
+use crate::harness::Output;
 
 pub const PART: Part = Part::Made { names, run };
-
-const RULE: &str = "RF-501";
 
 /// One way to get packets out. Scripts know `{to}` (address and port of the sink), `{gateway}`, `{own}` (the container's
 /// address) and `{other}` (one of the same network that nobody has).
@@ -170,13 +169,6 @@ fn try_it(context: &mut Context, attempt: &Attempt) -> Result<()> {
     let last = context.sink.from(from).last;
     ensure!(last <= cut, "a packet of {} ns after the violation arrived: {again:?}", last - cut);
     Ok(())
-}
-
-/// Violates; when the kernel had isolated it.
-fn violate(context: &Context, container: &Container) -> Result<u64> {
-    let output = container.exec(["cat", "/etc/shadow"])?;
-    let event = context.journal.wait_for(&format!("the violation ({output:?})"), of(container, RULE))?;
-    Ok(cut_at(&event))
 }
 
 fn passed(context: &mut Context) -> Result<()> {

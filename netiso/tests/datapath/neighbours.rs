@@ -43,14 +43,20 @@ fn release(stage: &mut Stage, enforcer: &mut Enforcer, what: &str) {
     assert_eq!(stage.node.must("receive"), what);
 }
 
-/// Somebody's filter that lets everything pass, first of its priority; and the queueing discipline is removed under us.
-pub async fn clsact(scene: &Scene<'_>) {
+/// A stage whose pod could send, and is isolated now.
+async fn isolated(scene: &Scene<'_>) -> (Stage, Enforcer, Watch) {
     let (mut stage, mut enforcer) = scene.set().await;
-    let mut watch = Watch::start().unwrap();
+    let watch = Watch::start().unwrap();
     stage.node.must("bind 0.0.0.0:7000");
     stage.pod.must("send 10.99.0.1:7000 before");
     assert_eq!(stage.node.must("receive"), "before");
     enforcer.switch.isolate(SLOT).unwrap();
+    (stage, enforcer, watch)
+}
+
+/// Somebody's filter that lets everything pass, first of its priority; and the queueing discipline is removed under us.
+pub async fn clsact(scene: &Scene<'_>) {
+    let (mut stage, mut enforcer, mut watch) = isolated(scene).await;
 
     let everything = ["bytecode", "1,6 0 0 4294967295,", "classid", "1:1"];
     let theirs = ["filter", "add", "dev", "pod0", "ingress", "prio", "1", "protocol", "all", "bpf"];
@@ -68,12 +74,7 @@ pub async fn clsact(scene: &Scene<'_>) {
 
 /// Somebody's program, put before ours.
 pub async fn tcx(scene: &Scene<'_>) {
-    let (mut stage, mut enforcer) = scene.set().await;
-    let mut watch = Watch::start().unwrap();
-    stage.node.must("bind 0.0.0.0:7000");
-    stage.pod.must("send 10.99.0.1:7000 before");
-    assert_eq!(stage.node.must("receive"), "before");
-    enforcer.switch.isolate(SLOT).unwrap();
+    let (mut stage, mut enforcer, mut watch) = isolated(scene).await;
 
     let mut other = EbpfLoader::new().load(scene.code).unwrap();
     let theirs: &mut SchedClassifier = other.program_mut("veth_ingress").unwrap().try_into().unwrap();
