@@ -14,6 +14,10 @@ use super::netns::Netns;
 /// Where distributions put the plug-ins.
 pub const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
+/// Bits of the prefix of each network's IPv4 addresses: a suite has more containers than a /24 has addresses, and the
+/// plug-ins give none again before all have been used.
+pub const PREFIX4: u8 = 16;
+
 /// A network that containers can be attached to.
 #[derive(Debug, Clone)]
 pub struct Network {
@@ -55,7 +59,7 @@ impl Network {
         let plugins = plugins.with_context(|| {
             format!("no CNI plug-in `{name}` in {}: install containernetworking-plugins", PLUGINS.join(" or "))
         })?;
-        let (v4, v6) = (format!("10.{subnet}.0.0/16"), format!("fd00:{subnet}::/64"));
+        let (v4, v6) = (format!("10.{subnet}.0.0/{PREFIX4}"), format!("fd00:{subnet}::/64"));
         config["cniVersion"] = "1.0.0".into();
         config["name"] = name.into();
         config["ipam"] = json!({

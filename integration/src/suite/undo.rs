@@ -16,7 +16,7 @@ use super::context::{Context, address4};
 use super::isolation::{RULE, violate};
 use super::report::Report;
 use crate::cases::Needs;
-use crate::harness::Output;
+use crate::harness::{Output, PREFIX4};
 
 pub const PART: Part = Part::Made { names, run };
 
@@ -121,14 +121,11 @@ fn run(context: &mut Context, report: &mut Report) {
 const HOLDER: &str = "H=$(cat /tmp/holder); \
                       until [ $(readlink /proc/$H/ns/net) != $(readlink /proc/self/ns/net) ]; do sleep 0.02; done;";
 
-/// Bits of the networks' prefix.
-const BITS: u8 = 24;
-
-/// An address of the network that none of its few containers gets.
+/// An address of the network that none of its containers gets: the plug-ins count up, and this is one of the last.
 fn unused(own: IpAddr) -> Result<Ipv4Addr> {
     let IpAddr::V4(own) = own else { anyhow::bail!("{own} is no IPv4 address") };
-    let [a, b, c, _] = own.octets();
-    Ok(Ipv4Addr::new(a, b, c, 251))
+    let [a, b, ..] = own.octets();
+    Ok(Ipv4Addr::new(a, b, 255, 251))
 }
 
 fn try_it(context: &mut Context, attempt: &Attempt) -> Result<()> {
@@ -146,7 +143,7 @@ fn try_it(context: &mut Context, attempt: &Attempt) -> Result<()> {
             .replace("{gateway}", &gateway)
             .replace("{own}", &own.to_string())
             .replace("{other}", &other.to_string())
-            .replace("{bits}", &BITS.to_string());
+            .replace("{bits}", &PREFIX4.to_string());
         container.exec(["sh", "-c", &script])
     };
     let from: IpAddr = if attempt.from == From::Own { own } else { other.into() };
