@@ -15,7 +15,7 @@ use crate::{
     output::Output,
     processes::Processes,
     report::{self, Owner},
-    rulesets::Rulesets,
+    rulesets::{Compiled, Rulesets},
     slots::Slots,
 };
 use jiff::Timestamp;
@@ -28,7 +28,7 @@ use ringfence_containers::{
 };
 use ringfence_control::{CandidatesStatus, Done, Explanation, Feed, Held, Status, Violation};
 use ringfence_netiso::{Datapaths, Switch, Watch};
-use ringfence_policy::{Enforced, Exception, Limit, Mitigation, ResolvedRuleset, RuleId, Tables, compare, effective};
+use ringfence_policy::{Exception, Limit, Mitigation, ResolvedRuleset, RuleId, Tables, compare, effective};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
@@ -206,7 +206,7 @@ impl Agent {
         mut self,
         mut containers: mpsc::Receiver<ContainerEvent>,
         mut commands: mpsc::Receiver<Command>,
-        mut changes: mpsc::Receiver<Enforced>,
+        mut changes: mpsc::Receiver<Result<Compiled, String>>,
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let [mitigations, candidates, logs] = self.parts.kernel.records()?;
@@ -234,7 +234,7 @@ impl Agent {
                     }
                 }
                 Some(event) = containers.recv() => self.container(event).await,
-                Some(enforced) = changes.recv() => self.changed(enforced),
+                Some(change) = changes.recv() => self.changed(change),
                 // Who asks learns what is in force, not what is about to be.
                 Some(command) = commands.recv(), if self.in_force => self.command(command),
                 Some(terminated) = self.terminations.1.recv() => self.terminated(terminated),
@@ -286,10 +286,15 @@ impl Agent {
         self.lost = lost;
     }
 
-    /// The cluster enforces something else now.
-    fn changed(&mut self, enforced: Enforced) {
-        if self.parts.rulesets.change(enforced) {
-            self.put_in_force();
+    /// The cluster asks for something else now.
+    fn changed(&mut self, change: Result<Compiled, String>) {
+        match change {
+            Ok(compiled) => {
+                if self.parts.rulesets.change(compiled) {
+                    self.put_in_force();
+                }
+            }
+            Err(problem) => self.parts.rulesets.reject(problem),
         }
     }
 

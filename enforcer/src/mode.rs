@@ -15,7 +15,7 @@ use crate::{
     kernel::{self, Kernel},
     plan::{Mode, Plan},
     processes::Processes,
-    rulesets::{self, Rulesets},
+    rulesets::{self, Compiled, Rulesets},
     uninstall::uninstall,
 };
 use anyhow::Context;
@@ -29,7 +29,7 @@ use ringfence_containers::{
 };
 use ringfence_control::{Feed, Listener, serve};
 use ringfence_netiso::Hook;
-use ringfence_policy::{Catalogue, Enforced};
+use ringfence_policy::Catalogue;
 use std::{fs, path::PathBuf, sync::Arc};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -47,7 +47,7 @@ const KUBERNETES: &str = "k8s.io";
 struct Sources {
     rulesets: Rulesets,
     containers: mpsc::Receiver<ContainerEvent>,
-    changes: mpsc::Receiver<Enforced>,
+    changes: mpsc::Receiver<Result<Compiled, String>>,
     told: Option<mpsc::UnboundedSender<Told>>,
     /// Who tells the API server. It ends when there is nothing more to be told.
     mouth: Option<JoinHandle<()>>,
@@ -90,7 +90,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         bpffs: args.bpffs.clone(),
         hierarchy,
         strongest,
-        ops: rulesets::ops(&rulesets.tables),
+        ops: rulesets::ops(rulesets.tables()),
     })?;
     if kernel.adopted() {
         tracing::info!("programs of an earlier enforcer were at work all the while, and are taken over");
@@ -170,11 +170,12 @@ async fn cluster(
     commands: mpsc::Sender<Command>,
 ) -> anyhow::Result<Sources> {
     let runtime = runtime.context("pods can't be told apart without a container runtime")?;
-    let (ear, enforced) = Ear::open(objects, memory.clone(), watch::start(&client, node), runtime.watch()).await?;
-    let rulesets = Rulesets::of_cluster(enforced, catalogue.clone()).or_else(|problem| {
-        tracing::error!("nothing is in force until this is mended: {problem}");
-        Rulesets::of_cluster(Enforced::default(), catalogue).map_err(anyhow::Error::msg)
-    })?;
+    let mut ear = Ear::open(objects, memory.clone(), watch::start(&client, node), runtime.watch()).await?;
+    let (first, refused) = ear.first().map_err(anyhow::Error::msg)?;
+    let mut rulesets = Rulesets::of_cluster(first, catalogue);
+    if let Some(problem) = refused {
+        rulesets.reject(problem);
+    }
     let (send_containers, containers) = mpsc::channel(256);
     let (send_changes, changes) = mpsc::channel(16);
     let (tell, told) = mpsc::unbounded_channel();

@@ -14,14 +14,31 @@ use std::{
     sync::Arc,
 };
 
+/// What is to be enforced, with the rules of the rulesets that its policy names, compiled.
+#[derive(Clone)]
+pub struct Compiled {
+    enforced: Enforced,
+    tables: Arc<Tables>,
+}
+
+impl Compiled {
+    /// An error: the rules do not fit together.
+    pub fn new(enforced: Enforced, catalogue: &Catalogue) -> Result<Self, String> {
+        let tables = Arc::new(enforced.compile(catalogue).map_err(|problem| problem.to_string())?);
+        Ok(Self { enforced, tables })
+    }
+
+    /// What was compiled.
+    pub fn enforced(&self) -> &Enforced {
+        &self.enforced
+    }
+}
+
 /// The rulesets in force, and their compiled rules.
 pub struct Rulesets {
     catalogue: Catalogue,
     origin: Origin,
-    /// In force.
-    enforced: Enforced,
-    /// The rules of the rulesets that the policy names, compiled.
-    pub tables: Arc<Tables>,
+    in_force: Compiled,
     loaded_at: Timestamp,
     rejected: Option<String>,
 }
@@ -43,17 +60,21 @@ impl Rulesets {
             return Err(format!("{}: no ruleset in it (*.yaml, *.yml): nothing would be enforced", path.display()));
         }
         let origin = Origin::Files { path: path.to_owned(), texts: texts(&sources) };
-        Self::new(enforced, catalogue, origin)
+        Ok(Self::new(Compiled::new(enforced, &catalogue)?, catalogue, origin))
     }
 
-    /// Takes what the cluster enforces. An error: it can't be compiled.
-    pub fn of_cluster(enforced: Enforced, catalogue: Catalogue) -> Result<Self, String> {
-        Self::new(enforced, catalogue, Origin::Cluster)
+    /// Takes what the cluster enforces.
+    pub fn of_cluster(in_force: Compiled, catalogue: Catalogue) -> Self {
+        Self::new(in_force, catalogue, Origin::Cluster)
     }
 
-    fn new(enforced: Enforced, catalogue: Catalogue, origin: Origin) -> Result<Self, String> {
-        let tables = Arc::new(compiled(&enforced, &catalogue)?);
-        Ok(Self { catalogue, origin, enforced, tables, loaded_at: Timestamp::now(), rejected: None })
+    fn new(in_force: Compiled, catalogue: Catalogue, origin: Origin) -> Self {
+        Self { catalogue, origin, in_force, loaded_at: Timestamp::now(), rejected: None }
+    }
+
+    /// The rules of the rulesets that the policy names, compiled.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.in_force.tables
     }
 
     /// Looks for changes of the files. True: others are in force now. A change that has a problem is refused whole, once.
@@ -72,26 +93,12 @@ impl Rulesets {
             return false;
         }
         let origin = Origin::Files { path: path.clone(), texts };
-        match everything(&sources, &self.catalogue) {
-            Ok(enforced) => self.replace(enforced, origin),
-            Err(problem) => {
-                self.reject(problem);
-                false
-            }
-        }
-    }
-
-    /// Takes what the cluster enforces now. True: others are in force.
-    pub fn change(&mut self, enforced: Enforced) -> bool {
-        enforced != self.enforced && self.replace(enforced, Origin::Cluster)
-    }
-
-    fn replace(&mut self, enforced: Enforced, origin: Origin) -> bool {
-        match compiled(&enforced, &self.catalogue) {
-            Ok(tables) => {
-                tracing::info!(rulesets = enforced.rulesets().count(), "rulesets changed");
-                (self.enforced, self.tables, self.origin) = (enforced, Arc::new(tables), origin);
-                (self.loaded_at, self.rejected) = (Timestamp::now(), None);
+        let compiled =
+            everything(&sources, &self.catalogue).and_then(|enforced| Compiled::new(enforced, &self.catalogue));
+        match compiled {
+            Ok(compiled) => {
+                self.origin = origin;
+                self.replace(compiled);
                 true
             }
             Err(problem) => {
@@ -101,7 +108,25 @@ impl Rulesets {
         }
     }
 
-    fn reject(&mut self, problem: String) {
+    /// Takes what the cluster enforces now. True: others are in force.
+    pub fn change(&mut self, compiled: Compiled) -> bool {
+        let differs = compiled.enforced != self.in_force.enforced;
+        if differs {
+            self.replace(compiled);
+        } else {
+            self.rejected = None;
+        }
+        differs
+    }
+
+    fn replace(&mut self, compiled: Compiled) {
+        tracing::info!(rulesets = compiled.enforced.rulesets().count(), "rulesets changed");
+        self.in_force = compiled;
+        (self.loaded_at, self.rejected) = (Timestamp::now(), None);
+    }
+
+    /// Others are asked for, and can't be put in force.
+    pub fn reject(&mut self, problem: String) {
         if self.rejected.as_ref() != Some(&problem) {
             tracing::error!("the rulesets in force stay, the change is refused: {problem}");
             self.rejected = Some(problem);
@@ -110,12 +135,12 @@ impl Rulesets {
 
     /// The policy in force; of files the one that is nowhere written: everything.
     pub fn policy(&self) -> Option<&Policy> {
-        self.enforced.policy()
+        self.in_force.enforced.policy()
     }
 
     /// What the cluster, or the files, ask for.
     pub fn enforced(&self) -> &Enforced {
-        &self.enforced
+        &self.in_force.enforced
     }
 
     /// Why the last change was refused.
@@ -135,20 +160,20 @@ impl Rulesets {
             is_static: pod.is_some_and(|pod| pod.is_static),
             standing,
         };
-        self.enforced.resolve(facts).unwrap_or_default()
+        self.in_force.enforced.resolve(facts).unwrap_or_default()
     }
 
     /// The same, with the reasons.
     pub fn explain(&self, container: &Container) -> Explanation {
         let namespace_labels = namespace_labels(container);
         let subject = Subject { labels: container.selector_labels(), namespace_labels: &namespace_labels };
-        let rulesets: Vec<Ruleset> = self.enforced.rulesets().cloned().collect();
+        let rulesets: Vec<Ruleset> = self.in_force.enforced.rulesets().cloned().collect();
         Explanation::new(Some(&container.key.id), subject, &rulesets, &self.catalogue)
     }
 
     /// Rules that some ruleset in force names.
     pub fn rules(&self) -> BTreeSet<RuleId> {
-        rules(&self.enforced)
+        rules(&self.in_force.enforced)
     }
 
     /// The same, with all that is known of them.
@@ -174,7 +199,7 @@ impl Rulesets {
         RulesetsStatus {
             directory,
             policy: self.policy().map(|policy| policy.name.clone()).filter(|name| !name.is_empty()),
-            names: self.enforced.rulesets().map(|ruleset| ruleset.name.clone()).collect(),
+            names: self.in_force.enforced.rulesets().map(|ruleset| ruleset.name.clone()).collect(),
             files,
             hash: self.hash(),
             loaded_at: Some(self.loaded_at),
@@ -184,8 +209,8 @@ impl Rulesets {
 
     /// Of everything that is in force, whatever a container's labels.
     fn hash(&self) -> String {
-        let resolved = resolve(self.enforced.rulesets(), Subject::without_namespace(&Labels::new()));
-        format!("{}-{}", resolved.hash(), self.enforced.rulesets().count())
+        let resolved = resolve(self.in_force.enforced.rulesets(), Subject::without_namespace(&Labels::new()));
+        format!("{}-{}", resolved.hash(), self.in_force.enforced.rulesets().count())
     }
 }
 
@@ -210,10 +235,6 @@ fn everything(sources: &[Source], catalogue: &Catalogue) -> Result<Enforced, Str
 
 fn rules(enforced: &Enforced) -> BTreeSet<RuleId> {
     enforced.rulesets().flat_map(|ruleset| ruleset.rules.keys().copied()).collect()
-}
-
-fn compiled(enforced: &Enforced, catalogue: &Catalogue) -> Result<Tables, String> {
-    enforced.compile(catalogue).map_err(|problem| problem.to_string())
 }
 
 /// The rules of a folder; of none: the managed ones.

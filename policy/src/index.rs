@@ -74,6 +74,11 @@ impl Index {
         Self { catalogue: Cow::Owned(catalogue), ..self }
     }
 
+    /// What rulesets choose from.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
     /// Name of the policy that is to be in force.
     pub fn active(&self) -> &str {
         &self.active

@@ -363,7 +363,7 @@ impl Agent {
 
     /// Writes the tables of the generation to come.
     pub(super) fn prepare_generation(&mut self) -> anyhow::Result<()> {
-        let tables = Arc::clone(&self.parts.rulesets.tables);
+        let tables = Arc::clone(self.parts.rulesets.tables());
         self.numbers.clear();
         self.tables.insert(self.generation, Arc::clone(&tables));
         Ok(self.parts.kernel.write_tables(self.generation, &tables)?)

@@ -6,9 +6,9 @@ use super::{
     pods::{Gate, Outcome, Pods, Remembered, unknown},
     watch::Heard,
 };
-use crate::agent::Command;
+use crate::{agent::Command, rulesets::Compiled};
 use ringfence_containers::ContainerEvent;
-use ringfence_policy::{Enforced, Labels};
+use ringfence_policy::Labels;
 use std::time::Duration;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -25,7 +25,6 @@ pub struct Ear {
     memory: Memory,
     heard: mpsc::Receiver<Heard>,
     runtime: mpsc::Receiver<ContainerEvent>,
-    enforced: Enforced,
     /// What is enforced may be something else.
     dirty: bool,
     /// The runtime has told everything once.
@@ -37,8 +36,8 @@ pub struct Ear {
 pub struct Lines {
     /// Pods.
     pub containers: mpsc::Sender<ContainerEvent>,
-    /// What the cluster enforces.
-    pub changes: mpsc::Sender<Enforced>,
+    /// What the cluster enforces, or why that can't be.
+    pub changes: mpsc::Sender<Result<Compiled, String>>,
     /// Isolations and releases that users asked for by labels.
     pub commands: mpsc::Sender<Command>,
     /// What has to be said at the API server: conditions of readiness gates.
@@ -62,14 +61,13 @@ impl Ear {
         memory: Memory,
         heard: mpsc::Receiver<Heard>,
         runtime: mpsc::Receiver<ContainerEvent>,
-    ) -> anyhow::Result<(Self, Enforced)> {
+    ) -> anyhow::Result<Self> {
         let mut ear = Self {
             objects,
             pods: Pods::default(),
             memory,
             heard,
             runtime,
-            enforced: Enforced::default(),
             dirty: false,
             runtime_synced: false,
             synced: false,
@@ -88,9 +86,12 @@ impl Ear {
             tracing::warn!("the API server does not answer, and nothing is known from before: waiting for it");
             ear.listen_for_objects().await?;
         }
-        ear.enforced = ear.objects.enforced();
-        let enforced = ear.enforced.clone();
-        Ok((ear, enforced))
+        Ok(ear)
+    }
+
+    /// What is enforced from the start, and why that is not what is asked for.
+    pub fn first(&mut self) -> Result<(Compiled, Option<String>), String> {
+        self.objects.first()
     }
 
     async fn listen_for_objects(&mut self) -> anyhow::Result<()> {
@@ -121,10 +122,8 @@ impl Ear {
                 // Nothing more is waiting: many changes at once are one.
                 () = std::future::ready(()), if self.dirty && self.objects.is_settled() => {
                     self.dirty = false;
-                    let enforced = self.objects.enforced();
-                    if enforced != self.enforced {
-                        self.enforced = enforced.clone();
-                        lines.changes.send(enforced).await.map_err(|_| Gone)?;
+                    if let Some(change) = self.objects.change() {
+                        lines.changes.send(change).await.map_err(|_| Gone)?;
                     }
                     Vec::new()
                 }

@@ -16,11 +16,11 @@ use std::{
 };
 
 /// What is remembered. Each has its folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Rulesets, as objects, in their last version that was right.
+    /// Rulesets, as objects, as they were when all of them together could be put in force last.
     Rulesets,
-    /// The policy in force, as an object.
+    /// The policy, as an object, as it was then.
     Policies,
     /// Pods of this node.
     Pods,
@@ -54,9 +54,16 @@ impl Memory {
 
     /// Remembers an object in place of what was remembered by its name.
     pub fn put(&self, kind: Kind, name: &str, object: &impl Serialize) {
+        match serde_json::to_string(object) {
+            Ok(text) => self.put_text(kind, name, &text),
+            Err(error) => tracing::warn!(name, %error, "can't be remembered"),
+        }
+    }
+
+    /// The same of an object that is JSON already.
+    pub fn put_text(&self, kind: Kind, name: &str, json: &str) {
         let Some(path) = self.path(kind, name) else { return };
-        let written = serde_json::to_vec(object).map_err(io::Error::from).and_then(|text| write(&path, &text));
-        self.tell(written, &path);
+        self.tell(write(&path, json.as_bytes()), &path);
     }
 
     /// Forgets it.

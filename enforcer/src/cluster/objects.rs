@@ -5,10 +5,14 @@ use super::{
     memory::{Kind, Memory},
     watch::News,
 };
+use crate::rulesets::Compiled;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{ResourceExt, api::DynamicObject, core::PartialObjectMeta};
 use ringfence_policy::{Catalogue, Diagnostic, Enforced, Index, Labels};
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem,
+};
 
 /// What tells one version of an object from another: whose it is, and which.
 type Version = (Option<String>, Option<i64>);
@@ -16,6 +20,13 @@ type Version = (Option<String>, Option<i64>);
 /// What the cluster says about enforcement.
 pub struct Objects {
     index: Index,
+    /// What was asked for when it was compiled last, and whether that went well.
+    asked: Option<Enforced>,
+    compiled: bool,
+    /// What an earlier enforcer remembered, until something else can be put in force.
+    recalled: Option<Enforced>,
+    /// What is to be remembered once everything together could be put in force; no text: to be forgotten.
+    unconfirmed: BTreeMap<(Kind, String), Option<String>>,
     namespaces: BTreeMap<String, Labels>,
     rulesets: Watched,
     policies: Watched,
@@ -54,7 +65,11 @@ impl Objects {
             }
         }
         Self {
+            recalled: index.in_force().is_some().then(|| index.enforced()),
             index,
+            asked: None,
+            compiled: false,
+            unconfirmed: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             rulesets: Watched::default(),
             policies: Watched::default(),
@@ -82,10 +97,10 @@ impl Objects {
                 if !self.rulesets.is_new(&name, &object) {
                     return;
                 }
-                let object = slim(object);
-                self.index.put_ruleset(&name, text(&object));
+                let text = text(&slim(object));
+                self.index.put_ruleset(&name, text.clone());
                 if self.index.rulesets()[&name].problems.is_empty() {
-                    self.memory.put(Kind::Rulesets, &name, &object);
+                    self.unconfirmed.insert((Kind::Rulesets, name), Some(text));
                 }
             }
             Some(Item::Gone(object)) => self.remove_ruleset(&object.name_any()),
@@ -103,7 +118,7 @@ impl Objects {
     fn remove_ruleset(&mut self, name: &str) {
         self.index.remove_ruleset(name);
         self.rulesets.versions.remove(name);
-        self.memory.remove(Kind::Rulesets, name);
+        self.unconfirmed.insert((Kind::Rulesets, name.to_owned()), None);
     }
 
     /// News of policies.
@@ -114,10 +129,10 @@ impl Objects {
                 if !self.policies.is_new(&name, &object) {
                     return;
                 }
-                let object = slim(object);
-                self.index.put_policy(&name, text(&object));
+                let text = text(&slim(object));
+                self.index.put_policy(&name, text.clone());
                 if name == self.index.active() && self.index.policies()[&name].problems.is_empty() {
-                    self.memory.put(Kind::Policies, IN_FORCE, &object);
+                    self.unconfirmed.insert((Kind::Policies, IN_FORCE.to_owned()), Some(text));
                 }
             }
             Some(Item::Gone(object)) => self.remove_policy(&object.name_any()),
@@ -164,9 +179,57 @@ impl Objects {
         self.namespaces.get(namespace).cloned().unwrap_or_default()
     }
 
-    /// What is enforced. An active policy that is gone or wrong leaves the last good one in force, and so does a ruleset
+    /// What is enforced from the start, and why that is not what is asked for: what can't be put in force leaves in force
+    /// what an earlier enforcer remembered.
+    pub fn first(&mut self) -> Result<(Compiled, Option<String>), String> {
+        let before = self.recalled.take();
+        let asked = self.enforced();
+        match self.compile(asked) {
+            Ok(compiled) => Ok((compiled, None)),
+            Err(problem) => {
+                let before = before.and_then(|before| Compiled::new(before, self.index.catalogue()).ok());
+                let first = before.map_or_else(|| Compiled::new(Enforced::default(), self.index.catalogue()), Ok)?;
+                Ok((first, Some(problem)))
+            }
+        }
+    }
+
+    /// What is enforced from now on; none: what was enforced before. An error: it can't be put in force as a whole, and
+    /// what could be last stays.
+    pub fn change(&mut self) -> Option<Result<Compiled, String>> {
+        let asked = self.enforced();
+        if self.asked.as_ref() == Some(&asked) {
+            if self.compiled {
+                self.confirm();
+            }
+            return None;
+        }
+        Some(self.compile(asked))
+    }
+
+    fn compile(&mut self, asked: Enforced) -> Result<Compiled, String> {
+        self.asked = Some(asked.clone());
+        let compiled = Compiled::new(asked, self.index.catalogue());
+        self.compiled = compiled.is_ok();
+        if self.compiled {
+            self.confirm();
+        }
+        compiled
+    }
+
+    /// Everything that was heard fits together.
+    fn confirm(&mut self) {
+        for ((kind, name), text) in mem::take(&mut self.unconfirmed) {
+            match text {
+                Some(text) => self.memory.put_text(kind, &name, &text),
+                None => self.memory.remove(kind, &name),
+            }
+        }
+    }
+
+    /// What is asked for. An active policy that is gone or wrong leaves the last good one in force, and so does a ruleset
     /// that became wrong.
-    pub fn enforced(&mut self) -> Enforced {
+    fn enforced(&mut self) -> Enforced {
         let enforced = self.index.enforced();
         let active = self.index.active();
         let mut complaints = Vec::new();
@@ -264,6 +327,8 @@ mod tests {
         objects.namespace(Event::Init);
         objects.namespace(Event::InitDone);
         assert!(objects.synced());
+        let (first, refused) = objects.first().unwrap();
+        assert_eq!((first.enforced().present().len(), refused), (1, None));
         objects
     }
 
@@ -322,10 +387,13 @@ mod tests {
         assert!(!recalled(state.path()).has_policy(), "there was none");
         let mut objects = objects(state.path());
         objects.ruleset(Event::Apply(ruleset("gone", "RF-901")));
+        assert!(objects.change().unwrap().is_ok());
         objects.ruleset(Event::Delete(ruleset("gone", "RF-901")));
+        assert!(objects.change().unwrap().is_ok());
         let good = objects.enforced();
         objects.policy(Event::Apply(policy(&serde_json::json!(["Wrong Name"]))));
         objects.ruleset(Event::Apply(ruleset("web", "RF-9999")));
+        assert!(objects.change().is_none());
         let mut next = recalled(state.path());
         assert!(next.has_policy() && !next.synced());
         assert_eq!(next.enforced(), good);
@@ -338,6 +406,52 @@ mod tests {
         next.ruleset(Event::Init);
         next.ruleset(Event::InitDone);
         assert_eq!(next.enforced().present(), []);
+        assert!(next.change().unwrap().is_ok());
         assert_eq!(recalled(state.path()).enforced().present(), []);
+    }
+
+    /// Many of them do not fit into the kernel's tables: the exceptions of each are others.
+    fn demanding(number: usize) -> DynamicObject {
+        let exceptions = serde_json::json!([{"processes": [format!("/opt/{number}")]}]);
+        let rule = |id| serde_json::json!({"rule": id, "mitigation": "log", "exceptions": exceptions});
+        let rules: Vec<_> = ["RF-211", "RF-401", "RF-903", "RF-906"].into_iter().map(rule).collect();
+        object("RuntimeRuleset", &format!("demanding-{number}"), &serde_json::json!({"rules": rules}))
+    }
+
+    #[test]
+    fn what_does_not_fit_together_leaves_all_of_it_as_it_was() {
+        let state = tempfile::tempdir().unwrap();
+        let mut objects = objects(state.path());
+        let good = objects.enforced();
+        let names: Vec<String> = (0..40).map(|number| format!("demanding-{number}")).collect();
+        let ask_for_too_much = |objects: &mut Objects| {
+            for number in 0..names.len() {
+                objects.ruleset(Event::Apply(demanding(number)));
+            }
+            objects.policy(Event::Apply(policy(&serde_json::json!(names))));
+        };
+        ask_for_too_much(&mut objects);
+        let problem = objects.change().unwrap().err().unwrap();
+        assert!(problem.starts_with("class Open is full"), "{problem}");
+        assert!(objects.change().is_none(), "it is told once");
+        // An enforcer that starts then, with an API server and without.
+        let mut next = recalled(state.path());
+        let (first, refused) = next.first().unwrap();
+        assert_eq!((first.enforced(), refused), (&good, None));
+        let mut next = recalled(state.path());
+        ask_for_too_much(&mut next);
+        let (first, refused) = next.first().unwrap();
+        assert_eq!((first.enforced(), refused.as_ref()), (&good, Some(&problem)));
+        // It is mended.
+        next.policy(Event::Apply(policy(&serde_json::json!(["web", "demanding-0"]))));
+        let mended = next.change().unwrap().unwrap();
+        assert_eq!(mended.enforced().rulesets().count(), 2);
+        assert_eq!(&recalled(state.path()).enforced(), mended.enforced());
+        // Without anything to fall back to nothing is enforced, and it is said.
+        let empty = tempfile::tempdir().unwrap();
+        let mut next = recalled(empty.path());
+        ask_for_too_much(&mut next);
+        let (first, refused) = next.first().unwrap();
+        assert_eq!((first.enforced().rulesets().count(), refused), (0, Some(problem)));
     }
 }

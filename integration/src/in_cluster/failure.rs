@@ -16,8 +16,9 @@ use crate::suite::Report;
 pub const PART: Part = Part { names, run };
 
 /// In this order: they share the release, and the last one removes it.
-const TESTS: [(&str, OfRelease); 5] = [
+const TESTS: [(&str, OfRelease); 6] = [
     ("failure/webhook-away-ignore", ignore),
+    ("failure/rulesets-that-do-not-fit-together", crowded),
     ("failure/webhook-away-fail", fail),
     ("failure/given-certificate", given_certificate),
     ("failure/cert-manager", cert_manager),
@@ -120,6 +121,78 @@ fn ignore(cluster: &mut Cluster, _: &Release) -> Result<()> {
         ensure!(labels[label] == "1", "{label} is not among {labels}");
     }
     delete(cluster, OTHERS, "alone")
+}
+
+/// Rulesets of which each is right, and a policy that names them: too many for the kernel's tables, since the exceptions of
+/// each are others.
+fn demanding(number: usize) -> Value {
+    let exceptions = json!([{"processes": [format!("/opt/{number}")]}]);
+    let rule = |id| json!({"rule": id, "mitigation": "log", "exceptions": exceptions});
+    let rules: Vec<_> = ["RF-211", "RF-401", "RF-903", "RF-906"].into_iter().map(rule).collect();
+    json!({
+        "apiVersion": "ringfence.dev/v1alpha1", "kind": "RuntimeRuleset",
+        "metadata": {"name": format!("demanding-{number}")}, "spec": {"rules": rules},
+    })
+}
+
+/// The webhook refuses them. While it is away they get in, and what was enforced stays so, for an enforcer that starts then
+/// too; all say why. With a policy that fits, that is enforced.
+fn crowded(cluster: &mut Cluster, release: &Release) -> Result<()> {
+    const DEMANDING: usize = 40;
+    let rulesets =
+        json!({"apiVersion": "v1", "kind": "List", "items": (0..DEMANDING).map(demanding).collect::<Vec<_>>()});
+    cluster.apply(&rulesets.to_string())?;
+    let before = ["everywhere".to_owned(), "isolated".to_owned()];
+    let wanted = before.iter().cloned().chain((0..DEMANDING).map(|number| format!("demanding-{number}")));
+    let policy = |rulesets: Vec<String>| {
+        let policy = json!({
+            "apiVersion": "ringfence.dev/v1alpha1", "kind": "RuntimePolicy",
+            "metadata": {"name": "main"}, "spec": {"rulesets": rulesets},
+        });
+        policy.to_string()
+    };
+    let crowd = policy(wanted.collect());
+    let why = "class Open is full";
+    let Err(refused) = cluster.apply(&crowd) else { bail!("the webhook let too much in") };
+    let refused = format!("{refused:#}");
+    ensure!(
+        refused.contains("spec.rulesets: they do not fit beside one another") && refused.contains(why),
+        "{refused}"
+    );
+
+    take_away(cluster)?;
+    cluster.apply(&crowd)?;
+    let rejected = |cluster: &mut Cluster| -> Result<bool> {
+        let status = release.status(cluster)?["rulesets"].clone();
+        let names = status["names"] == json!(before);
+        Ok(names && status["rejected"].as_str().is_some_and(|said| said.contains(why)))
+    };
+    cluster.wait_for("that the node refuses the change", rejected)?;
+    cluster.kubectl(["-n", NAMESPACE, "rollout", "restart", "daemonset/ringfence-enforcer"])?;
+    cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "daemonset/ringfence-enforcer", "--timeout=180s"])?;
+    cluster.wait_for("that an enforcer which starts then has what was in force before", rejected)?;
+    make(cluster, OTHERS, "held", &[])?;
+    ready(cluster, OTHERS, "pod/held")?;
+    cluster.kubectl(["-n", OTHERS, "exec", "held", "--", "touch", "/tmp/go"])?;
+    told::event(cluster, OTHERS, "held", "PodIsolated")?;
+    delete(cluster, OTHERS, "held")?;
+
+    bring_back(cluster)?;
+    let mut fits = before.to_vec();
+    fits.push("demanding-7".to_owned());
+    cluster.apply(&policy(fits))?;
+    cluster.wait_for("what fits, on the node,", |cluster| {
+        let status = release.status(cluster)?["rulesets"].clone();
+        let names = status["names"].as_array().map(Vec::len);
+        Ok(names == Some(before.len() + 1) && status["rejected"].is_null())
+    })?;
+    cluster.apply(&policy(before.to_vec()))?;
+    let names: Vec<_> = (0..DEMANDING).map(|number| format!("demanding-{number}")).collect();
+    cluster.wait_for("that the webhook lets them go", |cluster| {
+        let words = ["delete", "runtimerulesets", "--ignore-not-found"].map(str::to_owned);
+        Ok(cluster.kubectl(words.iter().chain(&names)).is_ok())
+    })?;
+    trusted(cluster)
 }
 
 const DEPLOYMENT: &str = r#"

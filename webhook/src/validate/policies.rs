@@ -1,6 +1,6 @@
 //! Policies.
 
-use ringfence_policy::{Policy, Source, nearest, read_policy};
+use ringfence_policy::{Catalogue, Policy, Source, nearest, read_policy};
 
 use super::{faults, name, same_spec};
 use crate::review::{Answer, Operation, Request, ReviewError};
@@ -15,12 +15,22 @@ pub(super) fn validate(request: &Request<'_>, snapshot: &Snapshot) -> Result<Ans
             Answer::allow()
         });
     }
+    if same_spec(request)? {
+        return Ok(Answer::allow());
+    }
     let source = Source { name: "object".to_owned(), text: request.new_text()?.to_owned() };
     Ok(match read_policy(&source) {
-        Ok(policy) => Answer::warn(missing(&policy, snapshot)),
-        Err(_) if same_spec(request)? => Answer::allow(),
+        Ok(policy) => {
+            crowded(&policy, snapshot).map_or_else(|| Answer::warn(missing(&policy, snapshot)), Answer::invalid)
+        }
         Err(diagnostics) => Answer::invalid(format!("policy '{}': {}", request.name, faults(&diagnostics.0))),
     })
+}
+
+/// Why nodes could not enforce the rulesets that it names beside one another.
+fn crowded(policy: &Policy, snapshot: &Snapshot) -> Option<String> {
+    let error = snapshot.index.under(Some(policy)).compile(Catalogue::builtin()).err()?;
+    Some(format!("policy '{}': spec.rulesets: they do not fit beside one another: {error}", policy.name))
 }
 
 /// Warnings about rulesets that do not exist. They may be about to: files of a folder are applied in any order.

@@ -294,6 +294,47 @@ fn rulesets_are_checked_whole() {
     assert_eq!(of_ruleset("UPDATE", labelled, wrong).0, 200, "what was wrong before is not in the way");
 }
 
+/// Many of them do not fit into the kernel's tables: the exceptions of each are others.
+fn demanding(number: usize) -> Value {
+    let exceptions = json!([{"processes": [format!("/opt/{number}")]}]);
+    let rule = |id: &str| json!({"rule": id, "mitigation": "log", "exceptions": exceptions});
+    let rules = ["RF-211", "RF-401", "RF-903", "RF-906"].map(rule);
+    json!({"apiVersion": "ringfence.dev/v1alpha1", "kind": "RuntimeRuleset",
+           "metadata": {"name": format!("demanding-{number}")}, "spec": {"rules": rules}})
+}
+
+#[test]
+fn what_does_not_fit_beside_the_others_is_refused() {
+    let plain = snapshot();
+    let mut index = (*plain.index).clone();
+    let numbers = 0..40;
+    for number in numbers.clone() {
+        index.put_ruleset(&format!("demanding-{number}"), demanding(number).to_string());
+    }
+    let names: Vec<String> = numbers.map(|number| format!("demanding-{number}")).collect();
+    let of = |rulesets: &[String]| policy("main", &rulesets.iter().map(String::as_str).collect::<Vec<_>>());
+    let (few, all) = (of(&names[..30]), of(&names));
+    let ask = |index: &Index, kind: &str, new: &Value, old: &Value| {
+        let snapshot = Arc::new(Snapshot::new(index.clone(), (*plain.namespaces).clone()));
+        let review = review(("ringfence.dev", kind, ""), "UPDATE", json!(ALICE), new.clone(), old.clone());
+        refusal(validate(&parse(review.as_bytes()).unwrap(), &[snapshot], &accounts()).unwrap())
+    };
+    let (code, message) = ask(&index, "runtimepolicies", &all, &few);
+    let start = "policy 'main': spec.rulesets: they do not fit beside one another: class Open is full: ";
+    assert!(code == 422 && message.starts_with(start), "{code} {message}");
+    assert_eq!(ask(&index, "runtimepolicies", &few, &all), (200, String::new()));
+    assert_eq!(ask(&index, "runtimepolicies", &all, &all), (200, String::new()), "it was in before");
+
+    index.put_policy("main", of(&names[..32]).to_string());
+    let mut another = demanding(0);
+    another["spec"]["rules"][0]["exceptions"] = json!([]);
+    assert_eq!(ask(&index, "runtimerulesets", &another, &demanding(0)), (200, String::new()));
+    index.put_policy("main", of(&names).to_string());
+    let (code, message) = ask(&index, "runtimerulesets", &another, &demanding(0));
+    let start = "ruleset 'demanding-0' beside the others of policy 'main': class Open is full: ";
+    assert!(code == 422 && message.starts_with(start), "{code} {message}");
+}
+
 #[test]
 fn what_is_in_use_stays() {
     let delete = |name: &str| of_ruleset("DELETE", Value::Null, ruleset(name, &json!({}), "RF-801"));
