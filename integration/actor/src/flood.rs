@@ -25,6 +25,8 @@ pub enum Proto {
     Raw,
     /// Ethernet frames of our own, from a packet socket.
     Packet,
+    /// The same from an XDP socket.
+    Xdp,
     /// UDP packets sent by `io_uring`.
     Uring,
     /// UDP packets that come out of a tunnel device and are forwarded.
@@ -49,10 +51,10 @@ pub struct Arguments {
     proto: Proto,
     #[arg(long)]
     to: SocketAddr,
-    /// The next hop's hardware address, for packet sockets.
+    /// The next hop's hardware address, for packet and XDP sockets.
     #[arg(long, value_parser = hardware_address)]
     mac: Option<[u8; 6]>,
-    /// The interface, for packet sockets.
+    /// The interface, for packet and XDP sockets.
     #[arg(long, default_value = "eth0")]
     interface: String,
     /// Where packets out of a tunnel device say that they are from.
@@ -163,9 +165,10 @@ impl Arguments {
             }
             Proto::Tcp => self.stream(&mut course)?,
             Proto::Raw => forged(&Forge::raw(self.to)?, &mut course),
-            Proto::Packet => {
-                let mac = self.mac.context("--proto packet needs --mac")?;
-                forged(&Forge::packet(self.to, &self.interface, mac)?, &mut course);
+            Proto::Packet | Proto::Xdp => {
+                let mac = self.mac.context("--proto packet and xdp need --mac")?;
+                let forge = if self.proto == Proto::Packet { Forge::packet } else { Forge::frames };
+                forged(&forge(self.to, &self.interface, mac)?, &mut course);
             }
             Proto::Uring => {
                 let course = std::cell::RefCell::new(&mut course);

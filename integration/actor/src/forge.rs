@@ -13,7 +13,7 @@ use nix::sys::socket::{
     socket,
 };
 
-use crate::tunnel;
+use crate::{tunnel, xdp};
 
 /// Hops that a packet may make.
 const HOPS: u8 = 64;
@@ -23,6 +23,7 @@ enum Out {
     Socket(OwnedFd),
     /// The file of a tunnel device.
     Device(File),
+    Frames(xdp::Socket),
 }
 
 /// The port that packets of a tunnel say they are from.
@@ -53,8 +54,15 @@ impl Forge {
         let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
             .context("make a packet socket")?;
         bind(socket.as_raw_fd(), &own).with_context(|| format!("bind to {interface}"))?;
-        let hardware = own.addr().with_context(|| format!("{interface} has no hardware address"))?;
+        let hardware = hardware_of(&own, interface)?;
         Ok(Self { out: Out::Socket(socket), from: own_address(to)?, to, link: Some((hardware, next)) })
+    }
+
+    /// The same by an XDP socket.
+    pub fn frames(to: SocketAddr, interface: &str, next: [u8; 6]) -> Result<Self> {
+        let hardware = hardware_of(&link_address(interface)?, interface)?;
+        let socket = xdp::Socket::open(interface)?;
+        Ok(Self { out: Out::Frames(socket), from: own_address(to)?, to, link: Some((hardware, next)) })
     }
 
     /// A tunnel device, for UDP packets from an address behind it.
@@ -68,6 +76,7 @@ impl Forge {
         let packet = self.build(payload)?;
         let socket = match &self.out {
             Out::Socket(socket) => socket.as_raw_fd(),
+            Out::Frames(socket) => return socket.send(&packet),
             Out::Device(device) => return Ok((&*device).write_all(&packet)?),
         };
         let none = MsgFlags::empty();
@@ -110,6 +119,10 @@ fn own_address(to: SocketAddr) -> Result<SocketAddr> {
     let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     socket.connect(to).with_context(|| format!("find the way to {to}"))?;
     Ok(socket.local_addr()?)
+}
+
+fn hardware_of(address: &LinkAddr, interface: &str) -> Result<[u8; 6]> {
+    address.addr().with_context(|| format!("{interface} has no hardware address"))
 }
 
 fn link_address(interface: &str) -> Result<LinkAddr> {

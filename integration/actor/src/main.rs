@@ -22,6 +22,7 @@ mod tunnel;
 mod unix;
 mod uring;
 mod write;
+mod xdp;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

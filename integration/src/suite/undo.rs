@@ -42,15 +42,22 @@ const fn attempt(name: &'static str, send: &'static str) -> Attempt {
     Attempt { name, before: "true", send, from: From::Own }
 }
 
-const ATTEMPTS: [Attempt; 10] = [
+const ATTEMPTS: [Attempt; 12] = [
     attempt("undo/new-udp-socket", "actor flood --proto udp --to {to} --lasting 300 --pause 300"),
     attempt("undo/new-tcp-connection", "timeout 2 actor flood --proto tcp --to {to} --lasting 300 --pause 300"),
     attempt("undo/new-raw-socket", "actor flood --proto raw --to {to} --lasting 300 --pause 300"),
     Attempt {
-        before: "ping -c 1 {gateway} > /dev/null; ip neigh | grep '^{gateway} ' | sed 's/.*lladdr //;s/ .*//' > /tmp/mac",
+        before: NEXT_HOP,
         ..attempt(
             "undo/new-packet-socket",
             "actor flood --proto packet --to {to} --mac $(cat /tmp/mac) --lasting 300 --pause 300",
+        )
+    },
+    Attempt {
+        before: NEXT_HOP,
+        ..attempt(
+            "undo/new-xdp-socket",
+            "actor flood --proto xdp --to {to} --mac $(cat /tmp/mac) --lasting 300 --pause 300",
         )
     },
     attempt(
@@ -65,6 +72,15 @@ const ATTEMPTS: [Attempt; 10] = [
          mkdir -p /tmp/v2; grep -q ' /tmp/v2 ' /proc/mounts || mount -t cgroup2 none /tmp/v2 || exit 9; \
          echo 0 > /tmp/v2/cgroup.procs || exit 9; actor flood --proto udp --to {to} --lasting 300 --pause 300",
     ),
+    Attempt {
+        name: "undo/interface-with-another-address-and-name",
+        before: "true",
+        send: "I=$(ls /sys/class/net | grep -e eth0 -e changed); ip link set $I down; ip link set $I name changed; \
+               ip link set changed address 02:00:00:00:77:01; ip addr flush dev changed; \
+               ip addr add {other}/{bits} dev changed; ip link set changed up || exit 9; \
+               actor flood --proto udp --to {to} --lasting 300 --pause 300",
+        from: From::Other,
+    },
     Attempt {
         before: "unshare -n sleep 600 > /dev/null 2>&1 & echo $! > /tmp/holder; {holder} \
                  ip link set eth0 netns $H && nsenter -t $H -n sh -c \
@@ -102,6 +118,10 @@ const ATTEMPTS: [Attempt; 10] = [
         from: From::Other,
     },
 ];
+
+/// Learns the next hop's hardware address.
+const NEXT_HOP: &str =
+    "ping -c 1 {gateway} > /dev/null; ip neigh | grep '^{gateway} ' | sed 's/.*lladdr //;s/ .*//' > /tmp/mac";
 
 /// A helper process of another container, which is not isolated, sends over a socket that the isolated one made.
 const PASSED: &str = "undo/socket-passed-to-another-container";
