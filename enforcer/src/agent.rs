@@ -540,9 +540,14 @@ impl Agent {
         let by = |matches: &dyn Fn(&ContainerKey, &Known) -> bool| -> Vec<&ContainerKey> {
             self.known.iter().filter(|(key, known)| matches(key, known)).map(|(key, _)| key).collect()
         };
-        let mut found = by(&|key, known| {
+        // First of all by the whole id: a pod may be named like another one's.
+        let mut found = by(&|key, _| key.id == name);
+        if let [one] = found[..] {
+            return Ok(one);
+        }
+        found = by(&|_, known| {
             let pod = known.owner.container.pod.as_ref().map(|pod| (pod.namespace.as_str(), pod.name.as_str()));
-            key.id == name || known.owner.container.name == name || (pod.is_some() && name.split_once('/') == pod)
+            known.owner.container.name == name || (pod.is_some() && name.split_once('/') == pod)
         });
         if found.is_empty() {
             found = by(&|key, _| key.id.starts_with(name));

@@ -4,6 +4,8 @@ use k8s_openapi::api::authentication::v1::UserInfo;
 
 /// Prefix of a service account's user name.
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+/// Group of the nodes' kubelets.
+const KUBELETS: &str = "system:nodes";
 /// Claims of a token that is bound to a pod, as the API server passes them on: its node (from 1.30 on by default), ...
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 /// ... and the pod itself (from 1.22 on).
@@ -16,13 +18,15 @@ pub struct Accounts {
     pub webhook: String,
     /// The nodes' enforcers.
     pub enforcer: String,
+    /// Our namespace.
+    pub namespace: String,
 }
 
 impl Accounts {
     /// By namespace and names of the service accounts.
     pub fn new(namespace: &str, webhook: &str, enforcer: &str) -> Self {
         let user = |name| format!("{SERVICE_ACCOUNT}{namespace}:{name}");
-        Self { webhook: user(webhook), enforcer: user(enforcer) }
+        Self { webhook: user(webhook), enforcer: user(enforcer), namespace: namespace.to_owned() }
     }
 
     /// Who a user is.
@@ -33,6 +37,11 @@ impl Accounts {
             _ => Caller::Other,
         }
     }
+}
+
+/// Whether a user is a node's kubelet.
+pub fn is_kubelet(user: &UserInfo) -> bool {
+    user.groups.iter().flatten().any(|group| group == KUBELETS)
 }
 
 /// Who asks.

@@ -47,7 +47,7 @@ impl Pod {
         })
     }
 
-    /// Whether it comes from a file of its node.
+    /// Whether it comes from a file of its node, or says so.
     pub fn is_static(&self) -> bool {
         self.annotations.contains_key(MIRROR)
     }

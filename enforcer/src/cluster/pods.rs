@@ -21,7 +21,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 /// What the API server says of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "four independent facts")]
+#[expect(clippy::struct_excessive_bools, reason = "five independent facts")]
 struct Object {
     name: String,
     namespace: String,
@@ -31,6 +31,9 @@ struct Object {
     /// It has ended, and does not run again.
     ended: bool,
     isolated: bool,
+    /// An annotation says by what.
+    #[serde(default)]
+    says_why: bool,
     /// It has our readiness gate, whose condition has to become this.
     gate: Option<bool>,
     replica: Option<Replica>,
@@ -62,7 +65,7 @@ pub enum Outcome {
     Forgotten(String),
     /// Its label says that it is isolated.
     Isolated(String),
-    /// Its label does not say so any more: an authorised user has released it.
+    /// Its label does not say so any more, or its annotation not by what: an authorised user has released it.
     Released(String),
     /// The condition of its readiness gate is not what it has to be.
     Gate(Gate),
@@ -134,6 +137,10 @@ impl Pods {
     /// News of the API server.
     pub fn object(&mut self, news: News<core::Pod>, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
         match self.listing.hear(news, uid_of) {
+            Some(Item::There(pod) | Item::Gone(pod)) if self.is_of_another(&pod) => {
+                tracing::warn!(pod = pod.name_any(), "its annotations make it the copy of another pod: left out");
+                Vec::new()
+            }
             Some(Item::There(pod)) => self.applied(&uid_of(&pod), &pod, namespace_labels),
             Some(Item::Gone(pod)) => self.deleted(&uid_of(&pod), namespace_labels),
             Some(Item::Listed(uids)) => {
@@ -144,11 +151,19 @@ impl Pods {
         }
     }
 
+    /// Two objects that claim to be the copy of one static pod: the second one lies.
+    fn is_of_another(&self, pod: &core::Pod) -> bool {
+        let known = self.by_uid.get(&uid_of(pod)).and_then(|entry| entry.object.as_ref());
+        known.is_some_and(|known| (&known.name, Some(&known.namespace)) != (&pod.name_any(), pod.namespace().as_ref()))
+    }
+
     fn applied(&mut self, uid: &str, pod: &core::Pod, namespace_labels: &dyn Fn(&str) -> Labels) -> Vec<Outcome> {
         let entry = self.by_uid.entry(uid.to_owned()).or_default();
         let object = object(pod);
         let was = entry.object.as_ref().is_some_and(|object| object.isolated);
-        let is = object.isolated;
+        let explained = entry.object.as_ref().is_some_and(|object| object.says_why);
+        // Who takes the annotation off, releases as well as who takes the label off.
+        let is = object.isolated && (object.says_why || !explained);
         entry.object = Some(object);
         let mut outcomes = self.tell(uid, namespace_labels);
         match (was, is) {
@@ -325,9 +340,11 @@ fn whole(pod: Pod, host_network: bool, netns: Option<PathBuf>, pid: Option<u32>)
     }
 }
 
-/// The UID by which the node knows a pod: of a static pod's mirror the hash of its file.
+/// The UID by which the node knows a pod: of a static pod's mirror the hash of its file. Anybody can write annotations who
+/// can make pods where no webhook is asked: they must not lead to a pod whose UID the API server has given.
 fn uid_of(pod: &core::Pod) -> String {
-    let hash = pod.annotations().get("kubernetes.io/config.hash").filter(|_| is_mirror(pod));
+    let is_hash = |hash: &&String| hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let hash = pod.annotations().get("kubernetes.io/config.hash").filter(|_| is_mirror(pod)).filter(is_hash);
     hash.cloned().or_else(|| pod.uid()).unwrap_or_default()
 }
 
@@ -366,6 +383,7 @@ fn object(pod: &core::Pod) -> Object {
         host_network: pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or_default(),
         ended: matches!(phase, Some("Succeeded" | "Failed")),
         isolated,
+        says_why: pod.annotations().contains_key(names::ISOLATED_BY_ANNOTATION),
         gate: gate(pod, isolated),
         replica: replica(pod, isolated),
     }
@@ -511,6 +529,20 @@ mod tests {
     }
 
     #[test]
+    fn who_takes_the_annotation_off_releases_too() {
+        let mut pods = Pods::default();
+        let mut isolated = pod("a", "u1", &serde_json::json!({"ringfence.dev/isolated": "true"}));
+        let told = pods.object(Event::Apply(isolated.clone()), &none);
+        assert_eq!(told[1..], [Outcome::Isolated("u1".to_owned())], "by its label alone");
+        isolated.annotations_mut().insert(names::ISOLATED_BY_ANNOTATION.to_owned(), "RF-901".to_owned());
+        assert_eq!(pods.object(Event::Apply(isolated.clone()), &none), []);
+        isolated.annotations_mut().clear();
+        let told = pods.object(Event::Apply(isolated.clone()), &none);
+        assert_eq!(told, [Outcome::Released("u1".to_owned())]);
+        assert_eq!(pods.object(Event::Apply(isolated), &none), [], "until the enforcer has taken the label off");
+    }
+
+    #[test]
     fn a_readiness_gate_follows_the_label() {
         let mut gated = pod("a", "u1", &serde_json::json!({}));
         let told = |pods: &mut Pods, pod: &core::Pod| -> Vec<bool> {
@@ -542,15 +574,36 @@ mod tests {
     #[test]
     fn a_static_pod_is_known_by_the_hash_of_its_file() {
         let mut pods = Pods::default();
-        let mut mirror = pod("etcd-node1", "u1", &serde_json::json!({}));
-        mirror.annotations_mut().extend(
-            [("kubernetes.io/config.mirror", "h"), ("kubernetes.io/config.hash", "h")]
-                .map(|(key, value)| (key.to_owned(), value.to_owned())),
-        );
-        let told = pods.object(Event::Apply(mirror), &none);
+        let hash = "4d9ac72a0a2f5a5c8a9b2f4a1f9f6c3e";
+        let told = pods.object(Event::Apply(mirror("etcd-node1", hash)), &none);
         let container = known(&told);
-        assert_eq!(container.key.id, "h");
+        assert_eq!(container.key.id, hash);
         assert!(container.pod.as_ref().unwrap().is_static);
+    }
+
+    fn mirror(name: &str, hash: &str) -> core::Pod {
+        let mut mirror = pod(name, &format!("u-{name}"), &serde_json::json!({}));
+        let annotations = ["kubernetes.io/config.mirror", "kubernetes.io/config.hash"];
+        mirror.annotations_mut().extend(annotations.map(|key| (key.to_owned(), hash.to_owned())));
+        mirror
+    }
+
+    #[test]
+    fn nobody_passes_for_another_pod_by_annotations() {
+        let uid = "0b7cbb1f-6f0c-4d5e-9c58-5a3d2a1e4f60";
+        let mut pods = Pods::default();
+        let isolated = pod("web", uid, &serde_json::json!({"ringfence.dev/isolated": "true"}));
+        pods.object(Event::Apply(isolated), &none);
+        let told = pods.object(Event::Apply(mirror("liar", uid)), &none);
+        assert_eq!(known(&told).key.id, "u-liar");
+        assert!(pods.by_uid[uid].object.as_ref().unwrap().isolated);
+
+        let hash = "4d9ac72a0a2f5a5c8a9b2f4a1f9f6c3e";
+        pods.object(Event::Apply(mirror("etcd-node1", hash)), &none);
+        for news in [Event::Apply(mirror("liar2", hash)), Event::Delete(mirror("liar2", hash))] {
+            assert_eq!(pods.object(news, &none), []);
+        }
+        assert_eq!(pods.by_uid[hash].object.as_ref().unwrap().name, "etcd-node1");
     }
 
     #[test]

@@ -48,8 +48,10 @@ const WEBHOOK: &str = include_str!("admission/webhook.yaml");
 const CONFIGURATIONS: &str = include_str!("admission/configurations.yaml");
 const OBJECTS: &str = include_str!("admission/objects.yaml");
 
-/// Ends lines that only newer servers know.
+/// Ends lines for newer servers, which know conditions, ...
 const CONDITION: &str = "# from 1.28 on";
+/// ... and those for older ones.
+const NO_CONDITION: &str = "# before 1.28";
 
 const ALICE: &str = "--as=system:serviceaccount:shop:alice";
 const ONLY_WEBHOOK: &str = "only system:serviceaccount:ringfence:ringfence-webhook may do that";
@@ -80,7 +82,8 @@ fn prepare(context: &mut Context) -> Result<()> {
             cluster.kubectl(["label", "namespace", namespace, &format!("kubernetes.io/metadata.name={namespace}")])?;
         }
     }
-    let fits = |line: &&str| version.can(Ability::MatchConditions) || !line.ends_with(CONDITION);
+    let others = if version.can(Ability::MatchConditions) { NO_CONDITION } else { CONDITION };
+    let fits = |line: &&str| !line.ends_with(others);
     cluster.apply(&CONFIGURATIONS.lines().filter(fits).map(|line| line.to_owned() + "\n").collect::<String>())?;
     trusted(cluster)
 }
@@ -197,7 +200,19 @@ fn forged(context: &mut Context) -> Result<()> {
         "app": "db", "ringfence.dev/policy": "mine", "ringfence.dev/isolated": "true", HASH: "0",
         "ruleset.ringfence.dev/web": "1", "x.ringfence.dev/y": "z",
     });
-    expect(&pod(&context.cluster, "forged", &labels, &[ALICE])?, &BOTH[..1])
+    expect(&pod(&context.cluster, "forged", &labels, &[ALICE])?, &BOTH[..1])?;
+    // A pod that says it is the copy of one from a file is exempt, and would pass for another.
+    let victim = get(&context.cluster, "pod/web")?["metadata"]["uid"].clone();
+    let mirror = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "liar", "namespace": "shop", "annotations": {
+            "kubernetes.io/config.mirror": "x", "kubernetes.io/config.hash": victim,
+        }},
+        "spec": {"nodeName": NODE_NAME, "containers": [{"name": "c", "image": "localhost/basics:1"}]},
+    });
+    let parts =
+        ["metadata.annotations[kubernetes.io/config.mirror]", "group system:nodes", "user 'system:serviceaccount:"];
+    refused(create(&context.cluster, &mirror, &[ALICE]), &parts)
 }
 
 fn ours_alone(context: &mut Context) -> Result<()> {
@@ -298,6 +313,15 @@ fn own_node(context: &mut Context) -> Result<()> {
         here.patch("victim", &json!({"metadata": {"labels": {"ringfence.dev/policy": "x"}}})),
         &["an enforcer changes nothing"],
     )?;
+    if cluster.version().can(Ability::MatchConditions) {
+        // Neither in namespaces in which pods are not governed.
+        bound_pod(cluster, "kube-system", "exempt", NODE_NAME)?;
+        let elsewhere = Account::of_enforcers(cluster, "ringfence", Some("enforcer-elsewhere"), "kube-system")?;
+        let refusal = "pod kube-system/exempt is on node";
+        refused(elsewhere.patch("exempt", &isolate), &[refusal])?;
+        refused(elsewhere.kubectl(&["delete", "pod", "exempt", "--wait=false"]), &[refusal])?;
+        cluster.kubectl(["-n", "kube-system", "delete", "pod", "exempt", "--force", "--grace-period=0"])?;
+    }
     here.patch("victim", &isolate)?;
     let victim = get(cluster, "pod/victim")?;
     ensure!(victim["metadata"]["labels"]["ringfence.dev/isolated"] == "true", "{}", victim["metadata"]);

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ringfence_api::names::{POLICY_LABEL, is_ours};
+use ringfence_api::names::{POLICY_LABEL, REPORT_ANNOTATION, is_ours};
 use ringfence_policy::Labels;
 use serde_json::{Map, Value};
 
 use super::{Question, Verdict, new_pod, old_pod};
-use crate::identity::{Accounts, Bound, Caller};
+use crate::identity::{Accounts, Bound, Caller, is_kubelet};
 use crate::labels::{of_isolation, of_mitigation};
-use crate::pod::Pod;
+use crate::pod::{MIRROR, Pod};
 use crate::review::{Answer, Request, ReviewError};
 use crate::snapshot::Snapshot;
 
@@ -18,6 +18,14 @@ use crate::snapshot::Snapshot;
 /// that one was not asked, or somebody wrote over its answer.
 pub(super) fn create(request: &Request<'_>, snapshots: &[Arc<Snapshot>]) -> Result<Verdict, ReviewError> {
     let pod = new_pod(request)?;
+    // Such a copy is exempt, and stands for another pod on its node.
+    if pod.is_static() && !is_kubelet(&request.user_info) {
+        let user = request.user_info.username.as_deref().unwrap_or_default();
+        return Ok(Verdict::Answer(Answer::forbid(format!(
+            "metadata.annotations[{MIRROR}]: only a kubelet (group system:nodes) makes the copy of a pod from a file of its \
+             node, and user '{user}' is none: take it out"
+        ))));
+    }
     let mut first = None;
     for snapshot in snapshots {
         let right = snapshot.labels_of(&request.namespace, &pod).unwrap_or_default();
@@ -66,10 +74,11 @@ pub(super) fn update(request: &Request<'_>, accounts: &Accounts) -> Result<Verdi
             None => Verdict::Answer(Answer::allow()),
         },
         Caller::Enforcer(bound) => {
-            let foreign = match changes.iter().find(|change| !change.of_mitigation()) {
+            let own = request.namespace == accounts.namespace;
+            let foreign = match changes.iter().find(|change| !is_enforcers(change.key, own)) {
                 Some(change) => Some(change.field()),
                 None if request.sub_resource == "status" => None,
-                None => other_change(request)?,
+                None => other_change(request, own)?,
             };
             match foreign {
                 Some(field) => Verdict::Answer(Answer::forbid(format!(
@@ -169,19 +178,24 @@ fn changes<'a>(old: &'a Pod, new: &'a Pod) -> Vec<Change<'a>> {
     changes
 }
 
-/// The first field that an update changes, apart from what says whether the pod is isolated or terminated.
-fn other_change(request: &Request<'_>) -> Result<Option<String>, ReviewError> {
+/// Whether an enforcer may write this label or annotation: in our own namespace also what it reports.
+fn is_enforcers(key: &str, own_namespace: bool) -> bool {
+    of_mitigation(key) || own_namespace && key == REPORT_ANNOTATION
+}
+
+/// The first field that an update changes, apart from what an enforcer may write.
+fn other_change(request: &Request<'_>, own_namespace: bool) -> Result<Option<String>, ReviewError> {
     let read = |part, text| {
         serde_json::from_str::<Map<String, Value>>(text).map_err(|error| ReviewError::Object { part, error })
     };
     let (mut old, mut new) = (read("oldObject", request.old_text()?)?, read("object", request.new_text()?)?);
-    let (was, is) = (take_metadata(&mut old), take_metadata(&mut new));
+    let (was, is) = (take_metadata(&mut old, own_namespace), take_metadata(&mut new, own_namespace));
     let metadata = first_difference(&was, &is).map(|field| format!("metadata.{field}"));
     Ok(metadata.or_else(|| first_difference(&old, &new).map(str::to_owned)))
 }
 
 /// The metadata but for what an enforcer may change, and what the API server changes by itself.
-fn take_metadata(object: &mut Map<String, Value>) -> Map<String, Value> {
+fn take_metadata(object: &mut Map<String, Value>, own_namespace: bool) -> Map<String, Value> {
     let Some(Value::Object(mut metadata)) = object.remove("metadata") else { return Map::new() };
     for field in ["managedFields", "resourceVersion", "generation"] {
         metadata.remove(field);
@@ -189,7 +203,7 @@ fn take_metadata(object: &mut Map<String, Value>) -> Map<String, Value> {
     metadata.retain(|_, value| !value.is_null());
     for field in ["labels", "annotations"] {
         if let Some(Value::Object(map)) = metadata.get_mut(field) {
-            map.retain(|key, _| !of_mitigation(key));
+            map.retain(|key, _| !is_enforcers(key, own_namespace));
             if map.is_empty() {
                 metadata.remove(field);
             }

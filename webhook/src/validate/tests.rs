@@ -121,6 +121,29 @@ fn admit_new_pods_with_the_labels_that_were_computed() {
 }
 
 #[test]
+fn only_a_kubelet_makes_copies_of_static_pods() {
+    let mirror = pod(json!({}), json!({"kubernetes.io/config.mirror": "x", "kubernetes.io/config.hash": "y"}));
+    let by = |user: Value| refusal(decide(&review(("", "pods", ""), "CREATE", user, mirror.clone(), Value::Null)));
+    let (code, message) = by(json!(ALICE));
+    assert_eq!(code, 403);
+    assert!(message.starts_with("metadata.annotations[kubernetes.io/config.mirror]: only a kubelet"), "{message}");
+    assert_eq!(by(json!({"username": "system:node:node-a", "groups": ["system:nodes"]})).0, 200);
+}
+
+#[test]
+fn an_enforcer_reports_in_our_own_namespace_alone() {
+    let own = |namespace: &str, key: &str| {
+        let (was, is) = (pod(json!({}), json!({})), pod(json!({}), json!({key: "{}"})));
+        let user = enforcer(json!({"authentication.kubernetes.io/node-name": ["node-a"]}));
+        let review = review(("", "pods", ""), "UPDATE", user, is, was);
+        refusal(decide(&review.replace("\"namespace\":\"shop\"", &format!("\"namespace\":\"{namespace}\"")))).0
+    };
+    assert_eq!(own("ringfence", "ringfence.dev/report"), 200);
+    assert_eq!(own("shop", "ringfence.dev/report"), 403);
+    assert_eq!(own("ringfence", "ringfence.dev/policy"), 403);
+}
+
+#[test]
 fn admit_a_pod_that_was_right_a_moment_ago() {
     let old = Arc::new(snapshot());
     let mut index = (*old.index).clone();
