@@ -115,6 +115,13 @@ impl Index {
         self.in_force.is_some()
     }
 
+    /// The same of a policy that still exists by this name. False: it does not, or no version of it was right.
+    pub fn recall(&mut self, name: &str) -> bool {
+        let good = self.policies.get(name).and_then(|entry| entry.good.clone());
+        self.in_force = good.or(self.in_force.take());
+        self.in_force.is_some()
+    }
+
     /// The policy that is in force.
     pub fn in_force(&self) -> Option<&Arc<Policy>> {
         self.in_force.as_ref()
@@ -201,6 +208,10 @@ mod tests {
         index.put_policy("next", policy("next", "log"));
         assert_eq!(index.enforced().policy().unwrap().name, "next");
         assert!(!Index::new("ringfence", "next").recall_policy("{}".to_owned()));
+        let mut index = Index::new("ringfence", "next");
+        index.put_policy("main", policy("main", "isolate"));
+        assert!(!index.recall("other") && index.recall("main") && index.recall("other"));
+        assert_eq!(index.enforced().policy().unwrap().name, "main");
     }
 
     #[test]

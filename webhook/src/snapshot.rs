@@ -45,6 +45,14 @@ pub struct Published {
     pub status: Value,
 }
 
+impl Published {
+    /// Whether a condition is true.
+    pub fn says(&self, condition: &str) -> bool {
+        let conditions = self.status["conditions"].as_array();
+        conditions.into_iter().flatten().any(|one| one["type"] == condition && one["status"] == "True")
+    }
+}
+
 impl Snapshot {
     /// Of these objects.
     pub fn new(index: Index, namespaces: Namespaces) -> Self {

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use ringfence_api::{RuntimePolicy, RuntimeRuleset};
+use ringfence_api::{ConditionType, RuntimePolicy, RuntimeRuleset};
 use ringfence_policy::Index;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -120,6 +120,7 @@ async fn follow(client: Client, index: Index, sender: watch::Sender<Known>) {
             // Nothing more is waiting.
             () = std::future::ready(()), if dirty && objects.synced() => {
                 dirty = false;
+                objects.recall();
                 sender.send_if_modified(|known| known.replace(&mut objects));
             }
         }
@@ -175,11 +176,31 @@ struct Objects {
     listed: [BTreeSet<String>; 3],
     /// Which kinds have been listed once.
     complete: [bool; 3],
+    recalled: bool,
 }
 
 impl Objects {
     fn synced(&self) -> bool {
         self.complete == [true; 3]
+    }
+
+    /// Once, at the start: if the active policy is not there or not right, the one is in force that was so before, as its
+    /// status says. Nodes go on with it too.
+    fn recall(&mut self) {
+        if std::mem::replace(&mut self.recalled, true) || self.index.in_force().is_some() {
+            return;
+        }
+        let policies = &self.statuses.policies;
+        let was =
+            policies.iter().filter(|(_, published)| published.says(ConditionType::InUse.name())).map(|(name, _)| name);
+        if let Some(name) = was.into_iter().find(|name| self.index.recall(name)) {
+            warn!(
+                policy = name,
+                active = self.index.active(),
+                "the active policy is not there, or not right: this one stays"
+            );
+            self.new.index = true;
+        }
     }
 
     /// The next snapshot: what has not changed is shared with the last one. None: nothing has.

@@ -92,13 +92,25 @@ fn name(request: &Request<'_>) -> Result<String, ReviewError> {
     if request.name.is_empty() { Ok(old_pod(request)?.name) } else { Ok(request.name.clone()) }
 }
 
-/// Everything that is wrong with an object, in one sentence.
+/// So many faults of an object are told, ...
+const FAULTS: usize = 20;
+/// ... and of each so many characters: a user has to read them, and a condition of a status has room for 32,768 bytes.
+const LENGTH: usize = 400;
+
+/// What is wrong with an object, in one sentence.
 pub(crate) fn faults(diagnostics: &[Diagnostic]) -> String {
     let fault = |diagnostic: &Diagnostic| {
         let Diagnostic { field, message, .. } = diagnostic;
-        if field.is_empty() { message.clone() } else { format!("{field}: {message}") }
+        let fault = if field.is_empty() { message.clone() } else { format!("{field}: {message}") };
+        match fault.char_indices().nth(LENGTH) {
+            Some((end, _)) => format!("{}...", &fault[..end]),
+            None => fault,
+        }
     };
-    diagnostics.iter().map(fault).collect::<Vec<_>>().join("; ")
+    let told: Vec<_> = diagnostics.iter().take(FAULTS).map(fault).collect();
+    let more = diagnostics.len().saturating_sub(FAULTS);
+    let rest = if more == 0 { String::new() } else { format!("; and {more} more") };
+    told.join("; ") + &rest
 }
 
 /// Whether an update leaves `spec` alone: whatever is wrong with it was there before, and must not be in the way of

@@ -178,7 +178,9 @@ fn ruleset(
     let in_use = match snapshot.enforced.policy() {
         Some(policy) if named => (true, "Named", format!("policy '{}' names it{state}", policy.name)),
         Some(policy) => (false, "NotNamed", format!("policy '{}' does not name it{state}", policy.name)),
-        None => (false, "NoPolicy", format!("no policy is in force: '{active}' is to be{state}")),
+        None => {
+            (false, "NoPolicy", format!("no policy is known that is right: '{active}' is to be in force{state}{NODES}"))
+        }
     };
     let in_force = entry.good.as_ref().map(|good| good.generation);
     let reported =
@@ -204,9 +206,11 @@ fn policy(
     let state = of_active(snapshot);
     let in_use = match in_force {
         Some(policy) => (true, "Active", format!("generation {} is in force", policy.generation)),
-        None if name == active => {
-            (false, "NeverRight", "it is to be the active one, but no version of it was right".to_owned())
-        }
+        None if name == active => (
+            false,
+            "NotRight",
+            format!("it is to be the active one, and no version of it is known that was right{NODES}"),
+        ),
         None => (false, "NotActive", format!("'{active}' is the active one{state}")),
     };
     let reported = in_force.map_or_else(Sum::default, |policy| counts.reports.policy(name, policy.generation));
@@ -230,13 +234,22 @@ fn policy(
 /// What every status says when the active policy is not as it should be. Empty if it is.
 fn of_active(snapshot: &Snapshot) -> &'static str {
     match snapshot.index.policies().get(snapshot.index.active()) {
-        None if snapshot.enforced.policy().is_some() => "; it was deleted, what it said last stays in force",
-        None => " and does not exist",
-        Some(entry) if !entry.problems.is_empty() && entry.good.is_some() => "; its last good version is in force",
-        Some(entry) if !entry.problems.is_empty() => " and is not right",
-        Some(_) => "",
+        Some(entry) if entry.problems.is_empty() => "",
+        Some(entry) if entry.good.is_some() => "; its last good version is in force",
+        Some(_) if snapshot.enforced.policy().is_some() => ", and the one that is to be active is not right",
+        Some(_) => " and is not right",
+        None => match snapshot.enforced.policy() {
+            Some(policy) if policy.name == snapshot.index.active() => {
+                "; it was deleted, what it said last stays in force"
+            }
+            Some(_) => ", and the one that is to be active does not exist",
+            None => " and does not exist",
+        },
     }
 }
+
+/// What is not known here may be known elsewhere.
+const NODES: &str = "; nodes go on with the last one that was, until they are booted";
 
 /// A condition: whether it holds, the reason, and a message.
 type Holds = (bool, &'static str, String);
