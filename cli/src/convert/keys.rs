@@ -37,8 +37,8 @@ pub enum Conversion {
     Mitigation,
     /// Name of a Secret.
     PullSecret,
-    /// How much is logged, as a variable in the list at this place.
-    LogLevel(&'static str),
+    /// How much is logged, as the variable of this name in the list at this place.
+    LogLevel(&'static str, &'static str),
     /// Socket of a container runtime of this kind.
     Socket(&'static str),
     /// Whether there is an admission webhook.
@@ -53,7 +53,7 @@ impl Conversion {
             Self::Selector => "webhook.skipNamespaces",
             Self::Mitigation => "policy.maxMitigation",
             Self::PullSecret => "image.pullSecrets",
-            Self::LogLevel(target) => target,
+            Self::LogLevel(_, target) => target,
             Self::Socket(_) => "runtimeSecurity.runtime",
             Self::Webhook => "",
         }
@@ -122,7 +122,7 @@ pub const TABLE: &[(&str, Fate)] = &[
     ("visionOne.admissionController.validationNamespaceSelector", By(Selector)),
     ("visionOne.admissionController.webhookTimeoutSeconds", Left("it is 5 s, always")),
     ("visionOne.admissionController.certificate.**", Left(OWN_CERTIFICATE)),
-    ("visionOne.admissionController.logLevel", By(LogLevel("webhook.env"))),
+    ("visionOne.admissionController.logLevel", By(LogLevel("RUST_LOG", "webhook.env"))),
     ("visionOne.admissionController.scannerValidation", Left(NO_SCANS)),
     ("visionOne.admissionController.trustedScanOperators", Left(NO_SCANS)),
     ("visionOne.admissionController.readPullSecretsFrom", Left("signatures of images are not checked")),
@@ -214,7 +214,7 @@ pub const TABLE: &[(&str, Fate)] = &[
     ("scout.falco.cri.enabled", Left(ONE_RUNTIME)),
     ("scout.falco.sanitizer_output.**", Left("events are not rewritten")),
     ("scout.falco.**", Left(FALCO)),
-    ("scout.scout.logLevel", By(LogLevel("runtimeSecurity.env"))),
+    ("scout.scout.logLevel", By(LogLevel("RINGFENCE_LOG", "runtimeSecurity.env"))),
     ("scout.scout.**", Left(FALCO)),
     ("scout.downloader.**", Left("nothing is downloaded to nodes")),
     ("scout.excludeSameNamespace", Left("our own namespace is never governed")),
@@ -224,7 +224,7 @@ pub const TABLE: &[(&str, Fate)] = &[
     ("serviceAccount.**", Left("the accounts are part of the chart")),
     ("rbac.**", Left("the rights are part of the chart")),
     ("networkPolicy.**", Left("no NetworkPolicy is made")),
-    ("logConfig.**", Left("logs have one form; RUST_LOG in webhook.env and runtimeSecurity.env")),
+    ("logConfig.**", Left("logs have one form; RUST_LOG in webhook.env, RINGFENCE_LOG in runtimeSecurity.env")),
     ("tlsConfig.**", Left("TLS 1.2 and 1.3 with safe suites, always")),
     ("telemetry.**", Left(NO_CLOUD)),
     ("auditLogCollection.**", Left(NO_COMPONENT)),

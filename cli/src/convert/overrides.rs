@@ -231,10 +231,10 @@ impl<'n> Work<'n> {
                 self.append(target, [json!({"name": name})]);
                 self.remark(given, "now image.pullSecrets");
             }
-            Conversion::LogLevel(_) => match &given.node.value {
+            Conversion::LogLevel(variable, _) => match &given.node.value {
                 Value::Text(level) if ["debug", "info", "error"].contains(&level.as_str()) => {
-                    self.append(target, [json!({"name": "RUST_LOG", "value": level})]);
-                    self.remark(given, &format!("now RUST_LOG in {target}"));
+                    self.append(target, [json!({"name": variable, "value": level})]);
+                    self.remark(given, &format!("now {variable} in {target}"));
                 }
                 _ => self.wrong(given, "debug, info or error"),
             },
