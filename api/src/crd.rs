@@ -47,7 +47,17 @@ mod tests {
         let values = &ruleset["properties"]["selector"]["properties"]["matchLabels"]["additionalProperties"];
         assert!(values["pattern"].is_string() && values["maxLength"] == 63, "{values}");
 
+        let exception = &rules["items"]["properties"]["exceptions"]["items"];
+        assert_eq!(exception["minProperties"], 1);
+        for key in ["processes", "ancestors", "paths", "destinations"] {
+            assert!(exception["properties"][key]["items"]["pattern"].is_string(), "{key}: {exception}");
+        }
+
         let policy = spec("runtimepolicies");
+        let limits = &policy["properties"]["limits"]["properties"];
+        assert!(limits["governStaticPods"]["items"]["pattern"].is_string(), "{limits}");
+        let ports = &policy["properties"]["isolation"]["properties"]["exceptions"]["items"]["properties"]["ports"];
+        assert_eq!(ports["minItems"], 1);
         assert_eq!(policy["required"], json!(["rulesets"]));
         assert_eq!(policy["properties"]["maxMitigation"]["default"], "terminate");
         assert_eq!(policy["properties"]["excludedNamespaces"]["default"], json!(["kube-system"]));

@@ -10,8 +10,11 @@ use crate::{Condition, Mitigation, NodeFailure, Violations};
 const NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Syntax of a namespace, or of the beginning of one and `*`.
 const NAMESPACE: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?|[a-z0-9][-a-z0-9]*\*)$";
+/// A static pod, by its namespace and name.
+const STATIC_POD: &str =
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// An IPv4 or IPv6 network; what is in it is checked by the webhook.
-const CIDR: &str = r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$";
+pub(crate) const CIDR: &str = r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$";
 
 /// Which rulesets a cluster enforces, and within which limits. One is active: a value of the Helm chart names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -80,7 +83,11 @@ pub struct LimitsSpec {
     pub suspend: bool,
     /// Static pods (`namespace/name`) that are governed all the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 317)), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(
+        length(max = 64),
+        inner(length(max = 317), regex(pattern = STATIC_POD)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
     pub govern_static_pods: Vec<String>,
     /// Pods of one workload (what makes them anew: a Deployment, a Job ...) that are terminated within the window, at
     /// most; further ones are isolated instead. Without it: any number.
@@ -135,7 +142,7 @@ pub struct Exception {
     pub cidr: String,
     /// Ports of those peers. Without it: everything, whatever the protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub ports: Vec<Ports>,
 }
 

@@ -4,7 +4,13 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::policy::CIDR;
 use crate::{Condition, LabelSelector, Mitigation, NodeFailure, Violations};
+
+/// A path, whole or its beginning.
+const PATH: &str = "^/";
+/// One component of a path, whole or its beginning.
+const PROGRAM: &str = "^[^/]+$";
 
 /// A named set of managed rules with mitigations, for the pods that its selectors select.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -71,22 +77,39 @@ pub struct RuleEntry {
 /// Something that is no violation of a rule: all of its keys hold; of one key, one value must. At least one key is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("minProperties" = 1))]
 pub struct RuleException {
     /// Who does it: paths of executables, or their beginnings and `*`. Of the start of a program: who starts it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 256), regex(pattern = PATH)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub processes: Vec<String>,
     /// Names of programs of the image, or their beginnings and `*`, one of which is among the eight processes above.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 64), regex(pattern = PROGRAM)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub ancestors: Vec<String>,
     /// What it is done to: paths, or their beginnings and `*`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 256), regex(pattern = PATH)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub paths: Vec<String>,
     /// Where it goes: networks (`192.0.2.0/24`, `2001:db8::/32`) or addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 2, max = 43)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 2, max = 43), regex(pattern = CIDR)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub destinations: Vec<String>,
     /// Ports at the other end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
