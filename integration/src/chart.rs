@@ -37,12 +37,16 @@ const OVERRIDES: [&str; 15] = [
 ];
 
 /// What is refused, and all that is said about it: the path above all.
-const REFUSED: [(&str, &[&str]); 18] = [
+const REFUSED: [(&str, &[&str]); 20] = [
     ("runtimeSecurity.enabeld=true", &["/runtimeSecurity", "'enabeld'"]),
     ("runtimesecurity.enabled=true", &["'runtimesecurity'"]),
     ("runtimeSecurity.enabled=off", &["/runtimeSecurity/enabled", "boolean"]),
     ("runtimeSecurity.tolerations=all", &["/runtimeSecurity/tolerations", "array"]),
     ("runtimeSecurity.tolerations[0].operator=exists", &["/runtimeSecurity/tolerations/0/operator", "'Exists'"]),
+    (
+        "webhook.tolerations[0].operator=,webhook.tolerations[0].effect=NoSchedule",
+        &["/webhook/tolerations/0/operator", "'Exists'"],
+    ),
     ("runtimeSecurity.tolerations[0].keys=a", &["/runtimeSecurity/tolerations/0", "'keys'"]),
     ("runtimeSecurity.tolerations[0].value=a", &["/runtimeSecurity/tolerations/0", "'operator'"]),
     (
@@ -53,6 +57,7 @@ const REFUSED: [(&str, &[&str]); 18] = [
     ("webhook.failurePolicy=ignore", &["/webhook/failurePolicy", "'Ignore', 'Fail'"]),
     ("webhook.replicas=0", &["/webhook/replicas"]),
     ("webhook.image.digest=sha256:12", &["/webhook/image/digest"]),
+    ("webhook.image.pullSecrets[0]=mine", &["/webhook/image/pullSecrets/0", "object"]),
     ("webhook.resources.limits.memory=1GB", &["/webhook/resources/limits/memory"]),
     ("platform=ekz", &["/platform", "'eks'"]),
     ("policy.active=My_Policy", &["/policy/active"]),
@@ -61,7 +66,18 @@ const REFUSED: [(&str, &[&str]); 18] = [
     ("webhook.certificate.source=secret", &["webhook.certificate.secretName", "webhook.certificate.caBundle"]),
 ];
 
+/// What the notes of an installation say of values, and what they don't.
+const NOTES: [(&str, &str, &str); 4] = [
+    ("policy.maxMitigation=log", "Policy \"default\" is the active one. It is a dry run", "mitigations up to"),
+    ("policy.maxMitigation=isolate", "active one, with mitigations up to isolate", "dry run"),
+    ("policy.create=false,policy.active=mine", "No pod is governed until policy \"mine\" is made", "active one"),
+    ("runtimeSecurity.enabled=false", "Runtime security is off", "daemonset/ringfence-enforcer"),
+];
+
 const VALUES: &str = "chart/values-are-documented";
+
+/// Helm 3 installs nothing without a cluster, not even to try.
+const OF_NOTES: &str = "chart/helm4/notes";
 
 /// Where the chart is.
 pub fn folder() -> PathBuf {
@@ -74,7 +90,7 @@ pub fn names() -> Vec<String> {
         let golden = OVERRIDES.into_iter().map(move |name| golden_name(helm, name));
         golden.chain([lint_name(helm), refused_name(helm)])
     };
-    HELMS.into_iter().flat_map(|(helm, _)| of_helm(helm)).chain([VALUES.to_owned()]).collect()
+    HELMS.into_iter().flat_map(|(helm, _)| of_helm(helm)).chain([VALUES, OF_NOTES].map(str::to_owned)).collect()
 }
 
 fn golden_name(helm: &str, name: &str) -> String {
@@ -94,8 +110,11 @@ pub fn run(report: &mut Report, interrupt: &Interrupt) -> Result<()> {
     if !names().iter().any(|name| report.wants(name)) {
         return Ok(());
     }
-    let document = folder().join("../../docs/install.md");
-    report.check(VALUES, || values::compare(&folder().join("values.yaml"), &document, bless()));
+    let documents = [folder().join("../../docs/install.md"), folder().join("README.md")];
+    report.check(VALUES, || {
+        let of = folder().join("values.yaml");
+        documents.iter().try_for_each(|document| values::compare(&of, document, bless()))
+    });
     for (name, helm) in HELMS {
         let program = helm.program(interrupt)?;
         report.check(&lint_name(name), || lint(&program));
@@ -103,6 +122,9 @@ pub fn run(report: &mut Report, interrupt: &Interrupt) -> Result<()> {
             report.check(&golden_name(name, overrides), || golden(&program, overrides));
         }
         report.check(&refused_name(name), || refused(&program));
+        if OF_NOTES.split('/').any(|part| part == name) {
+            report.check(OF_NOTES, || notes(&program));
+        }
     }
     Ok(())
 }
@@ -195,6 +217,18 @@ fn refused(program: &Path) -> Result<()> {
         for part in parts {
             ensure!(error.contains(part), "{value}: {part:?} is not in: {error}");
         }
+    }
+    Ok(())
+}
+
+fn notes(program: &Path) -> Result<()> {
+    for (values, expected, unexpected) in NOTES {
+        let mut command = helm(program);
+        command.args(["install", "ringfence"]).arg(folder()).args(["--dry-run=client", "--set", values]);
+        let said = succeed(&mut command, None)?;
+        let (_, notes) = said.split_once("\nNOTES:\n").context("no notes")?;
+        ensure!(notes.contains(expected), "{values}: {expected:?} is not in: {notes}");
+        ensure!(!notes.contains(unexpected), "{values}: {unexpected:?} is in: {notes}");
     }
     Ok(())
 }

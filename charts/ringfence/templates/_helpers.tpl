@@ -23,6 +23,14 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- end -}}
 {{- end }}
 
+{{- /* Of both images, then of this one: (dict "root" $ "image" .Values.webhook.image) */ -}}
+{{- define "ringfence.pullSecrets" -}}
+{{- with concat (.root.Values.image.pullSecrets | default list) (.image.pullSecrets | default list) | uniq -}}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
+{{- end }}
+
 {{- define "ringfence.proxy" -}}
 {{- with .Values.proxy -}}
 {{- if .httpProxy }}

@@ -1,4 +1,4 @@
-//! The table of values in docs/install.md: made of the comments in values.yaml.
+//! The table of values in docs/install.md and the chart's README: made of the comments in values.yaml.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,14 +12,15 @@ const END: &str = "<!-- end of values -->\n";
 /// An error when the table in the document is not that of the values; `bless` writes it anew.
 pub fn compare(values: &Path, document: &Path, bless: bool) -> Result<()> {
     let table = table(&fs::read_to_string(values)?)?;
-    let text = fs::read_to_string(document)?;
+    let text = fs::read_to_string(document).with_context(|| document.display().to_string())?;
     let (before, rest) = text.split_once(BEGIN).with_context(|| format!("{BEGIN:?} is missing"))?;
     let (found, after) = rest.split_once(END).with_context(|| format!("{END:?} is missing"))?;
     if bless {
         fs::write(document, format!("{before}{BEGIN}{table}{END}{after}"))?;
         return Ok(());
     }
-    ensure!(found == table, "it is not what values.yaml says: run this with RINGFENCE_BLESS=1");
+    let name = document.display();
+    ensure!(found == table, "{name} is not what values.yaml says: run this with RINGFENCE_BLESS=1");
     Ok(())
 }
 
