@@ -40,6 +40,8 @@ macro_rules! offsets {
                 pub io_result: u32,
                 /// The first five arguments of a system call in `pt_regs`.
                 pub arguments: [u32; 5],
+                /// The first four arguments of a function of the kernel in `pt_regs`, at its entry.
+                pub parameters: [u32; 4],
             }
         }
 
@@ -59,6 +61,7 @@ macro_rules! offsets {
                 io_opcode: ABSENT,
                 io_result: ABSENT,
                 arguments: [ABSENT; 5],
+                parameters: [ABSENT; 4],
             };
 
             /// Offsets of [`Self::MEMBERS`] in the order of that list.
@@ -155,12 +158,13 @@ shared! {
     pub struct Node {
         /// Index of the v1 controller by which tasks are known, in `css_set.subsys`; [`ABSENT`] on a pure v2 node.
         pub v1_controller: u32,
-        /// 1: an LSM program judges executions before they happen; the tracepoint only adds what needs arguments.
-        pub exec_judged_early: u32,
+        /// A [`crate::Tier`]: of the programs on security hooks, which see what is opened, mapped and connected to.
+        /// `Tracepoint`: there are none. `Lsm`: they deny, and judge executions too, before they happen.
+        pub hooks: u32,
         /// 1: an overlay's upper layer was told from its lower one by a trial at start; else drift is blind.
         pub overlay_proven: u32,
-        /// 1: LSM programs judge connections before they are begun.
-        pub connect_judged_early: u32,
+        /// 1: system calls are seen by their functions' trampolines, whose context is another than a tracepoint's record.
+        pub calls_by_function: u32,
         /// 1: [`RDONLY_CAST`] was replaced, and kernel memory is loaded instead of copied by a helper.
         pub direct_reads: u32,
     }

@@ -73,7 +73,8 @@ fn ruleset(slot: u32, class: Class) -> Option<(u32, &'static RulesetVectors)> {
 
 /// What kind of hook an entry point sits on. Bodies are generic over it and need not know more.
 pub trait EntryPoint {
-    const TIER: Tier;
+    /// A [`Tier`].
+    fn tier() -> u8;
     /// Stops the operation, or the process that does it. Returns the bit of [`done`] that tells how.
     fn stop() -> u8;
 }
@@ -81,30 +82,43 @@ pub trait EntryPoint {
 /// A tracepoint: the process is killed before it returns to user mode (to its first instruction, at exec).
 pub struct Tracepoint;
 
-/// An LSM hook: the operation is denied, by what the program returns.
-pub struct LsmHook;
+/// A security hook: the operation is denied, by what the program returns; where the program sits on the hook's function
+/// and can't deny, the process is killed before it returns to user mode.
+pub struct SecurityHook;
 
 /// A packet in the datapath: it is dropped, by what the program returns.
 pub struct Packet;
 
 impl EntryPoint for Tracepoint {
-    const TIER: Tier = Tier::Tracepoint;
+    #[inline(always)]
+    fn tier() -> u8 {
+        Tier::Tracepoint as u8
+    }
+
     #[inline(always)]
     fn stop() -> u8 {
         if unsafe { bpf_send_signal(SIGKILL) } == 0 { done::KILLED } else { 0 }
     }
 }
 
-impl EntryPoint for LsmHook {
-    const TIER: Tier = Tier::Lsm;
+impl EntryPoint for SecurityHook {
+    #[inline(always)]
+    fn tier() -> u8 {
+        kernel::hooks() as u8
+    }
+
     #[inline(always)]
     fn stop() -> u8 {
-        done::DENIED
+        if kernel::hooks_are(Tier::Lsm) { done::DENIED } else { Tracepoint::stop() }
     }
 }
 
 impl EntryPoint for Packet {
-    const TIER: Tier = Tier::Tracepoint;
+    #[inline(always)]
+    fn tier() -> u8 {
+        Tier::Tracepoint as u8
+    }
+
     #[inline(always)]
     fn stop() -> u8 {
         done::DENIED
@@ -161,7 +175,7 @@ pub fn begin_as<E: EntryPoint>(who: Governed, class: Class, lane: Lane, op: Op) 
         put(&raw mut (*h).args_len, 0);
         put(&raw mut (*h).class, class as u8);
         put(&raw mut (*h).op, op as u8);
-        put(&raw mut (*h).tier, E::TIER as u8);
+        put(&raw mut (*h).tier, E::tier());
         put(&raw mut (*h).done, 0);
         put(&raw mut (*h).family, 0);
         put(&raw mut (*h).socket_type, 0);

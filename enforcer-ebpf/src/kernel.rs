@@ -8,7 +8,7 @@ use core::{
     ffi::c_void,
     mem::{MaybeUninit, align_of, size_of, transmute},
 };
-use ringfence_abi::{ABSENT, Node, Offsets, RDONLY_CAST};
+use ringfence_abi::{ABSENT, Node, Offsets, RDONLY_CAST, Tier};
 
 /// Set before load, frozen, and so known constants to the verifier.
 #[unsafe(no_mangle)]
@@ -16,8 +16,7 @@ pub static OFFSETS: Offsets = Offsets::UNKNOWN;
 
 /// Set before load.
 #[unsafe(no_mangle)]
-static NODE: Node =
-    Node { v1_controller: ABSENT, exec_judged_early: 0, overlay_proven: 0, connect_judged_early: 0, direct_reads: 0 };
+static NODE: Node = Node { v1_controller: ABSENT, hooks: 0, overlay_proven: 0, calls_by_function: 0, direct_reads: 0 };
 
 /// One of [`OFFSETS`]' fields, as the loader set it.
 macro_rules! offset {
@@ -41,14 +40,34 @@ pub fn v1_controller() -> u32 {
     constant(&raw const NODE.v1_controller)
 }
 
+/// Whether the programs on security hooks are on this tier.
 #[inline(always)]
-pub fn exec_judged_early() -> bool {
-    constant(&raw const NODE.exec_judged_early) != 0
+pub fn hooks_are(tier: Tier) -> bool {
+    hooks() == tier as u32
 }
 
+/// The tier of the programs on security hooks, as a number.
+#[inline(always)]
+pub fn hooks() -> u32 {
+    constant(&raw const NODE.hooks)
+}
+
+/// Whether executions are judged before they happen; the tracepoint then only adds what needs arguments.
+#[inline(always)]
+pub fn exec_judged_early() -> bool {
+    hooks_are(Tier::Lsm)
+}
+
+/// Whether connections are judged before they are begun.
 #[inline(always)]
 pub fn connect_judged_early() -> bool {
-    constant(&raw const NODE.connect_judged_early) != 0
+    !hooks_are(Tier::Tracepoint)
+}
+
+/// Whether system calls are seen by their functions' trampolines.
+#[inline(always)]
+pub fn calls_by_function() -> bool {
+    constant(&raw const NODE.calls_by_function) != 0
 }
 
 #[inline(always)]

@@ -122,12 +122,15 @@ pub enum Lane {
 
 const LANES: u32 = 6;
 
+/// Runs that may be under way on one CPU.
+pub const RUNS: u32 = LANES * DEPTH;
+
 /// Runs of one lane that may be under way on one CPU: a softirq interrupts a sender, a preemptible kernel switches
 /// away from an LSM program.
 const DEPTH: u32 = 3;
 
 #[map]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(LANES * DEPTH, 0);
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(RUNS, 0);
 
 /// A run's own working memory, given back at its end.
 pub struct Held(&'static mut Scratch);

@@ -1,14 +1,17 @@
-//! A trial at the enforcer's start: what do the programs make of a file that one given thread opens?
+//! Trials at the enforcer's start.
 //!
+//! What does this kernel let us attach to functions of its own? Two programs do nothing but be attached.
+//!
+//! What do the programs make of a file that one given thread opens?
 //! Where overlayfs keeps its upper layer is not told by every kernel; so files of both layers of an overlay of the
 //! enforcer's own are opened, and the answers compared.
 
 use crate::{kernel, object, process, scratch::Object};
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
-    macros::{map, tracepoint},
+    macros::{fexit, kprobe, map, tracepoint},
     maps::Array,
-    programs::TracePointContext,
+    programs::{FExitContext, ProbeContext, TracePointContext},
 };
 
 /// Entry 0: thread id whose opens are looked at; entry 1: flags of its last file.
@@ -33,5 +36,15 @@ pub fn trial_open(ctx: TracePointContext) -> u32 {
         };
         let _ = TRIAL.set(1, &object::flags(&object), 0);
     }
+    0
+}
+
+#[fexit]
+pub fn trial_trampoline(_ctx: FExitContext) -> i32 {
+    0
+}
+
+#[kprobe]
+pub fn trial_kprobe(_ctx: ProbeContext) -> u32 {
     0
 }

@@ -163,6 +163,10 @@ pub enum Datapath {
 pub enum StrongestTier {
     /// LSM programs, which deny.
     Lsm,
+    /// Trampolines on the functions of security hooks: detect and kill.
+    Fentry,
+    /// Kprobes on the same functions.
+    Kprobe,
     /// Tracepoints, which detect and kill.
     Tracepoint,
 }

@@ -84,6 +84,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
 
     let strongest = match args.tier {
         StrongestTier::Lsm => Tier::Lsm,
+        StrongestTier::Fentry => Tier::Fentry,
+        StrongestTier::Kprobe => Tier::Kprobe,
         StrongestTier::Tracepoint => Tier::Tracepoint,
     };
     let mut kernel = Kernel::load(&kernel::Options {

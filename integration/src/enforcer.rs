@@ -191,6 +191,11 @@ impl Enforcer {
 
     /// SIGKILL.
     pub fn crash(mut self) -> Result<()> {
+        self.kill()
+    }
+
+    /// The same; what it has said is still there.
+    pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())

@@ -51,8 +51,11 @@ const DENIED: [&str; 3] = ["exec", "open", "network"];
 /// failure to them.
 const METADATA: &str = "RF-510";
 
-/// Rules whose behaviours are tried on the `tracepoint` tier too: of classes that the `lsm` tier denies.
-const BOTH_TIERS: [&str; 3] = ["RF-314", "RF-501", "RF-901"];
+/// Rules whose behaviours are tried on the weaker tiers too: of classes that the `lsm` tier denies.
+const EVERY_TIER: [&str; 3] = ["RF-314", "RF-501", STARTED];
+
+/// Of those, the one about executions: only the `lsm` tier judges these otherwise than the `tracepoint` tier.
+const STARTED: &str = "RF-901";
 
 /// What is done after an act, and the rule that it violates: its event comes after everything that the act caused. For
 /// events that the kernel decides, and for candidates, which come another way.
@@ -113,14 +116,31 @@ pub fn run(programs: &Programs, filter: &str, brief: bool, cgroups: Cgroups) -> 
     // Whether or not it is asked for: the next one is not to find its programs at work.
     let uninstalled = machine.uninstall(programs);
     report.check("vm/uninstall", || uninstalled);
-    let machine = Machine::start(programs, Tier::Tracepoint)?;
-    for case in suitable().filter(|case| BOTH_TIERS.contains(&case.rule)) {
-        for act in case.behaviours.iter().filter(|act| suits(act)).take(most) {
-            report.check(&format!("vm/tracepoint/{}/block/{}", case.rule, act.name), || machine.blocked(case, act));
-        }
+    for strongest in [Tier::Fentry, Tier::Kprobe, Tier::Tracepoint] {
+        weaker(programs, strongest, most, &mut report)?;
     }
-    report.check("vm/tracepoint/uninstall", || machine.uninstall(programs));
     Ok(report.finish())
+}
+
+/// The part that is tried with no stronger tier than this; of each rule, at most so many behaviours.
+fn weaker(programs: &Programs, strongest: Tier, most: usize, report: &mut Report) -> Result<()> {
+    let mut machine = Machine::start(programs, strongest)?;
+    let name = format!("vm/{strongest}/tier");
+    if strongest == Tier::Kprobe && machine.kernel_is_older_than(5, 15)? {
+        report.skip(&name, "before 5.15 a kprobe ends with the enforcer: this kernel has no kprobe tier");
+    } else {
+        report.check(&name, || machine.is_on(strongest));
+        for case in suitable().filter(|case| EVERY_TIER.contains(&case.rule)) {
+            for act in case.behaviours.iter().filter(|act| suits(act)).take(most) {
+                report
+                    .check(&format!("vm/{strongest}/{}/block/{}", case.rule, act.name), || machine.blocked(case, act));
+            }
+        }
+        report.check(&format!("vm/{strongest}/outlives"), || machine.outlives());
+    }
+    let uninstalled = machine.uninstall(programs);
+    report.check(&format!("vm/{strongest}/uninstall"), || uninstalled);
+    Ok(())
 }
 
 /// What needs no privileges, no network and no terminal.
@@ -139,7 +159,7 @@ fn acts(case: &Case) -> impl Iterator<Item = &Act> {
 
 impl Machine {
     fn start(programs: &Programs, strongest: Tier) -> Result<Self> {
-        let tier = if strongest == Tier::Lsm { "lsm" } else { "tracepoint" };
+        let tier = strongest.name();
         let directory = PathBuf::from("/tmp/vm-suite").join(tier);
         let directory = directory.as_path();
         fs::create_dir_all(directory)?;
@@ -175,6 +195,32 @@ impl Machine {
             if DENIED.contains(&class.class.as_str()) {
                 ensure!(class.tier == Some(Tier::Lsm), "class {} is on tier {:?}", class.class, class.tier);
             }
+        }
+        Ok(())
+    }
+
+    /// What is opened and connected to is seen on this tier, and nothing on a stronger one.
+    fn is_on(&self, tier: Tier) -> Result<()> {
+        for class in self.enforcer.status()?.classes {
+            let right = match class.class.as_str() {
+                "open" | "network" => class.tier == Some(tier),
+                _ => class.tier <= Some(tier),
+            };
+            ensure!(right, "class {} is on tier {:?}", class.class, class.tier);
+        }
+        Ok(())
+    }
+
+    /// Killed, the enforcer leaves its programs at work: a file that is opened, and a name that is linked.
+    fn outlives(&mut self) -> Result<()> {
+        self.enforcer.kill()?;
+        let bare = self.block.get("RF-501").context("there is a container for each case")?;
+        for command in ["cat /etc/shadow", "ln /etc/shadow /etc/also-shadow"] {
+            let output = bare.run(&Act { name: "outlives", command, tty: false }.arguments(&self.places))?;
+            ensure!(!output.status.success(), "{command} succeeded");
+            let said = String::from_utf8_lossy(&output.stderr);
+            let killed = output.status.signal() == Some(9) || output.status.code() == Some(KILLED_EXIT);
+            ensure!(killed, "{command} ended with {}: {said}", output.status);
         }
         Ok(())
     }
@@ -252,8 +298,12 @@ impl Machine {
         let Some(event) = events.first() else { bail!("no event; it ended with {}", output.status) };
         ensure!(!output.status.success(), "it succeeded");
         ensure!(event.mitigation == Mitigation::Block, "asked for {}", event.mitigation);
-        let expected = !BOTH_TIERS.contains(&case.rule) || event.tier == self.strongest;
-        ensure!(expected, "on tier {:?}, not {:?}", event.tier, self.strongest);
+        let tier = match (case.rule, self.strongest) {
+            (STARTED, Tier::Fentry | Tier::Kprobe) => Tier::Tracepoint,
+            (_, strongest) => strongest,
+        };
+        let expected = !EVERY_TIER.contains(&case.rule) || event.tier == tier;
+        ensure!(expected, "on tier {:?}, not {tier:?}", event.tier);
         let done = if event.tier == Tier::Lsm { Done::Denied } else { Done::Killed };
         let killed = output.status.signal() == Some(9) || output.status.code() == Some(KILLED_EXIT);
         ensure!(!killed || done == Done::Killed, "it was killed, not denied");

@@ -103,7 +103,7 @@ fn described(op: Op, fd: i32, flags: u32, number: u64) {
 }
 
 /// Exit of every call with a path: what was kept has happened, or not.
-#[tracepoint]
+#[tracepoint(category = "exit", name = "call")]
 pub fn exit_change(ctx: TracePointContext) -> u32 {
     let succeeded = result(&ctx) >= 0;
     settle(0, succeeded);
@@ -124,7 +124,7 @@ fn settle(which: u64, succeeded: bool) {
 macro_rules! entries {
     ($($(#[$doc:meta])* $name:ident($ctx:ident) { $($change:expr),* $(,)? })*) => {
         $($(#[$doc])*
-        #[tracepoint]
+        #[tracepoint(category = "enter", name = "call")]
         pub fn $name($ctx: TracePointContext) -> u32 {
             $(named($change);)*
             0
@@ -205,20 +205,20 @@ entries! {
 }
 
 /// Exit of fchmod(fd, mode).
-#[tracepoint]
+#[tracepoint(category = "exit", name = "call")]
 pub fn exit_fchmod(ctx: TracePointContext) -> u32 {
     if result(&ctx) == 0 {
-        let mode = argument_at_exit(1);
-        described(Op::Chmod, argument_at_exit(0) as i32, object::mode_flags(mode as u16), mode);
+        let mode = argument_at_exit(&ctx, 1);
+        described(Op::Chmod, argument_at_exit(&ctx, 0) as i32, object::mode_flags(mode as u16), mode);
     }
     0
 }
 
 /// Exit of ftruncate(fd, length).
-#[tracepoint]
+#[tracepoint(category = "exit", name = "call")]
 pub fn exit_ftruncate(ctx: TracePointContext) -> u32 {
     if result(&ctx) == 0 {
-        described(Op::Truncate, argument_at_exit(0) as i32, 0, argument_at_exit(1));
+        described(Op::Truncate, argument_at_exit(&ctx, 0) as i32, 0, argument_at_exit(&ctx, 1));
     }
     0
 }

@@ -1,9 +1,10 @@
 //! Class exec: a program is started.
 
+use super::{answer, as_decided, decided, parameter};
 use crate::{
     facets::{self, any},
     identity::{self, ENTERING},
-    judge::{self, EntryPoint, LsmHook, Report, Tracepoint, Verdict},
+    judge::{self, EntryPoint, Report, SecurityHook, Tracepoint, Verdict},
     kernel::{self, offset, read},
     object, path, process,
     scratch::{self, Lane},
@@ -17,7 +18,6 @@ use aya_ebpf::{
 use ringfence_abi::{Class, Facet, Op, Role, flag};
 
 const CLASS: Class = Class::Exec;
-const EPERM: i32 = 1;
 
 /// After the new program is in place, before its first instruction.
 #[btf_tracepoint(function = "sched_process_exec")]
@@ -34,15 +34,15 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Before the new program is in place; for a script once for the script and once for its interpreter.
+/// Before the new program is in place; for a script once for the script and once for its interpreter. Of LSM programs
+/// alone: who can't deny loses nothing by waiting for [`sched_process_exec`], and knows the arguments there.
 #[lsm(hook = "bprm_check_security")]
 pub fn bprm_check_security(ctx: LsmContext) -> i32 {
-    let binprm: u64 = ctx.arg(0);
-    let before: i32 = ctx.arg(1);
+    let before = decided(&ctx, 1);
     if before != 0 {
-        return before;
+        return as_decided(before);
     }
-    if started::<LsmHook>(binprm, Stage::Asked) == Verdict::Stop { -EPERM } else { 0 }
+    answer(started::<SecurityHook>(parameter(&ctx, 0), Stage::Asked))
 }
 
 /// Whose program a process begins with an execution: one of the `life` numbers. Verified by itself, so that its

@@ -2,11 +2,11 @@
 //!
 //! Addresses are the kernel's own: of the socket, after the call, or of the copy that the LSM hook gets.
 
-use super::{argument_at_exit, result};
+use super::{answer, argument_at_exit, as_decided, decided, parameter, result};
 use crate::{
     facets::{self, any},
     identity,
-    judge::{self, EntryPoint, LsmHook, Report, Tracepoint, Verdict},
+    judge::{self, EntryPoint, Report, SecurityHook, Tracepoint, Verdict},
     kernel::{self, offset, read},
     process,
     scratch::{Lane, Scratch},
@@ -19,7 +19,6 @@ use aya_ebpf::{
 use ringfence_abi::{Class, Op, Role};
 
 const CLASS: Class = Class::Network;
-const EPERM: i32 = 1;
 /// `include/net/tcp_states.h`
 const TCP_SYN_SENT: i32 = 2;
 const TCP_LISTEN: i32 = 10;
@@ -40,13 +39,13 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// Exit of connect(fd, address, length): everything is asked of the socket.
-#[tracepoint]
+#[tracepoint(category = "exit", name = "call")]
 pub fn exit_connect(ctx: TracePointContext) -> u32 {
     let result = result(&ctx);
     if (result < 0 && result != -EINPROGRESS) || identity::current().is_none() {
         return 0;
     }
-    let fd = argument_at_exit(0) as i32;
+    let fd = argument_at_exit(&ctx, 0) as i32;
     let sk = socket::of_descriptor(fd);
     if sk == 0 {
         return 0;
@@ -63,16 +62,16 @@ pub fn exit_connect(ctx: TracePointContext) -> u32 {
 }
 
 /// Exit of bind(fd, address, length).
-#[tracepoint]
+#[tracepoint(category = "exit", name = "call")]
 pub fn exit_bind(ctx: TracePointContext) -> u32 {
     if result(&ctx) == 0 {
-        happened::<Tracepoint>(Op::Bind, End::Local, || socket::of_descriptor(argument_at_exit(0) as i32));
+        happened::<Tracepoint>(Op::Bind, End::Local, || socket::of_descriptor(argument_at_exit(&ctx, 0) as i32));
     }
     0
 }
 
 /// Exit of socket: the result is a descriptor.
-#[tracepoint]
+#[tracepoint(category = "exit", name = "call")]
 pub fn exit_socket(ctx: TracePointContext) -> u32 {
     let fd = result(&ctx);
     if fd >= 0 {
@@ -82,19 +81,19 @@ pub fn exit_socket(ctx: TracePointContext) -> u32 {
 }
 
 /// Exit of dup, dup2, dup3: the result is the new descriptor.
-#[tracepoint]
+#[tracepoint(category = "exit", name = "call")]
 pub fn exit_dup(ctx: TracePointContext) -> u32 {
     on_stdio(result(&ctx));
     0
 }
 
 /// Exit of fcntl(fd, command, argument): only duplication matters, and only onto the standard descriptors.
-#[tracepoint]
+#[tracepoint(category = "exit", name = "call")]
 pub fn exit_fcntl(ctx: TracePointContext) -> u32 {
     const F_DUPFD: u64 = 0;
     const F_DUPFD_CLOEXEC: u64 = 1030;
     let fd = result(&ctx);
-    if (0..=2).contains(&fd) && matches!(argument_at_exit(1), F_DUPFD | F_DUPFD_CLOEXEC) {
+    if (0..=2).contains(&fd) && matches!(argument_at_exit(&ctx, 1), F_DUPFD | F_DUPFD_CLOEXEC) {
         on_stdio(fd);
     }
     0
@@ -112,40 +111,39 @@ fn on_stdio(fd: i64) {
 }
 
 /// Before a connection is begun. Unix sockets have a hook of their own, which knows the peer.
-#[lsm(hook = "socket_connect")]
+#[lsm(hook = "---socket_connect")]
 pub fn socket_connect(ctx: LsmContext) -> i32 {
-    let sock: u64 = ctx.arg(0);
-    let address: u64 = ctx.arg(1);
-    let before: i32 = ctx.arg(3);
+    let before = decided(&ctx, 3);
     if before != 0 {
-        return before;
+        return as_decided(before);
     }
+    let (sock, address) = (parameter(&ctx, 0), parameter(&ctx, 1));
     let family: u16 = read(address, 0);
     if family != AF_INET && family != AF_INET6 {
         return 0;
     }
-    let Some(mut held) = judge::begin::<LsmHook>(CLASS, Lane::Network, Op::Connect) else { return 0 };
+    let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Network, Op::Connect) else { return 0 };
     let s = &mut *held;
     socket::describe(s, read(sock, offset!(socket_sk)), End::Remote);
     // `struct sockaddr_in` and `sockaddr_in6`: the kernel's copy of what the caller asks for.
     s.event.header.port = u16::from_be(read(address, 2));
     s.event.header.address = if family == AF_INET { socket::mapped(read(address, 4)) } else { read(address, 8) };
-    if matched::<LsmHook>(s, Report::None) == Verdict::Stop { -EPERM } else { 0 }
+    answer(matched::<SecurityHook>(s, Report::None))
 }
 
 /// Before a stream connection to a Unix socket.
-#[lsm(hook = "unix_stream_connect")]
+#[lsm(hook = "---unix_stream_connect")]
 pub fn unix_stream_connect(ctx: LsmContext) -> i32 {
-    let (own, peer): (u64, u64) = (ctx.arg(0), ctx.arg(1));
-    let before: i32 = ctx.arg(3);
+    let before = decided(&ctx, 3);
     if before != 0 {
-        return before;
+        return as_decided(before);
     }
-    let Some(mut held) = judge::begin::<LsmHook>(CLASS, Lane::Network, Op::Connect) else { return 0 };
+    let (own, peer) = (parameter(&ctx, 0), parameter(&ctx, 1));
+    let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Network, Op::Connect) else { return 0 };
     let s = &mut *held;
     socket::describe(s, own, End::Remote);
     unix_object(s, peer);
-    if matched::<LsmHook>(s, Report::File) == Verdict::Stop { -EPERM } else { 0 }
+    answer(matched::<SecurityHook>(s, Report::File))
 }
 
 /// Something happened to a socket: judge it.

@@ -1,9 +1,9 @@
 //! Class open: a file was opened, or mapped executable. The path is always the kernel's own, of the file itself.
 
-use super::argument_at_exit;
+use super::{answer, argument_at_exit, as_decided, decided, decided_by_function, parameter, parameter_of_function};
 use crate::{
     facets::{self, any},
-    judge::{self, EntryPoint, LsmHook, Report, Tracepoint, Verdict},
+    judge::{self, EntryPoint, Report, SecurityHook, Tracepoint, Verdict},
     kernel::{self, offset},
     object, process,
     scratch::{Lane, Scratch},
@@ -12,10 +12,9 @@ use aya_ebpf::{
     macros::{btf_tracepoint, lsm, tracepoint},
     programs::{BtfTracePointContext, LsmContext, TracePointContext},
 };
-use ringfence_abi::{Class, Op, Role, flag};
+use ringfence_abi::{Class, Op, Role, Tier, flag};
 
 const CLASS: Class = Class::Open;
-const EPERM: i32 = 1;
 const PROT_EXEC: u64 = 4;
 /// The kernel's own: overlayfs opens a layer's file beside each of its own (`include/linux/fs.h`, since 4.19).
 const FMODE_NOACCOUNT: u32 = 0x2000_0000;
@@ -23,7 +22,7 @@ const FMODE_NOACCOUNT: u32 = 0x2000_0000;
 const FMODE_EXEC: u32 = 0x20;
 
 /// Exit of open, openat, openat2, creat, open_by_handle_at: the result is a descriptor.
-#[tracepoint]
+#[tracepoint(category = "exit", name = "call")]
 pub fn exit_open(ctx: TracePointContext) -> u32 {
     let fd = super::result(&ctx);
     if fd >= 0 {
@@ -51,47 +50,51 @@ pub fn io_uring_complete(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// Before an open takes effect.
-#[lsm(hook = "file_open")]
+#[lsm(hook = "---file_open")]
 pub fn file_open(ctx: LsmContext) -> i32 {
-    let file: u64 = ctx.arg(0);
-    let before: i32 = ctx.arg(1);
+    let before = decided(&ctx, 1);
     if before != 0 {
-        return before;
+        return as_decided(before);
     }
+    let file = parameter(&ctx, 0);
     let mode: u32 = kernel::read(file, offset!(file_mode));
     let asked: u32 = kernel::read(file, offset!(file_flags));
     if mode & FMODE_NOACCOUNT != 0 || asked & FMODE_EXEC != 0 {
         return 0;
     }
-    if opened::<LsmHook>(|| file) == Verdict::Stop { -EPERM } else { 0 }
+    answer(opened::<SecurityHook>(|| file))
 }
 
 /// Exit of mmap(address, length, protection, flags, fd, ..): the result is an address. What the kernel maps for an
 /// execution does not pass here.
-#[tracepoint]
+#[tracepoint(category = "exit", name = "call")]
 pub fn exit_mmap(ctx: TracePointContext) -> u32 {
     const MAP_ANONYMOUS: u64 = 0x20;
     const LAST_ERROR: i64 = -4095;
     let failed = (LAST_ERROR..0).contains(&super::result(&ctx));
-    if !failed && argument_at_exit(2) & PROT_EXEC != 0 && argument_at_exit(3) & MAP_ANONYMOUS == 0 {
-        mapped::<Tracepoint>(|| process::file(argument_at_exit(4) as i32));
+    if !failed && argument_at_exit(&ctx, 2) & PROT_EXEC != 0 && argument_at_exit(&ctx, 3) & MAP_ANONYMOUS == 0 {
+        mapped::<Tracepoint>(|| process::file(argument_at_exit(&ctx, 4) as i32));
     }
     0
 }
 
 /// Before a mapping takes effect; also the kernel's own, for an execution.
-#[lsm(hook = "mmap_file")]
+#[lsm(hook = "---mmap_file")]
 pub fn mmap_file(ctx: LsmContext) -> i32 {
-    let file: u64 = ctx.arg(0);
-    let protection: u64 = ctx.arg(2);
-    let before: i32 = ctx.arg(4);
+    // The hook has the protection that was asked for and the one that is given, its function only the former.
+    let (protection, before) = if kernel::hooks_are(Tier::Lsm) {
+        (parameter(&ctx, 2), decided(&ctx, 4))
+    } else {
+        (parameter_of_function(&ctx, 1), decided_by_function(&ctx, 3))
+    };
     if before != 0 {
-        return before;
+        return as_decided(before);
     }
+    let file = parameter(&ctx, 0);
     if file == 0 || protection & PROT_EXEC == 0 {
         return 0;
     }
-    if mapped::<LsmHook>(|| file) == Verdict::Stop { -EPERM } else { 0 }
+    answer(mapped::<SecurityHook>(|| file))
 }
 
 /// A program may map itself: that it was started is judged elsewhere.

@@ -1,7 +1,11 @@
 //! What a system call's exit needs from its entry, by thread: a path of the caller's string, which is read once, at the
 //! entry, and matched there. Only if lines are left is it kept until the call has succeeded.
 
-use crate::{facets::any, kernel, scratch::Scratch};
+use crate::{
+    facets::any,
+    kernel,
+    scratch::{self, Scratch},
+};
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::map,
@@ -30,7 +34,7 @@ pub struct Thread {
 static JUDGED: LruHashMap<Thread, Judged> = LruHashMap::with_max_entries(1_024, 0);
 
 #[map]
-static JUDGED_WORK: PerCpuArray<Judged> = PerCpuArray::with_max_entries(1, 0);
+static JUDGED_WORK: PerCpuArray<Judged> = PerCpuArray::with_max_entries(scratch::RUNS, 0);
 
 #[inline(always)]
 fn thread(which: u64) -> Thread {
@@ -50,8 +54,8 @@ pub fn keep_judged(which: u64, s: &Scratch) {
     if !any(&s.hit) {
         return;
     }
-    if let Some(work) = JUDGED_WORK.get_ptr_mut(0) {
-        // SAFETY: from the map; tracepoint programs are not preempted, and only they come here.
+    if let Some(work) = JUDGED_WORK.get_ptr_mut(s.index) {
+        // SAFETY: from the map; who holds the scratch has this one, too.
         unsafe {
             copy_value(&raw mut (*work).header, &raw const s.event.header);
             (*work).hit = s.hit;

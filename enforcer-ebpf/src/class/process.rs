@@ -18,16 +18,19 @@ const CLONE_NEWUSER: u64 = 0x1000_0000;
 const SOURCE: u64 = 2;
 const TARGET: u64 = 3;
 
+/// What a call was about, read from what the program is handed.
+type Read = fn(&TracePointContext) -> u64;
+
 /// A call is over. What it was about, and on which process (0: none).
 #[inline(always)]
-fn over(op: Op, ctx: &TracePointContext, number: fn() -> u64, target: fn() -> u64, only_success: bool) {
+fn over(op: Op, ctx: &TracePointContext, number: Read, target: Read, only_success: bool) {
     let failed = result(ctx) < 0;
     if failed && only_success {
         return;
     }
     let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Process, op) else { return };
     let s = &mut *held;
-    let (number, target) = (number(), target() as u32);
+    let (number, target) = (number(ctx), target(ctx) as u32);
     s.event.header.number = number;
     s.event.header.target_pid = target;
     let own = kernel::process(kernel::current());
@@ -56,7 +59,7 @@ fn over(op: Op, ctx: &TracePointContext, number: fn() -> u64, target: fn() -> u6
 macro_rules! calls {
     ($($(#[$doc:meta])* $exit:ident: $op:ident($number:expr, $target:expr, $only_success:expr))*) => {
         $($(#[$doc])*
-        #[tracepoint]
+        #[tracepoint(category = "exit", name = "call")]
         pub fn $exit(ctx: TracePointContext) -> u32 {
             over(Op::$op, &ctx, $number, $target, $only_success);
             0
@@ -66,25 +69,25 @@ macro_rules! calls {
 
 calls! {
     /// ptrace(request, pid, ..)
-    exit_ptrace: Ptrace(|| argument_at_exit(0), || argument_at_exit(1), true)
+    exit_ptrace: Ptrace(|ctx| argument_at_exit(ctx, 0), |ctx| argument_at_exit(ctx, 1), true)
     /// setns(fd, type)
-    exit_setns: Setns(|| argument_at_exit(1), || 0, false)
+    exit_setns: Setns(|ctx| argument_at_exit(ctx, 1), |_| 0, false)
     /// unshare(flags)
-    exit_unshare: Unshare(|| argument_at_exit(0), || 0, false)
+    exit_unshare: Unshare(|ctx| argument_at_exit(ctx, 0), |_| 0, false)
     /// memfd_create(name, flags)
-    exit_memfd: Memfd(|| argument_at_exit(1), || 0, true)
+    exit_memfd: Memfd(|ctx| argument_at_exit(ctx, 1), |_| 0, true)
     /// bpf(command, ..)
-    exit_bpf: Bpf(|| argument_at_exit(0), || 0, false)
+    exit_bpf: Bpf(|ctx| argument_at_exit(ctx, 0), |_| 0, false)
     /// init_module, finit_module, delete_module
-    exit_module: Module(|| 0, || 0, false)
+    exit_module: Module(|_| 0, |_| 0, false)
     /// kill(pid, signal)
-    exit_kill: Kill(|| argument_at_exit(1), || argument_at_exit(0), true)
+    exit_kill: Kill(|ctx| argument_at_exit(ctx, 1), |ctx| argument_at_exit(ctx, 0), true)
     /// tgkill(tgid, tid, signal)
-    exit_tgkill: Kill(|| argument_at_exit(2), || argument_at_exit(0), true)
+    exit_tgkill: Kill(|ctx| argument_at_exit(ctx, 2), |ctx| argument_at_exit(ctx, 0), true)
 }
 
 /// mount(source, target, type, flags, data): both are strings of the caller.
-#[tracepoint]
+#[tracepoint(category = "enter", name = "call")]
 pub fn enter_mount(ctx: TracePointContext) -> u32 {
     named(Op::MountSource, argument(&ctx, 0), SOURCE);
     named(Op::MountTarget, argument(&ctx, 1), TARGET);
@@ -92,7 +95,7 @@ pub fn enter_mount(ctx: TracePointContext) -> u32 {
 }
 
 /// fsconfig(fd, command, key, value, aux): the new way to name a mount's source (5.2).
-#[tracepoint]
+#[tracepoint(category = "enter", name = "call")]
 pub fn enter_fsconfig(ctx: TracePointContext) -> u32 {
     const FSCONFIG_SET_STRING: u64 = 1;
     const FSCONFIG_SET_PATH: u64 = 3;
@@ -103,7 +106,7 @@ pub fn enter_fsconfig(ctx: TracePointContext) -> u32 {
     0
 }
 
-#[tracepoint]
+#[tracepoint(category = "exit", name = "call")]
 pub fn exit_mount(ctx: TracePointContext) -> u32 {
     let failed = result(&ctx) < 0;
     settle_mount(SOURCE, failed);

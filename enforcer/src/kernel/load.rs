@@ -1,12 +1,16 @@
 //! Loading: which form of the object this kernel takes, and its programs, several at a time.
 
-use super::{Attachment, Error, Hook, Pins, object::Object, overlay, programs};
+use super::{
+    Attachment, Error, Hook, Pins,
+    object::{Calls, Form, Object},
+    overlay, preflight, programs,
+};
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::MapInfo,
-    programs::{Program, ProgramError},
+    programs::{Program, ProgramError, links::FdLink},
 };
-use ringfence_abi::{Node, Offsets, room};
+use ringfence_abi::{ABSENT, Node, Offsets, Tier, room};
 use std::{
     fs,
     num::NonZero,
@@ -49,10 +53,19 @@ pub struct Loader<'a>(EbpfLoader<'a>);
 impl<'a> Loader<'a> {
     /// With what the programs need to know of this kernel.
     pub fn new(types: Types<'a>, offsets: &'a Offsets) -> (Self, ringfence_btf::Btf, Btf) {
-        let Types { ours, ayas, mut loader } = types;
+        let Types { ours, ayas, loader } = types;
+        (Self::over(loader, offsets), ours, ayas)
+    }
+
+    /// Another one, which reads the types again.
+    pub fn again(offsets: &'a Offsets) -> Self {
+        Self::over(EbpfLoader::new(), offsets)
+    }
+
+    fn over(mut loader: EbpfLoader<'a>, offsets: &'a Offsets) -> Self {
         // Without a level the kernel only says why it refused, and takes a fraction of the time to say it.
         loader.override_global("OFFSETS", offsets, true).verifier_log_level(VerifierLogLevel::STATS);
-        (Self(loader), ours, ayas)
+        Self(loader)
     }
 
     /// The object with maps of its own.
@@ -120,8 +133,79 @@ impl Trial {
         Ok(Self { object, direct_reads: false, ebpf })
     }
 
+    /// The strongest form that this kernel takes, up to a tier.
+    pub fn form(&mut self, strongest: Tier, btf: &Btf) -> Result<Form, Error> {
+        let calls = if self.pins_tracepoints() {
+            Calls::Tracepoints
+        } else if self.takes_trampoline(&programs::function_of("openat"), btf) {
+            Calls::Functions
+        } else {
+            return Err(Error::Missing {
+                feature: "attachments to system calls that outlive the enforcer",
+                remedy: "kernel 5.15 or later is needed, or one that takes BPF trampolines",
+            });
+        };
+        let hooks = [Tier::Lsm, Tier::Fentry, Tier::Kprobe].into_iter().filter(|tier| *tier <= strongest);
+        let hooks = hooks.into_iter().find(|tier| self.takes_hooks(*tier, btf)).unwrap_or(Tier::Tracepoint);
+        Ok(Form { hooks, calls })
+    }
+
+    /// Whether this kernel takes programs on security hooks in the way of this tier.
+    pub fn takes_hooks(&mut self, tier: Tier, btf: &Btf) -> bool {
+        let mut functions = programs::FUNCTIONS.iter().filter_map(|attachment| match attachment.hook {
+            Hook::Function(function) => Some(function),
+            _ => None,
+        });
+        match tier {
+            Tier::Lsm => preflight::lsm_is_active() && self.takes_lsm(btf),
+            Tier::Fentry => functions.all(|function| self.takes_trampoline(function, btf)),
+            Tier::Kprobe => functions.all(|function| self.takes_kprobe(function)),
+            Tier::Tracepoint => true,
+        }
+    }
+
+    /// Whether an attachment to a system call's tracepoint can be pinned.
+    pub fn pins_tracepoints(&mut self) -> bool {
+        match self.ebpf.program_mut(overlay::TRIAL) {
+            Some(Program::TracePoint(program)) => program
+                .attach("syscalls", "sys_exit_openat")
+                .and_then(|id| program.take_link(id))
+                .is_ok_and(|link| FdLink::try_from(link).is_ok()),
+            _ => unreachable!("the trial is a program of the object"),
+        }
+    }
+
+    /// Whether a program can be put on a function by a trampoline.
+    fn takes_trampoline(&mut self, function: &str, btf: &Btf) -> bool {
+        let Some(Program::FExit(program)) = self.ebpf.program_mut("trial_trampoline") else {
+            unreachable!("the trial is a program of the object")
+        };
+        let taken = program.load(function, btf).and_then(|()| program.attach().map(drop));
+        // Bound to the function that it was loaded for; this ends the attachment, too.
+        let _ = program.unload();
+        if let Err(error) = &taken {
+            tracing::info!(function, %error, "no trampoline");
+        }
+        taken.is_ok()
+    }
+
+    /// Whether a program can be put on a function by a kprobe, and stay there without the enforcer.
+    fn takes_kprobe(&mut self, function: &str) -> bool {
+        let Some(Program::KProbe(program)) = self.ebpf.program_mut("trial_kprobe") else {
+            unreachable!("the trial is a program of the object")
+        };
+        let loaded = if program.fd().is_ok() { Ok(()) } else { program.load() };
+        let link = loaded.and_then(|()| program.attach(function, 0)).and_then(|id| program.take_link(id));
+        match link.map(FdLink::try_from) {
+            Ok(Ok(_)) => return true,
+            Ok(Err(_)) => tracing::info!(function, "no kprobe tier: before 5.15 a kprobe ends with the enforcer"),
+            Err(error) => tracing::info!(function, %error, "no kprobe tier"),
+        }
+        false
+    }
+
     /// Whether this kernel takes LSM programs.
-    pub fn takes_lsm(&mut self, btf: &Btf) -> bool {
+    fn takes_lsm(&mut self, btf: &Btf) -> bool {
         programs::LSM.iter().all(|attachment| {
             let Hook::Lsm(hook) = attachment.hook else { return false };
             let loaded = match self.ebpf.program_mut(attachment.program) {
@@ -141,6 +225,22 @@ fn load_trial(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
         Some(Program::TracePoint(program)) => program.load(),
         _ => unreachable!("the trial is a program of the object"),
     }
+}
+
+/// What the programs know of the node before anything has been tried.
+pub fn node(v1_controller: Option<u32>) -> Node {
+    Node {
+        v1_controller: v1_controller.unwrap_or(ABSENT),
+        hooks: Tier::Lsm as u32,
+        overlay_proven: 1,
+        calls_by_function: 0,
+        direct_reads: 0,
+    }
+}
+
+/// The same for programs in a form.
+pub fn formed(node: Node, form: Form) -> Node {
+    Node { hooks: form.hooks as u32, calls_by_function: u32::from(form.calls == Calls::Functions), ..node }
 }
 
 /// Loads the programs of these attachments that are not loaded yet.
@@ -167,7 +267,8 @@ pub fn load(ebpf: &mut Ebpf, btf: &Btf, attachments: &[&Attachment]) -> Result<(
     failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-fn load_one(program: &mut Program, hook: Hook, btf: &Btf) -> Result<(), ProgramError> {
+/// Loads a program for the hook that it is to sit on.
+pub fn load_one(program: &mut Program, hook: Hook, btf: &Btf) -> Result<(), ProgramError> {
     if program.fd().is_ok() {
         return Ok(());
     }
@@ -175,6 +276,10 @@ fn load_one(program: &mut Program, hook: Hook, btf: &Btf) -> Result<(), ProgramE
         (Program::BtfTracePoint(program), Hook::Trace(hook)) => program.load(hook, btf),
         (Program::Lsm(program), Hook::Lsm(hook)) => program.load(hook, btf),
         (Program::TracePoint(program), _) => program.load(),
+        (Program::FExit(program), Hook::Function(function)) => program.load(function, btf),
+        (Program::KProbe(program), _) => program.load(),
+        // Bound to one call's function by the load, and wanted for several: loaded when it is attached.
+        (Program::FEntry(_) | Program::FExit(_), Hook::Enter(_) | Hook::Exit(_)) => Ok(()),
         _ => unreachable!("tests hold every attachment against the object"),
     }
 }

@@ -27,6 +27,7 @@ pub use retain::Isolated;
 pub use verify::{Outcome, Statistics, Verified, verify};
 
 use load::{Loader, Trial, Types};
+use object::Form;
 
 use aya::{
     Btf, Ebpf,
@@ -94,7 +95,7 @@ pub struct Kernel {
     /// As long as it is open, nobody else works over the pins.
     _claim: File,
     object: String,
-    lsm: bool,
+    form: Form,
     attached: BTreeSet<String>,
     adopted: bool,
     drift_visible: bool,
@@ -108,28 +109,18 @@ impl Kernel {
         let offsets = offsets::find(&types.ours)?;
         let pins = Pins::new(&options.bpffs);
         let claim = pins.claim()?;
-        let lsm = options.strongest >= Tier::Lsm && preflight::lsm_is_active();
-        let helper = Node {
-            v1_controller: options.hierarchy.controller().unwrap_or(ABSENT),
-            exec_judged_early: 0,
-            overlay_proven: 1,
-            connect_judged_early: 0,
-            direct_reads: 0,
-        };
+        let helper = load::node(options.hierarchy.controller());
         let direct = Node { direct_reads: 1, ..helper };
         let (mut loader, types, btf) = Loader::new(types, &offsets);
         let mut trial = Trial::new(&mut loader, &types, &helper, &direct)?;
-        let lsm = lsm && trial.takes_lsm(&btf);
+        let form = trial.form(options.strongest, &btf)?;
         let drift_visible = offsets.ovl_upper != ABSENT && overlay::told_apart(trial.ebpf);
-        let early = u32::from(lsm);
         let node = Node {
-            exec_judged_early: early,
             overlay_proven: u32::from(drift_visible),
-            connect_judged_early: early,
             direct_reads: u32::from(trial.direct_reads),
-            ..helper
+            ..load::formed(helper, form)
         };
-        let elf = trial.object;
+        let elf = trial.object.in_form(form);
         let object = fingerprint(&[elf.bytes(), &bytes_of(&offsets), &bytes_of(&node)]);
         pins.create(&object)?;
         let adopted = pins.links(&object).read_dir().is_ok_and(|mut dir| dir.next().is_some())
@@ -140,7 +131,7 @@ impl Kernel {
             pins,
             _claim: claim,
             object,
-            lsm,
+            form,
             attached: BTreeSet::new(),
             adopted,
             drift_visible,
@@ -150,7 +141,7 @@ impl Kernel {
         let missing: Vec<&Attachment> = all.iter().filter(|attachment| kernel.is_missing(attachment)).collect();
         load::load(&mut kernel.ebpf, &btf, &missing)?;
         for attachment in programs::IDENTITY {
-            kernel.attach(attachment)?;
+            kernel.attach(attachment, Some(&btf))?;
         }
         Ok(kernel)
     }
@@ -183,7 +174,8 @@ impl Kernel {
     /// The tier that judges an operation.
     pub fn tier(&self, op: Op) -> Tier {
         match op {
-            Op::Exec | Op::Open | Op::Mmap | Op::Connect if self.lsm => Tier::Lsm,
+            Op::Open | Op::Mmap | Op::Connect => self.form.hooks,
+            Op::Exec if self.form.hooks == Tier::Lsm => Tier::Lsm,
             _ => Tier::Tracepoint,
         }
     }
@@ -193,13 +185,14 @@ impl Kernel {
     pub fn attach_for(&mut self, ops: &BTreeSet<Op>) -> Result<(), Error> {
         let wanted = self.wanted(ops);
         let missing: Vec<&Attachment> = wanted.iter().filter(|attachment| self.is_missing(attachment)).collect();
+        let mut btf = None;
         if missing.iter().any(|attachment| !self.is_loaded(attachment)) {
             // Read anew: the kernel's types are large, and seldom needed once the first rules are in force.
-            let btf = Btf::from_sys_fs().map_err(aya::EbpfError::BtfError)?;
-            load::load(&mut self.ebpf, &btf, &missing)?;
+            let btf = btf.insert(Btf::from_sys_fs().map_err(aya::EbpfError::BtfError)?);
+            load::load(&mut self.ebpf, btf, &missing)?;
         }
         for attachment in &wanted {
-            self.attach(attachment)?;
+            self.attach(attachment, btf.as_ref())?;
         }
         let keep: BTreeSet<String> = wanted.iter().chain(programs::IDENTITY).map(Attachment::link_name).collect();
         for gone in self.attached.iter().filter(|name| !keep.contains(*name)).cloned().collect::<Vec<_>>() {
@@ -215,9 +208,14 @@ impl Kernel {
 
     /// What these operations need on the tiers that this kernel has.
     fn wanted(&self, ops: &BTreeSet<Op>) -> Vec<Attachment> {
-        let tracepoint = programs::TRACEPOINT.iter().filter(|a| !(self.lsm && programs::replaced_by_lsm(a)));
-        let lsm = programs::LSM.iter().filter(|_| self.lsm);
-        lsm.chain(tracepoint).filter(|a| a.is_needed(ops)).copied().collect()
+        let hooks = match self.form.hooks {
+            Tier::Lsm => programs::LSM,
+            Tier::Fentry | Tier::Kprobe => programs::FUNCTIONS,
+            Tier::Tracepoint => &[],
+        };
+        let tracepoint = programs::TRACEPOINT.iter();
+        let tracepoint = tracepoint.filter(|a| hooks.is_empty() || !programs::replaced_by_hooks(a));
+        hooks.iter().chain(tracepoint).filter(|a| a.is_needed(ops)).copied().collect()
     }
 
     fn is_loaded(&self, attachment: &Attachment) -> bool {
@@ -243,12 +241,12 @@ impl Kernel {
             // Not every kernel has every system call.
             Hook::Enter(call) | Hook::Exit(call) => preflight::has_syscall(call),
             Hook::Trace("io_uring_complete") => self.rings_visible,
-            Hook::Trace(_) | Hook::Lsm(_) => true,
+            Hook::Trace(_) | Hook::Lsm(_) | Hook::Function(_) => true,
         }
     }
 
-    /// Attaches a program that is loaded.
-    fn attach(&mut self, attachment: &Attachment) -> Result<(), Error> {
+    /// Attaches a program that is loaded, or that is loaded for each of its hooks anew.
+    fn attach(&mut self, attachment: &Attachment, btf: Option<&Btf>) -> Result<(), Error> {
         let name = attachment.link_name();
         if self.is_attached(&name) {
             self.attached.insert(name);
@@ -260,13 +258,14 @@ impl Kernel {
         }
         let program = attachment.program;
         let failed = |source| Error::Program { program, hook: name.clone(), source };
-        let link = Self::link(&mut self.ebpf, attachment).map_err(failed)?;
+        let link = Self::link(&mut self.ebpf, attachment, btf).map_err(failed)?;
         link.pin(self.pin(&name)).map_err(|error| Error::Pin(name.clone(), error.to_string()))?;
         self.attached.insert(name);
         Ok(())
     }
 
-    fn link(ebpf: &mut Ebpf, attachment: &Attachment) -> Result<FdLink, ProgramError> {
+    fn link(ebpf: &mut Ebpf, attachment: &Attachment, btf: Option<&Btf>) -> Result<FdLink, ProgramError> {
+        let btf = || btf.expect("the types are read where a program is missing that is loaded when it is attached");
         let program = ebpf.program_mut(attachment.program).expect("every attachment names a program of the object");
         match (program, attachment.hook) {
             (Program::BtfTracePoint(p), Hook::Trace(_)) => {
@@ -276,6 +275,29 @@ impl Kernel {
             (Program::Lsm(p), Hook::Lsm(_)) => {
                 let id = p.attach()?;
                 Ok(p.take_link(id)?.into())
+            }
+            (Program::FExit(p), Hook::Function(_)) => {
+                let id = p.attach()?;
+                Ok(p.take_link(id)?.into())
+            }
+            (Program::KProbe(p), Hook::Function(function)) => {
+                let id = p.attach(function, 0)?;
+                p.take_link(id)?.try_into().map_err(|_| not_pinnable(function))
+            }
+            // The link keeps what was loaded; the program is free to be loaded for the next call.
+            (Program::FEntry(p), Hook::Enter(call)) => {
+                p.load(&programs::function_of(call), btf())?;
+                let id = p.attach()?;
+                let link = p.take_link(id)?;
+                p.unload()?;
+                Ok(link.into())
+            }
+            (Program::FExit(p), Hook::Exit(call)) => {
+                p.load(&programs::function_of(call), btf())?;
+                let id = p.attach()?;
+                let link = p.take_link(id)?;
+                p.unload()?;
+                Ok(link.into())
             }
             (Program::TracePoint(p), Hook::Enter(call) | Hook::Exit(call)) => {
                 let side = if matches!(attachment.hook, Hook::Enter(_)) { "enter" } else { "exit" };

@@ -1,6 +1,6 @@
 //! The eBPF object as the running kernel is to get it.
 
-use ringfence_abi::RDONLY_CAST;
+use ringfence_abi::{RDONLY_CAST, Tier};
 use ringfence_btf::Btf;
 use std::borrow::Cow;
 
@@ -12,7 +12,45 @@ const CALL: u8 = 0x85;
 /// What a call's source register says when the number is that of a kernel function (`BPF_PSEUDO_KFUNC_CALL`).
 const KERNEL_FUNCTION: u8 = 2 << 4;
 
+/// What the programs are loaded as: they are built once, and the first part of a section's name says the type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Tier of the programs on security hooks; `Tracepoint`: there are none.
+    pub hooks: Tier,
+    /// How system calls are seen.
+    pub calls: Calls,
+}
+
+/// How system calls are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calls {
+    /// By their tracepoints.
+    Tracepoints,
+    /// By trampolines on their functions, where attachments to tracepoints end with the enforcer (before 5.15).
+    Functions,
+}
+
+impl Form {
+    /// Names of sections and what takes their place, byte for byte: both are in the object's strings and in its BTF.
+    fn renamed(self) -> Vec<(&'static [u8], &'static [u8])> {
+        let mut renamed: Vec<(&[u8], &[u8])> = Vec::new();
+        match self.hooks {
+            Tier::Lsm | Tier::Tracepoint => {}
+            Tier::Fentry => renamed.push((b"lsm/---", b"fexit/-")),
+            Tier::Kprobe => renamed.push((b"lsm/---", b"kprobe/")),
+        }
+        if self.calls == Calls::Functions {
+            renamed.extend([
+                (&b"tracepoint/enter/"[..], &b"fentry/////enter/"[..]),
+                (&b"tracepoint/exit/"[..], &b"fexit//////exit/"[..]),
+            ]);
+        }
+        renamed
+    }
+}
+
 /// The bytes of the object, for one kernel.
+#[derive(Clone)]
 pub struct Object(Cow<'static, [u8]>);
 
 impl Object {
@@ -27,6 +65,14 @@ impl Object {
         Some(Self(Cow::Owned(calling(BUILT, function))))
     }
 
+    /// The same with its programs in this form.
+    pub fn in_form(mut self, form: Form) -> Self {
+        for (from, to) in form.renamed() {
+            replace(self.0.to_mut(), from, to);
+        }
+        self
+    }
+
     /// The ELF file.
     pub fn bytes(&self) -> &[u8] {
         &self.0
@@ -39,15 +85,19 @@ fn calling(object: &[u8], function: u32) -> Vec<u8> {
         let [a, b, c, d] = number.to_le_bytes();
         [CALL, source, 0, 0, a, b, c, d]
     };
-    let (from, to) = (instruction(0, RDONLY_CAST), instruction(KERNEL_FUNCTION, function));
     let mut object = object.to_vec();
+    replace(&mut object, &instruction(0, RDONLY_CAST), &instruction(KERNEL_FUNCTION, function));
+    object
+}
+
+/// Puts `to` in the place of every `from`. They are of one length.
+fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
     let mut at = 0;
-    while let Some(found) = object[at..].windows(from.len()).position(|window| window == from) {
+    while let Some(found) = bytes[at..].windows(from.len()).position(|window| window == from) {
         at += found;
-        object[at..at + to.len()].copy_from_slice(&to);
+        bytes[at..at + to.len()].copy_from_slice(to);
         at += to.len();
     }
-    object
 }
 
 #[cfg(test)]
@@ -60,6 +110,21 @@ mod tests {
         let patched = calling(&[&object[..], &object, &[CALL]].concat(), 0x0001_0203);
         let expected = [&object[..8], &[CALL, KERNEL_FUNCTION, 0, 0, 3, 2, 1, 0]].concat();
         assert_eq!(patched, [&expected[..], &expected, &[CALL]].concat());
+    }
+
+    #[test]
+    fn forms_change_names_and_no_length() {
+        for hooks in [Tier::Fentry, Tier::Kprobe] {
+            let form = Form { hooks, calls: Calls::Functions };
+            for (from, to) in form.renamed() {
+                assert_eq!(from.len(), to.len());
+            }
+            let object = Object::built().in_form(form);
+            assert_eq!(object.bytes().len(), BUILT.len());
+            assert_ne!(object.bytes(), BUILT);
+        }
+        let as_built = Form { hooks: Tier::Lsm, calls: Calls::Tracepoints };
+        assert_eq!(Object::built().in_form(as_built).bytes(), BUILT);
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub enum Hook {
     Exit(&'static str),
     /// A security hook that can deny.
     Lsm(&'static str),
+    /// A function of the kernel.
+    Function(&'static str),
 }
 
 /// A program on a hook. One program may sit on several hooks of the same form.
@@ -38,13 +40,22 @@ pub const IDENTITY: &[Attachment] = &[
     always("sched_process_exec", Hook::Trace("sched_process_exec")),
 ];
 
-/// The `lsm` tier. Where these load and the kernel calls them, [`replaced_by_lsm`] names what they stand in for.
+/// The `lsm` tier. Where these load and the kernel calls them, [`replaced_by_hooks`] names what they stand in for.
 pub const LSM: &[Attachment] = &[
     on("bprm_check_security", Hook::Lsm("bprm_check_security"), &[Op::Exec]),
     on("file_open", Hook::Lsm("file_open"), &[Op::Open]),
     on("mmap_file", Hook::Lsm("mmap_file"), &[Op::Mmap]),
     on("socket_connect", Hook::Lsm("socket_connect"), &[Op::Connect]),
     on("unix_stream_connect", Hook::Lsm("unix_stream_connect"), &[Op::Connect]),
+];
+
+/// The same programs on the functions that call the security hooks: the tiers `fentry` and `kprobe`. Executions stay with
+/// `sched_process_exec`.
+pub const FUNCTIONS: &[Attachment] = &[
+    on("file_open", Hook::Function("security_file_open"), &[Op::Open]),
+    on("mmap_file", Hook::Function("security_mmap_file"), &[Op::Mmap]),
+    on("socket_connect", Hook::Function("security_socket_connect"), &[Op::Connect]),
+    on("unix_stream_connect", Hook::Function("security_unix_stream_connect"), &[Op::Connect]),
 ];
 
 const RENAME: &[Op] = &[Op::RenameFrom, Op::RenameTo];
@@ -133,6 +144,7 @@ impl Attachment {
             Hook::Enter(call) => format!("enter-{call}"),
             Hook::Exit(call) => format!("exit-{call}"),
             Hook::Lsm(hook) => format!("lsm-{hook}"),
+            Hook::Function(function) => format!("function-{function}"),
         }
     }
 
@@ -142,8 +154,15 @@ impl Attachment {
     }
 }
 
-/// Whether a tracepoint's work is done by the `lsm` tier's programs once those are in place.
-pub fn replaced_by_lsm(attachment: &Attachment) -> bool {
+/// The function of a system call, which has the registers of the call for its only parameter
+/// (`arch/{x86,arm64}/include/asm/syscall_wrapper.h`).
+pub fn function_of(call: &str) -> String {
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
+    format!("__{architecture}_sys_{call}")
+}
+
+/// Whether a tracepoint's work is done by the programs on security hooks once those are in place.
+pub fn replaced_by_hooks(attachment: &Attachment) -> bool {
     matches!(
         attachment.hook,
         Hook::Exit("open" | "openat" | "openat2" | "creat" | "open_by_handle_at" | "mmap")
@@ -157,7 +176,8 @@ mod tests {
 
     #[test]
     fn link_names_are_unique() {
-        let all: Vec<String> = [IDENTITY, LSM, TRACEPOINT].concat().iter().map(Attachment::link_name).collect();
+        let all: Vec<String> =
+            [IDENTITY, LSM, FUNCTIONS, TRACEPOINT].concat().iter().map(Attachment::link_name).collect();
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
     }
 

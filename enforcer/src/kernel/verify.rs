@@ -6,15 +6,16 @@
 
 use super::{
     Error, Hook,
-    load::{Loader, Trial, Types},
+    load::{self, Loader, Trial, Types},
+    object::Form,
     offsets, preflight, programs,
 };
 use aya::{
-    Btf,
+    Btf, Ebpf,
     programs::{Program, ProgramError},
 };
 use nix::errno::Errno;
-use ringfence_abi::{ABSENT, Node};
+use ringfence_abi::{ABSENT, Node, Tier};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use std::{
@@ -86,26 +87,50 @@ pub fn verify(v1_controller: Option<u32>, filter: &str, mut report: impl FnMut(V
     let types = Types::read()?;
     let offsets = offsets::find(&types.ours)?;
     let rings_visible = offsets.io_result != ABSENT;
-    let helper = Node {
-        v1_controller: v1_controller.unwrap_or(ABSENT),
-        exec_judged_early: 0,
-        overlay_proven: 1,
-        connect_judged_early: 0,
-        direct_reads: 0,
-    };
+    let helper = load::node(v1_controller);
     let direct = Node { direct_reads: 1, ..helper };
     let (mut loader, types, btf) = Loader::new(types, &offsets);
-    let Trial { object, direct_reads, .. } = Trial::new(&mut loader, &types, &helper, &direct)?;
-    let mut ebpf = loader.open(&object, if direct_reads { &direct } else { &helper })?;
+    let mut trial = Trial::new(&mut loader, &types, &helper, &direct)?;
+    let node = if trial.direct_reads { direct } else { helper };
+    let strongest = trial.form(Tier::Lsm, &btf)?;
+    let others: Vec<Tier> =
+        [Tier::Fentry, Tier::Kprobe].into_iter().filter(|tier| trial.takes_hooks(*tier, &btf)).collect();
+    // All programs, those on security hooks as LSM programs; then these alone in the other forms that the kernel takes.
+    for hooks in [Tier::Lsm].into_iter().chain(others) {
+        let form = Form { hooks, ..strongest };
+        let node = load::formed(node, form);
+        let mut loader = Loader::again(&offsets);
+        let ebpf = loader.open(&trial.object.clone().in_form(form), &node)?;
+        verify_in(form, ebpf, &btf, rings_visible, filter, &mut report);
+    }
+    Ok(())
+}
+
+fn verify_in(
+    form: Form,
+    mut ebpf: Ebpf,
+    btf: &Btf,
+    rings_visible: bool,
+    filter: &str,
+    report: &mut impl FnMut(Verified),
+) {
+    let wanted = |name: &str| {
+        let on_hook = programs::FUNCTIONS.iter().any(|attachment| attachment.program == name);
+        name.contains(filter) && (form.hooks == Tier::Lsm || on_hook)
+    };
+    let named = |name: &str| match form.hooks {
+        Tier::Lsm => name.to_owned(),
+        hooks => format!("{name}/{hooks:?}").to_lowercase(),
+    };
     let _no_files = NoFiles::begin();
-    let mut waiting = ebpf.programs_mut().filter(|(name, _)| name.contains(filter));
+    let mut waiting = ebpf.programs_mut().filter(|(name, _)| wanted(name));
     let queue = Mutex::new(&mut waiting);
     let (answers, answered) = mpsc::channel();
     let work = |answers: mpsc::Sender<Verified>| {
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         while let Some((name, program)) = next() {
-            let outcome = outcome(name, program, &btf, rings_visible);
-            let _ = answers.send(Verified { program: name.to_owned(), outcome });
+            let outcome = outcome(name, program, form, btf, rings_visible);
+            let _ = answers.send(Verified { program: named(name), outcome });
         }
     };
     thread::scope(|scope| {
@@ -114,29 +139,32 @@ pub fn verify(v1_controller: Option<u32>, filter: &str, mut report: impl FnMut(V
             scope.spawn(|| work(answers));
         }
         drop(answers);
-        answered.iter().for_each(&mut report);
+        answered.iter().for_each(report);
     });
-    Ok(())
 }
 
-fn outcome(name: &str, program: &mut Program, btf: &Btf, rings_visible: bool) -> Outcome {
-    let all = [programs::IDENTITY, programs::LSM, programs::TRACEPOINT].concat();
+fn outcome(name: &str, program: &mut Program, form: Form, btf: &Btf, rings_visible: bool) -> Outcome {
+    let on_hooks = if form.hooks == Tier::Lsm { programs::LSM } else { programs::FUNCTIONS };
+    let all = [programs::IDENTITY, on_hooks, programs::TRACEPOINT].concat();
     let hooks: Vec<Hook> = all.iter().filter(|a| a.program == name).map(|a| a.hook).collect();
     let absent = |hook: &Hook| match hook {
         Hook::Enter(call) | Hook::Exit(call) => !preflight::has_syscall(call),
         Hook::Trace("io_uring_complete") => !rings_visible,
-        Hook::Trace(_) | Hook::Lsm(_) => false,
+        Hook::Trace(_) | Hook::Lsm(_) | Hook::Function(_) => false,
     };
     if !hooks.is_empty() && hooks.iter().all(absent) {
         return Outcome::NoHook("no such system call or tracepoint".to_owned());
     }
-    let answer = match (program, hooks.first()) {
-        (Program::BtfTracePoint(p), Some(Hook::Trace(hook))) => p.load(hook, btf),
-        (Program::Lsm(p), Some(Hook::Lsm(hook))) => p.load(hook, btf),
-        (Program::TracePoint(p), _) => p.load(),
+    let answer = match (program, hooks.iter().find(|hook| !absent(hook))) {
+        (Program::FEntry(p), Some(Hook::Enter(call))) => p.load(&programs::function_of(call), btf),
+        (Program::FExit(p), Some(Hook::Exit(call))) => p.load(&programs::function_of(call), btf),
+        (Program::FExit(p), None) => p.load(&programs::function_of("openat"), btf),
+        (Program::KProbe(p), None) => p.load(),
+        (Program::TracePoint(p), None) => p.load(),
         (Program::CgroupSkb(p), _) => p.load(),
         (Program::SchedClassifier(p), _) => p.load(),
-        (_, hook) => unreachable!("{name} has no entry in the table of programs, or another kind: {hook:?}"),
+        (program, Some(hook)) => load::load_one(program, *hook, btf),
+        (_, None) => unreachable!("{name} has no entry in the table of programs"),
     };
     judged(answer)
 }
