@@ -161,6 +161,8 @@ shared! {
         /// A [`crate::Tier`]: of the programs on security hooks, which see what is opened, mapped and connected to.
         /// `Tracepoint`: there are none. `Lsm`: they deny, and judge executions too, before they happen.
         pub hooks: u32,
+        /// What these programs return to deny, as an unsigned number; 0 where nothing but 0 may be returned.
+        pub refusal: u32,
         /// 1: an overlay's upper layer was told from its lower one by a trial at start; else drift is blind.
         pub overlay_proven: u32,
         /// 1: system calls are seen by their functions' trampolines, whose context is another than a tracepoint's record.

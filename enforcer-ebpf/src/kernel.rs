@@ -16,7 +16,8 @@ pub static OFFSETS: Offsets = Offsets::UNKNOWN;
 
 /// Set before load.
 #[unsafe(no_mangle)]
-static NODE: Node = Node { v1_controller: ABSENT, hooks: 0, overlay_proven: 0, calls_by_function: 0, direct_reads: 0 };
+static NODE: Node =
+    Node { v1_controller: ABSENT, hooks: 0, refusal: 0, overlay_proven: 0, calls_by_function: 0, direct_reads: 0 };
 
 /// One of [`OFFSETS`]' fields, as the loader set it.
 macro_rules! offset {
@@ -50,6 +51,13 @@ pub fn hooks_are(tier: Tier) -> bool {
 #[inline(always)]
 pub fn hooks() -> u32 {
     constant(&raw const NODE.hooks)
+}
+
+/// What a program on a security hook returns to deny; 0 where it can't. Read, not computed: older verifiers (5.10) lose
+/// what they know of a number when it is negated.
+#[inline(always)]
+pub fn refusal() -> i32 {
+    constant(&raw const NODE.refusal) as i32
 }
 
 /// Whether executions are judged before they happen; the tracepoint then only adds what needs arguments.

@@ -35,7 +35,6 @@ use ringfence_abi::Tier;
 const VALUES: usize = 2;
 /// Bytes of a word.
 const WORD: u32 = 8;
-const EPERM: i32 = 1;
 
 /// A word of what a program is handed.
 #[inline(always)]
@@ -122,5 +121,5 @@ fn as_decided(before: i32) -> i32 {
 /// What a program on a security hook returns.
 #[inline(always)]
 fn answer(verdict: Verdict) -> i32 {
-    if kernel::hooks_are(Tier::Lsm) && verdict == Verdict::Stop { -EPERM } else { 0 }
+    if verdict == Verdict::Stop { kernel::refusal() } else { 0 }
 }

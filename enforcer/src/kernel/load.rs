@@ -21,6 +21,9 @@ use std::{
 /// Threads that load programs: the verifier walks each program on the CPU of who loads it.
 const MOST_THREADS: usize = 4;
 
+/// What an LSM program returns to deny: -EPERM.
+const REFUSAL: u32 = (-(nix::errno::Errno::EPERM as i32)).cast_unsigned();
+
 /// The kernel's types, read as three readers need them.
 pub struct Types<'a> {
     /// For offsets.
@@ -232,6 +235,7 @@ pub fn node(v1_controller: Option<u32>) -> Node {
     Node {
         v1_controller: v1_controller.unwrap_or(ABSENT),
         hooks: Tier::Lsm as u32,
+        refusal: REFUSAL,
         overlay_proven: 1,
         calls_by_function: 0,
         direct_reads: 0,
@@ -240,7 +244,8 @@ pub fn node(v1_controller: Option<u32>) -> Node {
 
 /// The same for programs in a form.
 pub fn formed(node: Node, form: Form) -> Node {
-    Node { hooks: form.hooks as u32, calls_by_function: u32::from(form.calls == Calls::Functions), ..node }
+    let refusal = if form.hooks == Tier::Lsm { REFUSAL } else { 0 };
+    Node { hooks: form.hooks as u32, refusal, calls_by_function: u32::from(form.calls == Calls::Functions), ..node }
 }
 
 /// Loads the programs of these attachments that are not loaded yet.
