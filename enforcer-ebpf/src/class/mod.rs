@@ -2,7 +2,6 @@
 //!
 //! System calls are seen at their exit, where the kernel knows what came of them. Only what the caller could change
 //! meanwhile, the strings, is read and judged at the entry, and kept for the exit by thread, in [`pending`].
-
 //!
 //! A program is built once and loaded in the form that the node takes: the loader exchanges the first part of its
 //! section's name, which says of what type it is. On a system call it is a tracepoint, or sits on the call's function by

@@ -169,13 +169,15 @@ impl Trial {
 
     /// Whether an attachment to a system call's tracepoint can be pinned.
     pub fn pins_tracepoints(&mut self) -> bool {
-        match self.ebpf.program_mut(overlay::TRIAL) {
-            Some(Program::TracePoint(program)) => program
-                .attach("syscalls", "sys_exit_openat")
-                .and_then(|id| program.take_link(id))
-                .is_ok_and(|link| FdLink::try_from(link).is_ok()),
-            _ => unreachable!("the trial is a program of the object"),
+        let Some(Program::TracePoint(program)) = self.ebpf.program_mut(overlay::TRIAL) else {
+            unreachable!("the trial is a program of the object")
+        };
+        match program.attach("syscalls", "sys_exit_openat").and_then(|id| program.take_link(id)).map(FdLink::try_from) {
+            Ok(Ok(_)) => return true,
+            Ok(Err(_)) => tracing::info!("attachments to tracepoints end with the enforcer: system calls by functions"),
+            Err(error) => tracing::warn!(%error, "no tracepoint of a system call can be attached to"),
         }
+        false
     }
 
     /// Whether a program can be put on a function by a trampoline.

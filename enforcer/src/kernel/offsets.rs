@@ -61,8 +61,12 @@ fn overlay(kernel: &Btf, offsets: &mut Offsets) {
     let module = Btf::module("overlay").ok();
     let overlay = if kernel.size("ovl_inode").is_ok() { Some(kernel) } else { module.as_ref() };
     let Some(btf) = overlay else {
-        // `__upperdentry` follows the embedded inode on every kernel since 4.13; a trial at start proves it.
-        offsets.ovl_upper = kernel.size("inode").map_or(ABSENT, |size| size.next_multiple_of(8));
+        // `__upperdentry` follows the embedded inode on every kernel since 4.13, and what is set where there is a lower
+        // layer follows that until 6.4 (`lower`, then `lowerpath.layer`); a trial at start proves both.
+        if let Ok(size) = kernel.size("inode") {
+            offsets.ovl_upper = size.next_multiple_of(8);
+            offsets.ovl_lower = offsets.ovl_upper + 8;
+        }
         return;
     };
     let Ok(inode) = btf.offset("ovl_inode", "vfs_inode") else { return };

@@ -5,7 +5,7 @@
 //! (`kernel/bpf/syscall.c`, `bpf_prog_load`: `bpf_check` comes long before `bpf_prog_new_fd`).
 
 use super::{
-    Error, Hook,
+    Attachment, Error, Hook,
     load::{self, Loader, Trial, Types},
     object::Form,
     offsets, preflight, programs,
@@ -95,8 +95,8 @@ pub fn verify(v1_controller: Option<u32>, filter: &str, mut report: impl FnMut(V
     let strongest = trial.form(Tier::Lsm, &btf)?;
     let others: Vec<Tier> =
         [Tier::Fentry, Tier::Kprobe].into_iter().filter(|tier| trial.takes_hooks(*tier, &btf)).collect();
-    // All programs, those on security hooks as LSM programs; then these alone in the other forms that the kernel takes.
-    for hooks in [Tier::Lsm].into_iter().chain(others) {
+    // What is on no security hook, with none there: it has the most to do then. What is on these, in each form.
+    for hooks in [Tier::Tracepoint, Tier::Lsm].into_iter().chain(others) {
         let form = Form { hooks, ..strongest };
         let node = load::formed(node, form);
         let mut loader = Loader::again(&offsets);
@@ -114,12 +114,14 @@ fn verify_in(
     filter: &str,
     report: &mut impl FnMut(Verified),
 ) {
-    let wanted = |name: &str| {
-        let on_hook = programs::FUNCTIONS.iter().any(|attachment| attachment.program == name);
-        name.contains(filter) && (form.hooks == Tier::Lsm || on_hook)
+    let of_form = |name: &str| match form.hooks {
+        Tier::Tracepoint => !has_program(programs::LSM, name),
+        Tier::Lsm => has_program(programs::LSM, name),
+        Tier::Fentry | Tier::Kprobe => has_program(programs::FUNCTIONS, name),
     };
+    let wanted = |name: &str| name.contains(filter) && of_form(name);
     let named = |name: &str| match form.hooks {
-        Tier::Lsm => name.to_owned(),
+        Tier::Tracepoint | Tier::Lsm => name.to_owned(),
         hooks => format!("{name}/{hooks:?}").to_lowercase(),
     };
     let _no_files = NoFiles::begin();
@@ -143,8 +145,16 @@ fn verify_in(
     });
 }
 
+fn has_program(attachments: &[Attachment], name: &str) -> bool {
+    attachments.iter().any(|attachment| attachment.program == name)
+}
+
 fn outcome(name: &str, program: &mut Program, form: Form, btf: &Btf, rings_visible: bool) -> Outcome {
-    let on_hooks = if form.hooks == Tier::Lsm { programs::LSM } else { programs::FUNCTIONS };
+    let on_hooks = match form.hooks {
+        Tier::Tracepoint => &[],
+        Tier::Lsm => programs::LSM,
+        Tier::Fentry | Tier::Kprobe => programs::FUNCTIONS,
+    };
     let all = [programs::IDENTITY, on_hooks, programs::TRACEPOINT].concat();
     let hooks: Vec<Hook> = all.iter().filter(|a| a.program == name).map(|a| a.hook).collect();
     let absent = |hook: &Hook| match hook {
