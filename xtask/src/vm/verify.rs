@@ -145,11 +145,11 @@ impl Numbers {
 
     /// A line for each program, columns for each kernel.
     fn table(&self) -> String {
-        let mut text = format!("{:<24}", "");
+        let mut text = format!("{:<28}", "");
         for kernel in self.0.keys() {
             let _ = write!(text, "| {kernel:<28}");
         }
-        let _ = write!(text, "\n{:<24}", "program");
+        let _ = write!(text, "\n{:<28}", "program");
         for _ in &self.0 {
             let _ = write!(text, "| {:>8} {:>6} {:>6} {:>5}", "instr.", "states", "peak", "stack");
         }
@@ -158,7 +158,7 @@ impl Numbers {
         names.sort();
         names.dedup();
         for name in names {
-            let _ = write!(text, "{name:<24}");
+            let _ = write!(text, "{name:<28}");
             for of_kernel in self.0.values() {
                 let _ = match of_kernel.programs.get(name) {
                     Some(Answer::Accepted(Statistics { instructions, total_states, peak_states, stack })) => {
@@ -188,15 +188,15 @@ impl Numbers {
             }
             for (program, answer) in &now.programs {
                 match before.programs.get(program) {
-                    None => lines.push(format!("{kernel:<7}{program:<24} new: {}", answer.brief())),
+                    None => lines.push(format!("{kernel:<7}{program:<28} new: {}", answer.brief())),
                     Some(old) if old != answer => {
-                        lines.push(format!("{kernel:<7}{program:<24} {}", old.compared_to(answer)));
+                        lines.push(format!("{kernel:<7}{program:<28} {}", old.compared_to(answer)));
                     }
                     Some(_) => {}
                 }
             }
             let gone = before.programs.keys().filter(|program| !now.programs.contains_key(*program));
-            lines.extend(gone.map(|program| format!("{kernel:<7}{program:<24} gone")));
+            lines.extend(gone.map(|program| format!("{kernel:<7}{program:<28} gone")));
         }
         lines
     }
@@ -386,7 +386,7 @@ mod tests {
         let after = numbers(&[&OPEN.replace("200", "250"), r#"{"program":"ring","refused":"R1\nprocessed"}"#]);
         let changes = after.changes(&before);
         assert_eq!(changes.len(), 2, "{changes:?}");
-        assert!(changes[0].ends_with("open                     instructions 200 -> 250 (+25.0 %)"), "{changes:?}");
+        assert!(changes[0].ends_with("open                         instructions 200 -> 250 (+25.0 %)"), "{changes:?}");
         assert!(changes[1].ends_with("refused, was no such hook"), "{changes:?}");
         let changes = numbers(&[OPEN]).changes(&before);
         assert!(matches!(changes.as_slice(), [gone] if gone.ends_with("gone")), "{changes:?}");
