@@ -88,7 +88,6 @@ pub struct Options {
 }
 
 /// The loaded object.
-#[expect(clippy::struct_excessive_bools, reason = "each answers a question of status on its own")]
 pub struct Kernel {
     ebpf: Ebpf,
     pins: Pins,
