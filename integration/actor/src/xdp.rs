@@ -1,9 +1,12 @@
 //! A socket of the family `AF_XDP`: frames go from memory that is shared with the kernel to an interface, past IP.
 
 #![expect(
-#![expect(clippy::cast_possible_truncation, reason = "sizes of the kernel's structures, and offsets in a queue, are small")]
     unsafe_code,
     reason = "frames and queues are memory that the kernel uses too, and no library makes such sockets"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "sizes of the kernel's structures, and offsets in a queue, are small"
 )]
 
 use std::ffi::c_int;
