@@ -1,13 +1,15 @@
 //! What the server takes from whoever reaches its port, over real connections: what is too much, too slow, too old or no
 //! review at all gets a clear end, and the next one an answer.
 
+#![expect(clippy::needless_pass_by_value, reason = "JSON that is written in place")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum_server::Handle;
 use kube::{Client, Config};
 use ringfence_webhook::ask::Asker;
-use ringfence_webhook::certificate::{self, pair};
+use ringfence_webhook::certificate::pair;
 use ringfence_webhook::identity::Accounts;
 use ringfence_webhook::metrics::Metrics;
 use ringfence_webhook::server::{Admission, BODY, serve};
@@ -107,7 +109,7 @@ async fn what_is_too_large_is_refused() {
     let served = Served::start().await;
     let answer = served.post("/validate", JSON, &vec![b' '; BODY + 1]).await;
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("larger than 4194304 bytes"), "{answer}");
-    let many: String = (0..100).map(|number| format!("X-Header-{number}: x\r\n")).collect();
+    let many = (0..100).map(|number| format!("X-Header-{number}: x\r\n")).collect::<Vec<_>>().concat();
     let answer = served.post("/validate", &(JSON.to_owned() + &many), b"{}").await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     let long = format!("X-Long: {}\r\n", "x".repeat(40 << 10));
