@@ -272,6 +272,7 @@ mod tests {
         let snapshots = [std::sync::Arc::new(crate::validate::tests::snapshot())];
         let accounts = crate::identity::Accounts::new("ringfence", "w", "e");
         let _ = crate::validate::validate(&request, &snapshots, &accounts);
+        let _ = crate::mutate::answer(&request, &snapshots[0]);
     }
 
     proptest! {
