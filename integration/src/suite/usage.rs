@@ -57,7 +57,7 @@ type Lay = fn(&Path) -> Result<()>;
 
 /// Options that cannot be followed, and what the error names besides them.
 const OPTIONS: [(&str, &[&str], &[&str]); 19] = [
-    ("tier", &["--tier", "kprobe"], &["kprobe", "lsm", "tracepoint"]),
+    ("tier", &["--tier", "kernel"], &["kernel", "lsm", "fentry", "kprobe", "tracepoint"]),
     ("datapath", &["--datapath", "veth"], &["veth", "cgroup", "tcx", "clsact"]),
     ("cgroup-relative", &["--cgroup", "app"], &["begin with '/'"]),
     ("cgroup-root", &["--cgroup", "/"], &["below the root"]),
