@@ -119,6 +119,8 @@ struct Known {
     names: Vec<String>,
     why_isolated: Option<Why>,
     terminating: bool,
+    /// A process of it, while it has one.
+    pid: Option<u32>,
 }
 
 /// What the numbers of a record stand for.
@@ -234,7 +236,7 @@ impl Agent {
                     }
                 }
                 Some(event) = containers.recv() => self.container(event).await,
-                Some(change) = changes.recv() => self.changed(change),
+                Some(change) = changes.recv() => self.changed(change).await,
                 // Who asks learns what is in force, not what is about to be.
                 Some(command) = commands.recv(), if self.in_force => self.command(command),
                 Some(terminated) = self.terminations.1.recv() => self.terminated(terminated),
@@ -287,22 +289,23 @@ impl Agent {
     }
 
     /// The cluster asks for something else now.
-    fn changed(&mut self, change: Result<Compiled, String>) {
+    async fn changed(&mut self, change: Result<Compiled, String>) {
         match change {
             Ok(compiled) => {
                 if self.parts.rulesets.change(compiled) {
-                    self.put_in_force();
+                    self.put_in_force().await;
                 }
             }
             Err(problem) => self.parts.rulesets.reject(problem),
         }
     }
 
-    fn put_in_force(&mut self) {
+    async fn put_in_force(&mut self) {
         self.tally.in_force(self.parts.rulesets.enforced(), Timestamp::now());
         if let Err(error) = self.apply_exceptions().and_then(|()| self.next_generation()) {
             tracing::error!(%error, "the changed rulesets could not be put in force; the old ones stay");
         }
+        self.arm_new().await;
     }
 
     /// Exceptions of the command line and of the policy.
@@ -315,7 +318,7 @@ impl Agent {
 
     async fn look(&mut self) {
         if self.parts.rulesets.reload() {
-            self.put_in_force();
+            self.put_in_force().await;
         }
         if let Err(error) = self.release_unknown() {
             tracing::error!(%error, "unknown pods could not be released");

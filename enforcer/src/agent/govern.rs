@@ -23,7 +23,12 @@ impl Agent {
             ContainerEvent::Created { key, pid } | ContainerEvent::Started { key, pid } => {
                 self.running(&key, pid).await
             }
-            ContainerEvent::Exited { .. } => Ok(()),
+            ContainerEvent::Exited { key, .. } => {
+                if let Some(known) = self.known.get_mut(&key) {
+                    known.pid = None;
+                }
+                Ok(())
+            }
             ContainerEvent::Removed(key) => self.removed(&key).await,
             ContainerEvent::Synced => self.synced().await,
             ContainerEvent::Disconnected { reason } => {
@@ -45,11 +50,13 @@ impl Agent {
         let resolved = self.resolve(&container);
         let names = cgroup_names(&container);
         let owner = Arc::new(Owner { container, resolved });
-        let (slot, why_isolated, terminating) = match self.known.get(&key) {
-            Some(known) => (known.slot, known.why_isolated.clone(), known.terminating),
-            None => (self.inherited_slot(&names)?.unwrap_or(0), None, false),
+        let (slot, why_isolated, terminating, before) = match self.known.get(&key) {
+            Some(known) => (known.slot, known.why_isolated.clone(), known.terminating, known.pid),
+            None => (self.inherited_slot(&names)?.unwrap_or(0), None, false, None),
         };
-        let known = Known { owner, slot, names, why_isolated, terminating };
+        // A pod's description has its process; a container's start is told by itself.
+        let pid = owner.container.pid.or(before.filter(|_| owner.container.kind != Kind::Pod));
+        let known = Known { owner, slot, names, why_isolated, terminating, pid };
         self.known.insert(key.clone(), known);
         self.govern_anew(&key)?;
         let known = &self.known[&key];
@@ -75,6 +82,16 @@ impl Agent {
             self.arm(slot, Netns::current()).await;
         }
         Ok(())
+    }
+
+    /// Arms the interfaces of what runs already and is governed only now.
+    pub(super) async fn arm_new(&mut self) {
+        let governed = self.known.values().filter(|known| known.slot != 0);
+        let new = governed.filter(|known| self.parts.datapaths.coverage(known.slot).is_none());
+        let new: Vec<_> = new.filter_map(|known| Some((known.slot, known.pid?))).collect();
+        for (slot, pid) in new {
+            self.arm(slot, Netns::of_pid(pid)).await;
+        }
     }
 
     /// The slot that an earlier enforcer gave to what has one of these names.
@@ -166,7 +183,12 @@ impl Agent {
 
     /// The container has a first process: its cgroups and its network namespace exist.
     async fn running(&mut self, key: &ContainerKey, pid: u32) -> anyhow::Result<()> {
-        let Some(slot) = self.known.get(key).map(|known| known.slot).filter(|slot| *slot != 0) else { return Ok(()) };
+        let Some(known) = self.known.get_mut(key) else { return Ok(()) };
+        known.pid = Some(pid);
+        let slot = known.slot;
+        if slot == 0 {
+            return Ok(());
+        }
         self.bind(key, slot)?;
         self.arm(slot, Netns::of_pid(pid)).await;
         Ok(())

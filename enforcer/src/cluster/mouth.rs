@@ -6,7 +6,7 @@
 
 use super::{
     memory::{Kind, Memory},
-    pods::{Gate, now},
+    pods::{Gate, is_hash, now},
 };
 use crate::agent::Told;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
@@ -19,7 +19,7 @@ use ringfence_api::names;
 use ringfence_control::{Done, Escaped, Violation};
 use ringfence_policy::Mitigation;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{
@@ -47,6 +47,22 @@ struct Subject {
     namespace: String,
     name: String,
     uid: String,
+}
+
+impl Subject {
+    /// By which the API server knows that this very pod is meant, and not the next one of its name. None: the node knows
+    /// a static pod by the hash of its file, and the API server does not.
+    fn precondition(&self) -> Option<&str> {
+        (!is_hash(&self.uid)).then_some(self.uid.as_str())
+    }
+
+    /// A change of this very pod's metadata.
+    fn metadata(&self, mut change: Value) -> Value {
+        if let Some(uid) = self.precondition() {
+            change["uid"] = uid.into();
+        }
+        change
+    }
 }
 
 /// What is done about a pod at the API server.
@@ -295,12 +311,13 @@ async fn attempt(client: &Client, subject: &Subject, deed: &Deed) -> Result<(), 
     let result = match deed {
         Deed::Delete(by) => {
             // So that whoever keeps count sees it. It must not keep the pod.
-            let patch = json!({"metadata": {"uid": subject.uid, "annotations": {names::TERMINATED_BY_ANNOTATION: by}}});
+            let patch =
+                json!({"metadata": subject.metadata(json!({"annotations": {names::TERMINATED_BY_ANNOTATION: by}}))});
             let marked = pods.patch_metadata(&subject.name, &PatchParams::default(), &Patch::Merge(patch)).await;
             if let Err(error) = marked {
                 tracing::debug!(pod = %subject.name, %error, "it could not be marked as terminated");
             }
-            let only = Preconditions { uid: Some(subject.uid.clone()), resource_version: None };
+            let only = Preconditions { uid: subject.precondition().map(str::to_owned), resource_version: None };
             let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }.preconditions(only);
             pods.delete(&subject.name, &at_once).await.map(drop)
         }
@@ -309,11 +326,10 @@ async fn attempt(client: &Client, subject: &Subject, deed: &Deed) -> Result<(), 
             if names::is_isolated(pod.labels()) {
                 return Ok(());
             }
-            let patch = json!({"metadata": {
-                "uid": subject.uid,
+            let patch = json!({"metadata": subject.metadata(json!({
                 "labels": {names::ISOLATED_LABEL: names::ISOLATED},
                 "annotations": {names::ISOLATED_BY_ANNOTATION: by, names::ISOLATED_AT_ANNOTATION: now()},
-            }});
+            }))});
             pods.patch(&subject.name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
         }
         Deed::Unmark => {
@@ -324,17 +340,16 @@ async fn attempt(client: &Client, subject: &Subject, deed: &Deed) -> Result<(), 
             if !marked {
                 return Ok(());
             }
-            let nothing = serde_json::Value::Null;
-            let patch = json!({"metadata": {
-                "uid": subject.uid,
+            let nothing = Value::Null;
+            let patch = json!({"metadata": subject.metadata(json!({
                 "labels": {names::ISOLATED_LABEL: nothing},
                 "annotations": {marks[0]: nothing, marks[1]: nothing},
-            }});
+            }))});
             pods.patch(&subject.name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
         }
         Deed::Gate(connected) => {
             let (status, reason) = if *connected { ("True", "Connected") } else { ("False", "Isolated") };
-            let patch = json!({"metadata": {"uid": subject.uid}, "status": {"conditions": [{
+            let patch = json!({"metadata": subject.metadata(json!({})), "status": {"conditions": [{
                 "type": names::CONNECTED_CONDITION, "status": status, "reason": reason, "lastTransitionTime": now(),
             }]}});
             pods.patch_status(&subject.name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)

@@ -343,9 +343,13 @@ fn whole(pod: Pod, host_network: bool, netns: Option<PathBuf>, pid: Option<u32>)
 /// The UID by which the node knows a pod: of a static pod's mirror the hash of its file. Anybody can write annotations who
 /// can make pods where no webhook is asked: they must not lead to a pod whose UID the API server has given.
 fn uid_of(pod: &core::Pod) -> String {
-    let is_hash = |hash: &&String| hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let hash = pod.annotations().get("kubernetes.io/config.hash").filter(|_| is_mirror(pod)).filter(is_hash);
+    let hash = pod.annotations().get("kubernetes.io/config.hash").filter(|hash| is_mirror(pod) && is_hash(hash));
     hash.cloned().or_else(|| pod.uid()).unwrap_or_default()
+}
+
+/// Whether a UID by which the node knows a pod is the hash of its file, and not what the API server gave it.
+pub fn is_hash(uid: &str) -> bool {
+    uid.len() == 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn is_mirror(pod: &core::Pod) -> bool {
