@@ -38,6 +38,7 @@ pub use self::component::Place;
 use self::component::{Component, Launch, Namespaces};
 pub use self::network::NODE_ADDRESS;
 pub use self::node::NODE_NAME;
+pub use self::pki::ADMINISTRATOR;
 use self::pki::Pki;
 pub use self::second_node::{Boot, SECOND_NODE};
 pub use self::state::remove_stale;
@@ -290,6 +291,11 @@ impl Cluster {
     /// The folder with the programs' logs.
     pub fn logs(&self) -> PathBuf {
         self.state.join("log")
+    }
+
+    /// The folder whose pods the first node's kubelet runs whatever the API server says.
+    pub fn static_pods(&self) -> PathBuf {
+        node::static_pods(&self.state)
     }
 
     /// The administrator's kubeconfig. It works on the whole machine.

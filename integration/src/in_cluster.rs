@@ -12,6 +12,7 @@ mod limits;
 mod machine;
 mod place;
 mod pods;
+mod policy;
 pub mod release;
 mod rights;
 pub mod soak;

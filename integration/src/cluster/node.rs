@@ -102,10 +102,19 @@ pub fn kubelet(version: Version, programs: &Programs, pki: &Pki, state: &Path) -
         resolver: &resolver,
     };
     let file = state.join("kubelet.yaml");
-    fs::write(&file, kubelet.config(version).to_string())?;
+    let mut config = kubelet.config(version);
+    let static_pods = static_pods(state);
+    fs::create_dir(&static_pods)?;
+    config["staticPodPath"] = json!(static_pods);
+    fs::write(&file, config.to_string())?;
     let arguments = kubelet.arguments(version, &file);
     let program = programs.kubernetes.join("kubelet");
     Ok(Launch { name: "kubelet", program, arguments, path: None, place: Place::Kubelet })
+}
+
+/// The folder of its static pods.
+pub fn static_pods(state: &Path) -> PathBuf {
+    state.join("static-pods")
 }
 
 /// What pods are told of a resolver.

@@ -23,9 +23,12 @@ pub const SECOND_KUBELET: &str = "second-kubelet";
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
+/// The user of the administrator's kubeconfig.
+pub const ADMINISTRATOR: &str = "admin";
+
 /// Who has a kubeconfig: file, user, groups.
 const USERS: [(&str, &str, &[&str]); 6] = [
-    ("admin", "admin", &["system:masters"]),
+    ("admin", ADMINISTRATOR, &["system:masters"]),
     ("controller-manager", "system:kube-controller-manager", &[]),
     ("scheduler", "system:kube-scheduler", &[]),
     ("proxy", "system:kube-proxy", &[]),

@@ -1,42 +1,51 @@
 //! Installed by the chart, webhook and all: pods of every kind break a rule, and the node answers.
 
+mod changes;
+mod interruptions;
+mod isolation;
+mod kinds;
+mod spared;
+
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use ringfence_control::Violation;
 use serde_json::{Value, json};
 
-use super::pods::{self, DRIFT, DRIFT_NOW, IMAGE, SERVER, container, spec};
+use self::interruptions::runs;
+use super::pods::{self, DRIFT, DRIFT_NOW, SERVER, spec};
 use super::release::Release;
-use super::told::{self, ENFORCERS, Logs, gone};
+use super::told::{self, gone};
 use super::{Context, OfRelease, Part, names_of, over_release, rights};
 use crate::cluster::{Cluster, Helm};
-use crate::journal::Journal;
 use crate::suite::Report;
 
 pub const PART: Part = Part { names, run };
 
 /// In this order: they share the release, and the last one removes it.
-const TESTS: [(&str, OfRelease); 21] = [
+const TESTS: [(&str, OfRelease); 25] = [
     ("enforcement/log", log),
     ("enforcement/isolate-and-release", isolate),
+    ("enforcement/live-connections", isolation::live_connections),
+    ("enforcement/isolation-exceptions", isolation::exceptions),
     ("enforcement/readiness-gate", readiness_gate),
     ("enforcement/terminate", terminate),
     ("enforcement/excluded-namespace", excluded),
-    ("enforcement/workloads", workloads),
-    ("enforcement/host-network", host_network),
-    ("enforcement/init-container", init_container),
-    ("enforcement/several-containers", several_containers),
-    ("enforcement/ephemeral-container", ephemeral_container),
-    ("enforcement/first-instruction", first_instruction),
-    ("enforcement/labels-change", labels_change),
-    ("enforcement/ruleset-changes", ruleset_changes),
-    ("enforcement/killed", killed),
-    ("enforcement/rolling-update", rolling_update),
-    ("enforcement/api-server-away", api_server_away),
-    ("enforcement/started-without-api-server", started_alone),
-    ("enforcement/policy-missing", policy_missing),
-    ("enforcement/policy-switch", policy_switch),
+    ("enforcement/kill-switch", spared::suspended),
+    ("enforcement/own-and-static-pods", spared::own_and_static),
+    ("enforcement/workloads", kinds::workloads),
+    ("enforcement/host-network", kinds::host_network),
+    ("enforcement/init-container", kinds::init_container),
+    ("enforcement/several-containers", kinds::several_containers),
+    ("enforcement/ephemeral-container", kinds::ephemeral_container),
+    ("enforcement/first-instruction", kinds::first_instruction),
+    ("enforcement/labels-change", changes::labels_change),
+    ("enforcement/ruleset-changes", changes::ruleset_changes),
+    ("enforcement/killed", interruptions::killed),
+    ("enforcement/rolling-update", interruptions::rolling_update),
+    ("enforcement/api-server-away", interruptions::api_server_away),
+    ("enforcement/started-without-api-server", interruptions::started_alone),
+    ("enforcement/policy-missing", changes::policy_missing),
+    ("enforcement/policy-switch", changes::policy_switch),
     ("enforcement/rights", rights),
     ("enforcement/removed", removed),
 ];
@@ -79,10 +88,21 @@ fn pod(name: &str, on_drift: &str, spec: &Value) -> Value {
 
 /// Makes a pod, and waits until it runs; returns its UID.
 fn start(cluster: &Cluster, pod: &Value) -> Result<String> {
-    cluster.apply(&pod.to_string())?;
-    let name = pod["metadata"]["name"].as_str().context("it has a name")?;
-    cluster.kubectl(["-n", "shop", "wait", "--for=condition=Ready", "--timeout=180s", &format!("pod/{name}")])?;
-    field(cluster, name, "{.metadata.uid}")
+    start_all(cluster, std::slice::from_ref(pod))?;
+    field(cluster, pod["metadata"]["name"].as_str().context("it has a name")?, "{.metadata.uid}")
+}
+
+/// Makes pods, and waits until all of them run.
+fn start_all(cluster: &Cluster, pods: &[Value]) -> Result<()> {
+    cluster.apply(&pods::list(pods))?;
+    let name = |pod: &Value| format!("pod/{}", pod["metadata"]["name"].as_str().unwrap_or_default());
+    let wait = ["-n", "shop", "wait", "--for=condition=Ready", "--timeout=180s"].map(str::to_owned);
+    cluster.kubectl(wait.into_iter().chain(pods.iter().map(name))).map(drop)
+}
+
+/// The pod that others are reached from, and that serves. It stays.
+fn peer(cluster: &Cluster) -> Result<()> {
+    start(cluster, &pod("peer", "log", &spec(&format!("{SERVER} sleep 999999")))).map(drop)
 }
 
 fn field(cluster: &Cluster, pod: &str, path: &str) -> Result<String> {
@@ -90,7 +110,11 @@ fn field(cluster: &Cluster, pod: &str, path: &str) -> Result<String> {
 }
 
 fn exec(cluster: &Cluster, pod: &str, script: &str) -> Result<String> {
-    cluster.kubectl(["-n", "shop", "exec", pod, "-c", "main", "--", "sh", "-c", script])
+    exec_in(cluster, pod, "main", script)
+}
+
+fn exec_in(cluster: &Cluster, pod: &str, container: &str, script: &str) -> Result<String> {
+    cluster.kubectl(["-n", "shop", "exec", pod, "-c", container, "--", "sh", "-c", script])
 }
 
 /// Everything that the enforcer has reported.
@@ -140,7 +164,7 @@ fn reaches(cluster: &Cluster, from: &str, to: &str) -> bool {
 }
 
 fn isolate(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    start(cluster, &pod("peer", "log", &spec(&format!("{SERVER} sleep 999999"))))?;
+    peer(cluster)?;
     let uid = start(cluster, &pod("cut", "isolate", &spec(&format!("{SERVER} {DRIFT}"))))?;
     let (cut, peer) = (field(cluster, "cut", "{.status.podIP}")?, field(cluster, "peer", "{.status.podIP}")?);
     cluster.wait_for("both servers", |cluster| Ok(reaches(cluster, "peer", &cut) && reaches(cluster, "cut", &peer)))?;
@@ -162,7 +186,7 @@ fn isolate(cluster: &mut Cluster, _: &Release) -> Result<()> {
     reason(cluster, "cut", "PodReleased")?;
     let annotations = "{.metadata.annotations.ringfence\\.dev/isolated-by}";
     cluster.wait_for("its annotations", |cluster| Ok(field(cluster, "cut", annotations)?.is_empty()))?;
-    delete(cluster, &["cut", "peer"])
+    delete(cluster, &["cut"])
 }
 
 /// A pod with our gate is an endpoint of its Service while it has its network.
@@ -215,352 +239,6 @@ fn excluded(cluster: &mut Cluster, _: &Release) -> Result<()> {
     cluster.kubectl(["-n", "excluded", "exec", "free", "--", "true"])?;
     cluster.kubectl(["delete", "namespace", "excluded", "--wait=false"])?;
     delete(cluster, &["witness"])
-}
-
-/// Each of these makes pods; the first one of each is ended, and where a controller keeps a number of them, replaced.
-fn workloads(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    let template = |name: &str, restart: &str| {
-        let mut spec = spec(DRIFT);
-        spec["restartPolicy"] = json!(restart);
-        json!({"metadata": {"labels": {"app": name, "on-drift": "terminate"}}, "spec": spec})
-    };
-    let selector = |name: &str| json!({"matchLabels": {"app": name}});
-    let objects = [
-        (
-            "deployment",
-            "apps/v1",
-            "Deployment",
-            json!({"replicas": 1, "selector": selector("deployment"), "template": template("deployment", "Always")}),
-        ),
-        (
-            "daemonset",
-            "apps/v1",
-            "DaemonSet",
-            json!({"selector": selector("daemonset"), "template": template("daemonset", "Always")}),
-        ),
-        (
-            "statefulset",
-            "apps/v1",
-            "StatefulSet",
-            json!({"serviceName": "none", "selector": selector("statefulset"), "template": template("statefulset", "Always")}),
-        ),
-        ("job", "batch/v1", "Job", json!({"backoffLimit": 4, "template": template("job", "Never")})),
-    ];
-    for (name, version, kind, spec) in objects {
-        let object =
-            json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "shop"}, "spec": spec});
-        cluster.apply(&object.to_string())?;
-        let selector = format!("--selector=app={name}");
-        let first =
-            |path: &str| ["-n", "shop", "get", "pods", &selector, "-o", &format!("jsonpath={path}")].map(str::to_owned);
-        cluster.wait_for(&format!("a pod of the {kind}"), |cluster| {
-            Ok(cluster.kubectl(first("{.items[0].status.phase}")).is_ok_and(|phase| phase == "Running"))
-        })?;
-        let pod = cluster.kubectl(first("{.items[0].metadata.name}"))?;
-        let uid = cluster.kubectl(first("{.items[0].metadata.uid}"))?;
-        exec(cluster, &pod, "touch /tmp/go")?;
-        event(cluster, &uid, "RF-901")?;
-        gone(cluster, &uid)?;
-        cluster.wait_for(&format!("another pod of the {kind}"), |cluster| {
-            Ok(cluster.kubectl(first("{.items[0].metadata.uid}")).is_ok_and(|other| !other.is_empty() && other != uid))
-        })?;
-        cluster.kubectl(["-n", "shop", "delete", kind, name, "--cascade=foreground", "--wait=false"])?;
-    }
-    Ok(())
-}
-
-fn host_network(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    for (on_drift, done) in [("isolate", "isolated"), ("terminate", "terminated")] {
-        let mut spec = spec(DRIFT);
-        spec["hostNetwork"] = json!(true);
-        let name = format!("host-{on_drift}");
-        let uid = start(cluster, &pod(&name, on_drift, &spec))?;
-        exec(cluster, &name, "touch /tmp/go")?;
-        let event = event(cluster, &uid, "RF-901")?;
-        let all = event["mitigationDone"].as_array().is_some_and(|all| all.iter().any(|one| one == done));
-        ensure!(all, "{event}");
-        if on_drift == "terminate" {
-            gone(cluster, &uid)?;
-        } else {
-            // The node itself has its network still.
-            ensure!(cluster.kubectl(["get", "--raw", "/readyz"])? == "ok", "the API server");
-            delete(cluster, &[&name])?;
-        }
-    }
-    Ok(())
-}
-
-fn init_container(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    let mut spec = spec("sleep 999999");
-    spec["initContainers"] = json!([container("first", DRIFT_NOW)]);
-    cluster.apply(&pod("init", "terminate", &spec).to_string())?;
-    let uid = field(cluster, "init", "{.metadata.uid}")?;
-    let event = event(cluster, &uid, "RF-901")?;
-    ensure!(event["containerName"] == "first", "{event}");
-    gone(cluster, &uid)
-}
-
-fn several_containers(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    let mut spec = spec(DRIFT);
-    spec["containers"].as_array_mut().context("a list")?.push(container("beside", "sleep 999999"));
-    let uid = start(cluster, &pod("several", "terminate", &spec))?;
-    exec(cluster, "several", "touch /tmp/go")?;
-    ensure!(event(cluster, &uid, "RF-901")?["containerName"] == "main", "not by its name");
-    gone(cluster, &uid)
-}
-
-fn ephemeral_container(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    let uid = start(cluster, &pod("debugged", "terminate", &spec("sleep 999999")))?;
-    let debug =
-        ["-n", "shop", "debug", "debugged", "--image", IMAGE, "--image-pull-policy=Never", "--container=visitor"];
-    cluster.kubectl(debug.iter().chain(&["--profile=general", "--", "sh", "-c", DRIFT_NOW]))?;
-    ensure!(event(cluster, &uid, "RF-901")?["containerName"] == "visitor", "not by its name");
-    gone(cluster, &uid)
-}
-
-/// Fifty pods whose first instruction is the violation.
-fn first_instruction(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    const PODS: usize = 50;
-    let mut spec = spec("");
-    spec["containers"][0]["command"] = json!(["cat", "/etc/shadow"]);
-    spec["restartPolicy"] = json!("Never");
-    let template = json!({"metadata": {"labels": {"app": "first"}}, "spec": spec});
-    let job = json!({
-        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "first", "namespace": "shop"},
-        "spec": {"completions": PODS, "parallelism": 10, "template": template},
-    });
-    cluster.apply(&job.to_string())?;
-    cluster.kubectl(["-n", "shop", "wait", "--for=condition=Complete", "--timeout=180s", "job/first"])?;
-    let uids = ["-n", "shop", "get", "pods", "--selector=app=first", "-o", "jsonpath={.items[*].metadata.uid}"];
-    let uids = cluster.kubectl(uids)?;
-    let uids: Vec<&str> = uids.split(' ').collect();
-    ensure!(uids.len() == PODS, "{} pods", uids.len());
-    let mut missed = Vec::new();
-    let waited = cluster.wait_for("all of them in the log", |cluster| {
-        let events = events(cluster)?;
-        let told = |uid: &str| events.iter().any(|event| event["k8sPodId"] == uid && event["ruleId"] == "RF-501");
-        missed = uids.iter().filter(|uid| !told(uid)).map(ToString::to_string).collect();
-        Ok(missed.is_empty())
-    });
-    ensure!(missed.is_empty(), "{} of {PODS} were missed: {missed:?}", missed.len());
-    waited?;
-    cluster.kubectl(["-n", "shop", "delete", "job", "first", "--wait=false"]).map(drop)
-}
-
-fn labels_change(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    let uid = start(cluster, &pod("relabelled", "log", &spec(DRIFT_NOW)))?;
-    event(cluster, &uid, "RF-901")?;
-    cluster.kubectl(["-n", "shop", "label", "pod", "relabelled", "on-drift=terminate", "--overwrite"])?;
-    gone(cluster, &uid)?;
-    // The same by the labels of the namespace.
-    cluster.kubectl(["label", "namespace", "shop", "env=test", "--overwrite"])?;
-    let uid = start(cluster, &pod("elsewhere", "terminate", &spec(DRIFT_NOW)))?;
-    event(cluster, &uid, "RF-901")?;
-    cluster.kubectl(["label", "namespace", "shop", "env=prod", "--overwrite"])?;
-    gone(cluster, &uid)
-}
-
-fn ruleset_changes(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    let uid = start(cluster, &pod("stricter", "log", &spec(DRIFT_NOW)))?;
-    event(cluster, &uid, "RF-901")?;
-    let stricter = r#"{"spec": {"rules": [{"rule": "RF-501", "mitigation": "log"}, {"rule": "RF-901", "mitigation": "terminate"}]}}"#;
-    cluster.kubectl(["patch", "rrs", "everywhere", "--type=merge", "-p", stricter])?;
-    gone(cluster, &uid)?;
-    cluster.apply(OBJECTS).map(drop)
-}
-
-fn killed(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    start(cluster, &pod("peer", "log", &spec(&format!("{SERVER} sleep 999999"))))?;
-    let uid = start(cluster, &pod("cut", "isolate", &spec(DRIFT)))?;
-    let peer = field(cluster, "peer", "{.status.podIP}")?;
-    cluster.wait_for("the server", |cluster| Ok(reaches(cluster, "cut", &peer)))?;
-    // Nobody comes back for the time being.
-    let nowhere = r#"{"spec": {"template": {"spec": {"nodeSelector": {"no": "node"}}}}}"#;
-    cluster.kubectl(["-n", NAMESPACE, "patch", "daemonset", "ringfence-enforcer", "-p", nowhere])?;
-    cluster.kubectl(["-n", NAMESPACE, "delete", "pods", ENFORCERS, "--force", "--ignore-not-found"])?;
-    cluster.wait_for("no enforcer", |_| Ok(!runs("/enforcer")?))?;
-
-    exec(cluster, "cut", "touch /tmp/go")?;
-    cluster.wait_for("the isolation", |cluster| Ok(!reaches(cluster, "cut", &peer)))?;
-    let back = r#"{"spec": {"template": {"spec": {"nodeSelector": null}}}}"#;
-    cluster.kubectl(["-n", NAMESPACE, "patch", "daemonset", "ringfence-enforcer", "-p", back])?;
-    rollout(cluster, NAMESPACE, "daemonset/ringfence-enforcer")?;
-    let event = event(cluster, &uid, "RF-901")?;
-    ensure!(event["mitigationDone"][0] == "isolated", "{event}");
-    ensure!(!reaches(cluster, "cut", &peer), "the new enforcer released it");
-    let label = "{.metadata.labels.ringfence\\.dev/isolated}";
-    cluster.wait_for("the label", |cluster| Ok(field(cluster, "cut", label)? == "true"))?;
-    delete(cluster, &["cut", "peer"])
-}
-
-/// Whether a process of this machine has the program.
-fn runs(program: &str) -> Result<bool> {
-    Ok(!processes(program)?.is_empty())
-}
-
-/// Processes of this machine that have the program.
-fn processes(program: &str) -> Result<Vec<i32>> {
-    let mut found = Vec::new();
-    for process in std::fs::read_dir("/proc")?.flatten() {
-        let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-        if command.split(|byte| *byte == 0).next() == Some(program.as_bytes()) {
-            found.extend(process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
-        }
-    }
-    Ok(found)
-}
-
-/// Again and again what is blocked, and what came of it: not once is it let through while enforcers are exchanged.
-fn rolling_update(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    const LOOP: &str = "cp /bin/busybox /tmp/true; until [ -e /tmp/go ]; do sleep 0.1; done; n=0; \
-                        while :; do if /tmp/true; then echo through; fi; n=$((n+1)); echo $n > /tmp/tries; \
-                        usleep 20000; done 2>/dev/null";
-    let uid = start(cluster, &pod("tries", "block", &spec(LOOP)))?;
-    exec(cluster, "tries", "touch /tmp/go")?;
-    event(cluster, &uid, "RF-901")?;
-    // The file is empty while it is written.
-    let number = "until n=$(cat /tmp/tries) && [ -n \"$n\" ]; do :; done; echo $n";
-    let tries = |cluster: &Cluster| -> Result<u64> { Ok(exec(cluster, "tries", number)?.trim().parse()?) };
-    let mut seen = tries(cluster)?;
-    for _ in 0..3 {
-        // What the one that ends has told goes with its pod.
-        let journal = Journal::default();
-        let _logs = Logs::follow(cluster, NAMESPACE, &journal)?;
-        journal.wait_for("what it has told", |_| true)?;
-        cluster.kubectl(["-n", NAMESPACE, "rollout", "restart", "daemonset/ringfence-enforcer"])?;
-        // Pods that come while the one has gone and the other is not there yet.
-        let early: Vec<String> = ["early-1", "early-2", "early-3"].map(str::to_owned).to_vec();
-        for name in &early {
-            let mut spec = spec("");
-            spec["containers"][0]["command"] = json!(["cat", "/etc/shadow"]);
-            spec["restartPolicy"] = json!("Never");
-            cluster.apply(&pod(name, "log", &spec).to_string())?;
-        }
-        rollout(cluster, NAMESPACE, "daemonset/ringfence-enforcer")?;
-        for name in &early {
-            let uid = field(cluster, name, "{.metadata.uid}")?;
-            cluster.wait_for(&format!("RF-501 of pod {name}, {uid}, by either enforcer"), |cluster| {
-                let of_it = |event: &Violation| {
-                    event.rule_id.to_string() == "RF-501"
-                        && event.k8s_pod_id.as_ref().is_some_and(|id| id.to_string() == uid)
-                };
-                let by_the_next = |event: &Value| event["k8sPodId"] == uid && event["ruleId"] == "RF-501";
-                Ok(!journal.all(of_it).is_empty() || events(cluster)?.iter().any(by_the_next))
-            })?;
-        }
-        delete(cluster, &early.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let now = tries(cluster)?;
-        ensure!(now > seen, "nothing was tried during the update");
-        seen = now;
-    }
-    let said = cluster.kubectl(["-n", "shop", "logs", "tries"])?;
-    ensure!(said.trim().is_empty(), "let through {} times in {seen} tries", said.lines().count());
-    delete(cluster, &["tries"])
-}
-
-/// The node goes on without the API server; what it had to say is said afterwards.
-fn api_server_away(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    let waits = "cp /bin/busybox /tmp/true; sleep 8; while :; do /tmp/true; sleep 1; done";
-    let uid = start(cluster, &pod("alone", "terminate", &spec(waits)))?;
-    let marker = "cp /bin/busybox /tmp/true; sleep 8; while :; do /tmp/true; sleep 1; done";
-    let cut = start(cluster, &pod("alone-too", "isolate", &spec(marker)))?;
-    cluster.kill("kube-apiserver")?;
-    let log = cluster.state().join("pods");
-    cluster.wait_for("both in the enforcer's log", |_| {
-        let text = enforcer_log(&log)?;
-        Ok([&uid, &cut].iter().all(|uid| text.lines().any(|line| line.contains(*uid) && line.contains("isolated"))))
-    })?;
-    cluster.restart("kube-apiserver")?;
-    cluster.wait_for("the API server", |cluster| Ok(cluster.kubectl(["get", "--raw", "/readyz"]).is_ok()))?;
-    gone(cluster, &uid)?;
-    let label = "{.metadata.labels.ringfence\\.dev/isolated}";
-    cluster.wait_for("the label", |cluster| Ok(field(cluster, "alone-too", label)? == "true"))?;
-    reason(cluster, "alone-too", "PodIsolated")?;
-    delete(cluster, &["alone-too"])
-}
-
-/// An enforcer that starts while the API server is away enforces what was in force, each pod by its own labels, and makes
-/// up for the rest.
-fn started_alone(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    let folder = cluster.state().join("tmp/trigger");
-    std::fs::create_dir_all(&folder)?;
-    let waiting = |go: &str| {
-        let script = format!(
-            "cp /bin/busybox /tmp/true; until [ -e /trigger/{go} ]; do sleep 0.1; done; while :; do /tmp/true; sleep 1; done"
-        );
-        let mut spec = spec(&script);
-        spec["volumes"] = json!([{"name": "trigger", "hostPath": {"path": folder}}]);
-        spec["containers"][0]["volumeMounts"] = json!([{"name": "trigger", "mountPath": "/trigger"}]);
-        spec
-    };
-    let ended = start(cluster, &pod("ended-alone", "terminate", &waiting("go")))?;
-    let cut = start(cluster, &pod("cut-alone", "isolate", &waiting("go")))?;
-    let log = cluster.state().join("pods");
-    let alone = |text: &str| text.lines().filter(|line| line.contains("the API server does not answer")).count();
-    let before = alone(&enforcer_log(&log)?);
-    cluster.kill("kube-apiserver")?;
-    for enforcer in processes("/enforcer")? {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(enforcer), nix::sys::signal::Signal::SIGKILL)?;
-    }
-    cluster.wait_for("another enforcer", |_| Ok(alone(&enforcer_log(&log)?) > before))?;
-    std::fs::write(folder.join("go"), "")?;
-    let told = |text: &str, uid: &str, done: &str| text.lines().any(|line| line.contains(uid) && line.contains(done));
-    cluster.wait_for("both in the enforcer's log", |_| {
-        let text = enforcer_log(&log)?;
-        Ok(told(&text, &ended, "\"terminated\"") && told(&text, &cut, "\"isolated\""))
-    })?;
-    // What is still to be said outlives the enforcer too.
-    for enforcer in processes("/enforcer")? {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(enforcer), nix::sys::signal::Signal::SIGKILL)?;
-    }
-    cluster.restart("kube-apiserver")?;
-    cluster.wait_for("the API server", |cluster| Ok(cluster.kubectl(["get", "--raw", "/readyz"]).is_ok()))?;
-    gone(cluster, &ended)?;
-    let label = "{.metadata.labels.ringfence\\.dev/isolated}";
-    cluster.wait_for("the label", |cluster| Ok(field(cluster, "cut-alone", label)? == "true"))?;
-    rollout(cluster, NAMESPACE, "daemonset/ringfence-enforcer")?;
-    std::fs::remove_dir_all(&folder)?;
-    delete(cluster, &["cut-alone"])
-}
-
-/// A policy that does not exist is made the active one: the last good one stays in force, also after everything has been
-/// started anew, and pods keep their labels.
-fn policy_missing(cluster: &mut Cluster, release: &Release) -> Result<()> {
-    let policy = "{.metadata.labels.ringfence\\.dev/policy}";
-    let uid = start(cluster, &pod("kept", "isolate", &spec(DRIFT)))?;
-    ensure!(field(cluster, "kept", policy)? == "main", "it has no label");
-    release.upgrade(cluster, &[&VALUES[..], &["policy.active=nosuch"]].concat())?;
-    exec(cluster, "kept", "touch /tmp/go")?;
-    let event = event(cluster, &uid, "RF-901")?;
-    ensure!(event["mitigationDone"][0] == "isolated" && event["policyName"] == "main", "{event}");
-    ensure!(field(cluster, "kept", policy)? == "main", "its label is gone");
-    release.upgrade(cluster, &[&VALUES[..], &["policy.active=main"]].concat())?;
-    delete(cluster, &["kept"])
-}
-
-/// The enforcer's log where the kubelet keeps it: there is no API server to ask.
-fn enforcer_log(pods: &Path) -> Result<String> {
-    let mut text = String::new();
-    for pod in std::fs::read_dir(pods)?.flatten() {
-        if pod.file_name().to_string_lossy().starts_with("guard_ringfence-enforcer") {
-            // Those that are full are compressed.
-            let files = std::fs::read_dir(pod.path().join("enforcer"))?.flatten().map(|file| file.path());
-            for file in files.filter(|file| file.extension().is_some_and(|end| end == "log")) {
-                text.push_str(&std::fs::read_to_string(file)?);
-            }
-        }
-    }
-    Ok(text)
-}
-
-/// Under the policy of the dry run nothing is ended.
-fn policy_switch(cluster: &mut Cluster, release: &Release) -> Result<()> {
-    release.upgrade(cluster, &[&VALUES[..], &["policy.active=dry-run"]].concat())?;
-    let uid = start(cluster, &pod("dry", "terminate", &spec(DRIFT_NOW)))?;
-    let event = event(cluster, &uid, "RF-901")?;
-    ensure!(event["mitigation"] == "log" && event["policyName"] == "dry-run", "{event}");
-    ensure!(field(cluster, "dry", "{.metadata.uid}")? == uid, "it was replaced");
-    delete(cluster, &["dry"])
 }
 
 /// What the roles of the chart grant is used, but for what only other servers and other moments need.

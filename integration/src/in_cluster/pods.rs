@@ -30,9 +30,21 @@ pub fn spec(script: &str) -> Value {
     })
 }
 
+/// What `kubectl apply` takes as one.
+pub fn list(objects: &[Value]) -> String {
+    json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()
+}
+
 /// Whether a pod gets the page of another one's [`SERVER`]. A probe of the node itself would get it always.
 pub fn reaches(cluster: &Cluster, namespace: &str, from: &str, address: &str) -> bool {
-    let script = format!("wget -q -O - http://{address}:8080/ & p=$!; (sleep 3; kill $p) 2>/dev/null & wait $p");
-    let said = cluster.kubectl(["-n", namespace, "exec", from, "--", "sh", "-c", &script]);
-    said.is_ok_and(|said| said.trim() == "here")
+    let server = format!("{address}:8080");
+    reached(cluster, namespace, from, &[&server]) == [true]
+}
+
+/// Which of these give a pod such a page; all are asked at once. Address and port.
+pub fn reached(cluster: &Cluster, namespace: &str, from: &str, servers: &[&str]) -> Vec<bool> {
+    let ask = |server: &&str| format!("(timeout 3 wget -q -O - http://{server}/ | sed 's/^/{server} /') & ");
+    let script = servers.iter().map(ask).collect::<String>() + "wait";
+    let said = cluster.kubectl(["-n", namespace, "exec", from, "--", "sh", "-c", &script]).unwrap_or_default();
+    servers.iter().map(|server| said.lines().any(|line| line == format!("{server} here"))).collect()
 }
