@@ -89,24 +89,15 @@ fn delete(cluster: &Cluster, namespace: &str, pod: &str) -> Result<()> {
     cluster.kubectl(["-n", namespace, "delete", "pod", pod, "--force"]).map(drop)
 }
 
-/// Until no replica of the webhook is left.
-fn take_away(cluster: &mut Cluster) -> Result<()> {
-    cluster.kubectl(["-n", NAMESPACE, "scale", "deployment/ringfence-webhook", "--replicas=0"])?;
-    cluster.wait_for("no webhook", |cluster| {
-        let selector = "app.kubernetes.io/name=ringfence-webhook";
-        Ok(cluster.kubectl(["-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "name"])?.is_empty())
-    })
-}
-
-fn bring_back(cluster: &mut Cluster) -> Result<()> {
-    cluster.kubectl(["-n", NAMESPACE, "scale", "deployment/ringfence-webhook", "--replicas=2"])?;
-    cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "deployment/ringfence-webhook", "--timeout=120s"])?;
+/// Until it labels pods again.
+fn bring_back(cluster: &mut Cluster, release: &Release) -> Result<()> {
+    release.bring_webhook_back(cluster)?;
     trusted(cluster)
 }
 
 /// A pod comes without labels, its node governs it all the same, and the labels come with the webhook.
-fn ignore(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    take_away(cluster)?;
+fn ignore(cluster: &mut Cluster, release: &Release) -> Result<()> {
+    release.take_webhook_away(cluster)?;
     let made = make(cluster, OTHERS, "alone", &[])?;
     ensure!(!is_labelled(&made), "somebody labelled it: {}", made["metadata"]);
     ready(cluster, OTHERS, "pod/alone")?;
@@ -114,7 +105,7 @@ fn ignore(cluster: &mut Cluster, _: &Release) -> Result<()> {
     told::event(cluster, OTHERS, "alone", "PodIsolated")?;
     let pod = get(cluster, OTHERS, "alone")?;
     ensure!(!is_labelled(&pod), "somebody labelled it meanwhile: {}", pod["metadata"]);
-    bring_back(cluster)?;
+    bring_back(cluster, release)?;
     cluster.wait_for("its labels", |cluster| Ok(is_labelled(&get(cluster, OTHERS, "alone")?)))?;
     let labels = get(cluster, OTHERS, "alone")?["metadata"]["labels"].clone();
     for label in ["ruleset.ringfence.dev/everywhere", "ruleset.ringfence.dev/isolated"] {
@@ -160,7 +151,7 @@ fn crowded(cluster: &mut Cluster, release: &Release) -> Result<()> {
         "{refused}"
     );
 
-    take_away(cluster)?;
+    release.take_webhook_away(cluster)?;
     cluster.apply(&crowd)?;
     let rejected = |cluster: &mut Cluster| -> Result<bool> {
         let status = release.status(cluster)?["rulesets"].clone();
@@ -177,7 +168,17 @@ fn crowded(cluster: &mut Cluster, release: &Release) -> Result<()> {
     told::event(cluster, OTHERS, "held", "PodIsolated")?;
     delete(cluster, OTHERS, "held")?;
 
-    bring_back(cluster)?;
+    bring_back(cluster, release)?;
+    let mut last = Value::Null;
+    let told = cluster.wait_for("why, in the policy's status", |cluster| {
+        last = told::status(cluster, "rpol/main")?;
+        let degraded = told::condition(&last, "Degraded");
+        let mut failures = last["failures"].as_array().into_iter().flatten();
+        Ok(degraded["status"] == "True"
+            && degraded["reason"] == "NodesFail"
+            && failures.any(|it| it["nodes"] == 1 && it["reason"].as_str().is_some_and(|said| said.contains(why))))
+    });
+    told.with_context(|| last.to_string())?;
     let mut fits = before.to_vec();
     fits.push("demanding-7".to_owned());
     cluster.apply(&policy(fits))?;
@@ -227,7 +228,7 @@ fn fail(cluster: &mut Cluster, release: &Release) -> Result<()> {
     // It exists before: a template is asked about too.
     cluster.apply(DEPLOYMENT)?;
     cluster.kubectl(["-n", OTHERS, "rollout", "status", "deployment/waits", "--timeout=180s"])?;
-    take_away(cluster)?;
+    release.take_webhook_away(cluster)?;
     let Err(error) = make(cluster, OTHERS, "refused", &[]) else { bail!("a pod was made without the webhook") };
     let error = format!("{error:#}");
     for part in ["failed calling webhook", "pods.ringfence.dev", "ringfence-webhook"] {
@@ -246,7 +247,7 @@ fn fail(cluster: &mut Cluster, release: &Release) -> Result<()> {
         let events = ["-n", OTHERS, "get", "events", "--field-selector=reason=FailedCreate", "-o"];
         Ok(cluster.kubectl(events.iter().chain(&["jsonpath={.items[*].message}"]))?.contains("pods.ringfence.dev"))
     })?;
-    bring_back(cluster)?;
+    bring_back(cluster, release)?;
     cluster.kubectl(["-n", OTHERS, "rollout", "status", "deployment/waits", "--timeout=120s"])?;
     let labelled = ["-n", OTHERS, "get", "pods", "-l", HASH, "-o", "jsonpath={.items[*].metadata.labels.app}"];
     cluster.wait_for("its pod, labelled,", |cluster| Ok(cluster.kubectl(labelled)?.contains("waits")))?;

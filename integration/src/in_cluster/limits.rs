@@ -1,5 +1,8 @@
 //! Limits of terminations, and what statuses say about violations and failures: installed by the chart, on a real node.
 
+mod replicas;
+mod uncovered;
+
 use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
@@ -8,25 +11,27 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::audit::Audit;
-use super::pods::{DRIFT, DRIFT_NOW, spec};
+use super::pods::{DRIFT_NOW, spec};
 use super::release::Release;
-use super::told::{self, gone, is_there};
-use super::{Context, OfRelease, Part, names_of, over_release};
+use super::told::{self, condition, gone, is_there, status};
+use super::{Context, OfRelease, Part, names_of, over_release, policy};
 use crate::cluster::{Cluster, Helm, succeed};
 use crate::suite::Report;
 
 pub const PART: Part = Part { names, run };
 
 /// In this order: they share the release, and the last one removes it.
-const TESTS: [(&str, OfRelease); 9] = [
+const TESTS: [(&str, OfRelease); 11] = [
     ("limits/statuses-count-violations", violations),
     ("limits/dry-run-says-what-it-held-back", dry_run),
-    ("limits/ready-replicas-stay", ready_replicas),
+    ("limits/ready-replicas-stay", replicas::stay),
+    ("limits/webhook-away", replicas::webhook_away),
     ("limits/so-many-terminations-in-the-window", terminations),
     ("limits/quiet-minute", quiet),
     ("limits/nobody-forges-them", forged),
     ("limits/fields-are-checked", checked),
-    ("limits/without-a-datapath-only-the-process", uncovered),
+    ("limits/without-a-datapath-only-the-process", uncovered::held),
+    ("limits/without-a-datapath-the-pod-goes", uncovered::terminated),
     ("limits/removed", removed),
 ];
 
@@ -50,12 +55,6 @@ fn prepare(context: &mut Context) -> Result<Release> {
     cluster.apply(OBJECTS)?;
     release.enforces(cluster, "everywhere")?;
     Ok(release)
-}
-
-/// Changes the policy.
-fn policy(cluster: &Cluster, spec: &Value) -> Result<()> {
-    let patch = json!({"spec": spec}).to_string();
-    cluster.kubectl(["patch", "rpol", "main", "--type=merge", "-p", &patch]).map(drop)
 }
 
 fn deployment(name: &str, replicas: u32, on_drift: &str, spec: &Value) -> Value {
@@ -100,7 +99,7 @@ fn event(cluster: &mut Cluster, uid: &str, what: &str, wanted: impl Fn(&Value) -
     told::violation(cluster, NAMESPACE, uid, what, wanted)
 }
 
-fn terminated(event: &Value) -> bool {
+fn is_terminated(event: &Value) -> bool {
     event["mitigationDone"].as_array().is_some_and(|all| all.iter().any(|done| done == "terminated"))
 }
 
@@ -118,16 +117,6 @@ fn delete(cluster: &mut Cluster, deployment: &str) -> Result<()> {
     cluster.wait_for("the end of its pods", |cluster| {
         Ok(in_mall(cluster, &["get", "pods", "-o", "name", &format!("--selector=app={deployment}")])?.is_empty())
     })
-}
-
-fn status(cluster: &Cluster, what: &str) -> Result<Value> {
-    let object: Value = serde_json::from_str(&cluster.kubectl(["get", what, "-o", "json"])?)?;
-    Ok(object["status"].clone())
-}
-
-fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
-    let all = status["conditions"].as_array().map_or(&[][..], Vec::as_slice);
-    all.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
 }
 
 /// What nodes count is in the statuses, begins anew with another version, and outlives an enforcer.
@@ -169,7 +158,7 @@ fn restart(cluster: &Cluster, what: &str) -> Result<()> {
 }
 
 fn dry_run(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    policy(cluster, &json!({"maxMitigation": "log"}))?;
+    policy::change(cluster, &json!({"maxMitigation": "log"}))?;
     cluster.apply(&deployment("dry", 1, "terminate", &spec(DRIFT_NOW)).to_string())?;
     let mut found = Vec::new();
     cluster.wait_for("a pod", |cluster| {
@@ -185,73 +174,12 @@ fn dry_run(cluster: &mut Cluster, _: &Release) -> Result<()> {
     reason(cluster, pod, "RulesetViolation")?;
     ensure!(is_there(cluster, uid)?, "it was ended all the same");
     delete(cluster, "dry")?;
-    policy(cluster, &json!({"maxMitigation": "terminate"}))
-}
-
-/// Two replicas, one of which has to stay.
-fn ready_replicas(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    policy(cluster, &json!({"limits": {"minReadyReplicas": 1}}))?;
-    let mut spec = spec(DRIFT);
-    spec["containers"][0]["readinessProbe"] =
-        json!({"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1});
-    cluster.apply(&deployment("web", 2, "terminate", &spec).to_string())?;
-    let mut both = Vec::new();
-    cluster.wait_for("two pods", |cluster| {
-        both = pods(cluster, "web")?;
-        Ok(both.len() == 2)
-    })?;
-    for (pod, _) in &both {
-        touch(cluster, pod, "/tmp/ready")?;
-    }
-    let spare = |cluster: &Cluster, pod: &str| label(cluster, pod, "spare-replicas");
-    cluster.wait_for("the label of one spare replica", |cluster| {
-        both.iter().try_fold(true, |all, (pod, _)| Ok(all && spare(cluster, pod)? == "1"))
-    })?;
-    let [(first, first_uid), (second, second_uid)] = &both[..] else { bail!("{both:?}") };
-    touch(cluster, first, "/tmp/go")?;
-    event(cluster, first_uid, "the termination of the first", terminated)?;
-    // The node itself knows, before anybody else does.
-    touch(cluster, second, "/tmp/go")?;
-    let expected = json!({"mitigation": "terminate", "limit": "minReadyReplicas"});
-    let event_of_second = event(cluster, second_uid, "what the second did", |_| true)?;
-    ensure!(event_of_second["mitigationHeld"] == expected, "{event_of_second}");
-    ensure!(event_of_second["mitigation"] == "isolate", "{event_of_second}");
-    ensure!(event_of_second["mitigationDone"] == json!(["isolated"]), "{event_of_second}");
-    gone(cluster, first_uid)?;
-    cluster.wait_for("the label of none", |cluster| Ok(spare(cluster, second)? == "0"))?;
-    cluster.wait_for("its isolation", |cluster| Ok(label(cluster, second, "isolated")? == "true"))?;
-    let note = reason(cluster, second, "MitigationHeld")?;
-    ensure!(note.starts_with("terminate held back by minReadyReplicas: RF-901"), "{note}");
-    reason(cluster, second, "PodIsolated")?;
-
-    // It is cut off, so one that replaces the first does not make it one too many.
-    let mut others = Vec::new();
-    cluster.wait_for("the first one's successor", |cluster| {
-        others = pods(cluster, "web")?.into_iter().filter(|(_, uid)| uid != second_uid).collect();
-        Ok(!others.is_empty())
-    })?;
-    touch(cluster, &others[0].0, "/tmp/ready")?;
-    in_mall(cluster, &["wait", "--for=condition=Ready", "--timeout=180s", &format!("pod/{}", others[0].0)])?;
-    // For longer than a node takes its own terminations into account.
-    thread::sleep(Duration::from_secs(12));
-    ensure!(spare(cluster, second)? == "0" && is_there(cluster, second_uid)?, "it was given up");
-    // Another one does.
-    in_mall(cluster, &["scale", "deployment/web", "--replicas=3"])?;
-    cluster.wait_for("a third one", |cluster| {
-        others = pods(cluster, "web")?.into_iter().filter(|(_, uid)| uid != second_uid).collect();
-        Ok(others.len() == 2)
-    })?;
-    for (pod, _) in &others {
-        touch(cluster, pod, "/tmp/ready")?;
-    }
-    event(cluster, second_uid, "the termination of the second", terminated)?;
-    gone(cluster, second_uid)?;
-    delete(cluster, "web")
+    policy::change(cluster, &json!({"maxMitigation": "terminate"}))
 }
 
 /// Whoever replaces a violator violates too: it ends with the third.
 fn terminations(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    policy(
+    policy::change(
         cluster,
         &json!({"limits": {"minReadyReplicas": null, "maxTerminations": 2, "terminationWindowSeconds": 3600}}),
     )?;
@@ -267,7 +195,7 @@ fn terminations(cluster: &mut Cluster, _: &Release) -> Result<()> {
     ensure!(third["mitigationHeld"] == json!({"mitigation": "terminate", "limit": "maxTerminations"}), "{third}");
     let ended = |cluster: &Cluster| -> Result<BTreeSet<String>> {
         let of = |event: &Value| event["k8sPodName"].as_str().is_some_and(|pod| pod.starts_with("loop-"));
-        let events = events(cluster)?.into_iter().filter(|event| of(event) && terminated(event));
+        let events = events(cluster)?.into_iter().filter(|event| of(event) && is_terminated(event));
         Ok(events.filter_map(|event| event["k8sPodId"].as_str().map(str::to_owned)).collect())
     };
     let before = ended(cluster)?;
@@ -285,14 +213,14 @@ fn terminations(cluster: &mut Cluster, _: &Release) -> Result<()> {
     ensure!(is_there(cluster, uid)? && ended(cluster)?.is_empty(), "its limit was forgotten");
     ensure!(label(cluster, pod, "terminations-left")? == "0", "the label is gone");
 
-    policy(cluster, &json!({"limits": {"terminationWindowSeconds": 1}}))?;
+    policy::change(cluster, &json!({"limits": {"terminationWindowSeconds": 1}}))?;
     gone(cluster, uid).context("the window is over")?;
     delete(cluster, "loop")
 }
 
 /// Nothing happens, so nothing is written, but for the lease.
 fn quiet(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    policy(
+    policy::change(
         cluster,
         &json!({"limits": {"minReadyReplicas": 1, "maxTerminations": 2, "terminationWindowSeconds": 600}}),
     )?;
@@ -359,49 +287,10 @@ fn checked(cluster: &mut Cluster, _: &Release) -> Result<()> {
         (json!({"minReadyReplicas": -1}), "spec.limits.minReadyReplicas"),
         (json!({"minReadyReplicas": "half"}), "spec.limits.minReadyReplicas"),
     ] {
-        let Err(error) = policy(cluster, &json!({"limits": limits})) else { bail!("{limits} was taken") };
+        let Err(error) = policy::change(cluster, &json!({"limits": limits})) else { bail!("{limits} was taken") };
         ensure!(format!("{error:#}").contains(part), "{error:#}");
     }
     Ok(())
-}
-
-/// Where isolation does not work termination takes its place, and where that is held back, too, the end of the process.
-fn uncovered(cluster: &mut Cluster, _: &Release) -> Result<()> {
-    policy(cluster, &json!({"limits": {"minReadyReplicas": 1, "maxTerminations": null}}))?;
-    // By interfaces alone: a pod that has the node's own is not covered.
-    let patch = json!([{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--datapath=tcx"}]);
-    let words = ["-n", NAMESPACE, "patch", "daemonset", "ringfence-enforcer", "--type=json", "-p", &patch.to_string()];
-    cluster.kubectl(words)?;
-    cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "daemonset/ringfence-enforcer", "--timeout=120s"])?;
-    // A process that is still there when user space comes.
-    let stays = "cp /bin/busybox /tmp/sleep; until [ -e /tmp/go ]; do sleep 0.1; done; while :; do /tmp/sleep 99; done";
-    let mut spec = spec(stays);
-    spec["hostNetwork"] = json!(true);
-    cluster.apply(&deployment("bare", 1, "isolate", &spec).to_string())?;
-    in_mall(cluster, &["rollout", "status", "deployment/bare", "--timeout=180s"])?;
-    let mut last = Value::Null;
-    let told = cluster.wait_for("the failure in the ruleset's status", |cluster| {
-        last = status(cluster, "rrs/isolated")?;
-        let degraded = condition(&last, "Degraded");
-        Ok(degraded["status"] == "True" && degraded["reason"] == "NodesFail" && last["failures"][0]["nodes"] == 1)
-    });
-    told.with_context(|| last.to_string())?;
-    let why = last["failures"][0]["reason"].as_str().unwrap_or_default();
-    ensure!(why.starts_with("no datapath covers some of its pods"), "{last}");
-    ensure!(condition(&status(cluster, "rrs/terminated")?, "Degraded")["status"] == "False", "another one fails too");
-
-    let (pod, uid) = pods(cluster, "bare")?.into_iter().next().context("no pod")?;
-    touch(cluster, &pod, "/tmp/go")?;
-    let event = event(cluster, &uid, "what was done", |_| true)?;
-    ensure!(event["mitigationHeld"] == json!({"mitigation": "terminate", "limit": "minReadyReplicas"}), "{event}");
-    ensure!(event["mitigationDone"] == json!(["killed"]), "{event}");
-    ensure!(event["mitigationFailed"][0].as_str().is_some_and(|why| why.contains("no datapath")), "{event}");
-    ensure!(is_there(cluster, &uid)?, "it was ended");
-    delete(cluster, "bare")?;
-    cluster.wait_for("the end of the failure", |cluster| {
-        let now = status(cluster, "rrs/isolated")?;
-        Ok(condition(&now, "Degraded")["status"] == "False" && now["failures"].is_null())
-    })
 }
 
 fn removed(cluster: &mut Cluster, release: &Release) -> Result<()> {

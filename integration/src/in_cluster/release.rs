@@ -89,6 +89,23 @@ impl Release {
         })
     }
 
+    /// Waits until no replica of the webhook is left, nor comes back.
+    pub fn take_webhook_away(&self, cluster: &mut Cluster) -> Result<()> {
+        cluster.kubectl(["-n", self.namespace, "scale", "deployment/ringfence-webhook", "--replicas=0"])?;
+        cluster.wait_for("no webhook", |cluster| {
+            let selector = "app.kubernetes.io/name=ringfence-webhook";
+            Ok(cluster.kubectl(["-n", self.namespace, "get", "pods", "-l", selector, "-o", "name"])?.is_empty())
+        })
+    }
+
+    /// Waits until its two replicas are there again.
+    pub fn bring_webhook_back(&self, cluster: &Cluster) -> Result<()> {
+        let own = ["-n", self.namespace];
+        cluster.kubectl(own.iter().chain(&["scale", "deployment/ringfence-webhook", "--replicas=2"]))?;
+        let wait = ["rollout", "status", "deployment/ringfence-webhook", "--timeout=120s"];
+        cluster.kubectl(own.iter().chain(&wait)).map(drop)
+    }
+
     /// Brings a revision back.
     pub fn roll_back(&self, cluster: &Cluster, revision: &str) -> Result<String> {
         self.run(cluster, &["rollback", self.name, revision, "--wait", "--timeout", self.limit])

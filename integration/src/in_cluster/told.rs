@@ -87,6 +87,18 @@ pub fn event(cluster: &mut Cluster, namespace: &str, pod: &str, reason: &str) ->
     Ok(note)
 }
 
+/// The status of a ruleset or policy, such as `rrs/base`.
+pub fn status(cluster: &Cluster, what: &str) -> Result<Value> {
+    let object: Value = serde_json::from_str(&cluster.kubectl(["get", what, "-o", "json"])?)?;
+    Ok(object["status"].clone())
+}
+
+/// A condition of a status; null: it has none of the kind.
+pub fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    let all = status["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+    all.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
+}
+
 /// Whether a pod (by its UID) is there.
 pub fn is_there(cluster: &Cluster, uid: &str) -> Result<bool> {
     let uids = cluster.kubectl(["get", "pods", "--all-namespaces", "-o", "jsonpath={.items[*].metadata.uid}"])?;
