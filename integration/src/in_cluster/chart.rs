@@ -1,5 +1,7 @@
 //! The chart, as a user installs, upgrades, switches and uninstalls it, with Helm 4 and Helm 3.
 
+mod taints;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,7 @@ pub const PART: Part = Part { names, run };
 type Test = fn(&mut Site) -> Result<()>;
 
 /// In this order: each goes on where the one before ended.
-const TESTS: [(&str, Test); 10] = [
+const TESTS: [(&str, Test); 15] = [
     ("helm/install", install),
     ("helm/pods-are-labelled", labelled),
     ("helm/nodes-enforce", enforced),
@@ -31,15 +33,21 @@ const TESTS: [(&str, Test); 10] = [
     ("helm/switched-on", switched_on),
     ("helm/rollback", rollback),
     ("helm/isolated-pods-kept", isolated_pods_kept),
+    ("helm/taints", taints::node_side_alone),
     ("helm/uninstall", uninstall),
-    ("helm/with-helm-3", with_helm_3),
+    ("helm-3/install-and-upgrade", with_helm_3),
+    ("helm-3/switched-off", switched_off),
+    ("helm-3/switched-on", switched_on),
+    ("helm-3/rollback", rollback),
+    ("helm-3/uninstall", uninstall_all),
 ];
 
 /// What the tests made is gone.
 const DELETED: &str = "helm/namespaces-deleted";
 
 /// From the chart of the commit before this one.
-const FROM_PREVIOUS: &str = "helm/upgrade-from-previous";
+const FROM_PREVIOUS: [(&str, Helm); 2] =
+    [("helm/upgrade-from-previous", Helm::V4), ("helm-3/upgrade-from-previous", Helm::V3)];
 
 const NAMESPACE: &str = "security";
 const RELEASE: &str = "rf";
@@ -49,15 +57,18 @@ const POLICY: &str = "ringfence.dev/policy";
 const SHOP: &str = include_str!("chart/shop.yaml");
 
 fn names() -> Vec<String> {
-    [names_of(&TESTS), vec![FROM_PREVIOUS.to_owned(), DELETED.to_owned()]].concat()
+    [names_of(&TESTS), names_of(&FROM_PREVIOUS), vec![DELETED.to_owned()]].concat()
 }
 
 fn run(context: &mut Context, report: &mut Report) {
     let site = Site::prepare(context);
     let Some(mut site) = in_turn(report, ("helm/prepared", site), &TESTS, |test, site| test(site)) else { return };
-    match previous_chart(&site.cluster.state().join("tmp/previous")) {
-        Ok(chart) => report.check(FROM_PREVIOUS, || upgrade_from(&mut site, chart)),
-        Err(error) => report.skip(FROM_PREVIOUS, &format!("{error:#}")),
+    let chart = previous_chart(&site.cluster.state().join("tmp/previous"));
+    for (name, helm) in FROM_PREVIOUS {
+        match &chart {
+            Ok(chart) => report.check(name, || upgrade_from(&mut site, chart, helm)),
+            Err(error) => report.skip(name, &format!("{error:#}")),
+        }
     }
     report.check(DELETED, || site.delete_namespaces());
 }
@@ -65,9 +76,10 @@ fn run(context: &mut Context, report: &mut Report) {
 /// Where it is installed.
 struct Site<'a> {
     cluster: &'a mut Cluster,
-    /// The release, in the hands of Helm 4 and of Helm 3.
+    /// The release, in the hands of a Helm.
     release: Release,
-    by_helm_3: Release,
+    /// Values that it always has.
+    values: &'static [&'static str],
     /// Programs that were in the kernel before.
     programs: BTreeSet<u32>,
 }
@@ -75,18 +87,24 @@ struct Site<'a> {
 impl<'a> Site<'a> {
     fn prepare(context: &'a mut Context) -> Result<Self> {
         let release = Release::prepare(context, Helm::V4, RELEASE, NAMESPACE)?;
-        let by_helm_3 = release.by(Helm::V3)?;
-        Ok(Self { cluster: &mut context.cluster, release, by_helm_3, programs: programs()? })
+        Ok(Self { cluster: &mut context.cluster, release, values: &[], programs: programs()? })
+    }
+
+    /// From now on it is in the hands of another Helm, and is not to leave anything in the end.
+    fn by(&mut self, helm: Helm) -> Result<()> {
+        self.release = self.release.by(helm)?;
+        self.values = &["crds.keep=false"];
+        Ok(())
     }
 
     /// [`Release::install`].
     fn install(&self, values: &[&str]) -> Result<String> {
-        self.release.install(self.cluster, values)
+        self.release.install(self.cluster, &[self.values, values].concat())
     }
 
     /// [`Release::upgrade`].
     fn upgrade(&self, values: &[&str]) -> Result<String> {
-        self.release.upgrade(self.cluster, values)
+        self.release.upgrade(self.cluster, &[self.values, values].concat())
     }
 
     fn kubectl(&self, words: &[&str]) -> Result<String> {
@@ -431,18 +449,26 @@ fn uninstall(site: &mut Site) -> Result<()> {
     Ok(())
 }
 
-/// Installed over what was kept, upgraded, and uninstalled with everything.
+/// By Helm 3, installed over what was kept, and upgraded. What follows is Helm 3 too.
 fn with_helm_3(site: &mut Site) -> Result<()> {
-    site.by_helm_3.install(site.cluster, &["crds.keep=false"])?;
+    site.by(Helm::V3)?;
+    site.install(&[])?;
     let cap = site.kubectl(&["get", "runtimepolicy/default", "-o", "jsonpath={.spec.maxMitigation}"])?;
     ensure!(cap == "isolate", "the policy was made anew: {cap}");
     trusted(site)?;
     let before = bundle(site.cluster)?;
-    site.by_helm_3.upgrade(site.cluster, &["crds.keep=false", "webhook.podAnnotations.x=z"])?;
+    site.upgrade(&["webhook.podAnnotations.x=z"])?;
     ensure!(bundle(site.cluster)? == before, "the bundle has changed");
     let shop = site.new_shop()?;
     ensure!(shop["metadata"]["labels"][POLICY] == "default", "{}", shop["metadata"]);
-    site.by_helm_3.uninstall(site.cluster)?;
+    // As after the same steps by Helm 4: somebody is isolated who has to be released.
+    site.violate(&shop)?;
+    site.event(&shop, "PodIsolated")
+}
+
+/// Nothing is kept.
+fn uninstall_all(site: &mut Site) -> Result<()> {
+    site.release.uninstall(site.cluster)?;
     site.unloaded()?;
     site.gone(&[])
 }
@@ -460,15 +486,15 @@ fn previous_chart(folder: &Path) -> Result<PathBuf> {
 }
 
 /// A pod is isolated under the earlier chart, and stays so under this one. (The images are this commit's for both.)
-fn upgrade_from(site: &mut Site, chart: PathBuf) -> Result<()> {
-    site.release.with_chart(chart).install(site.cluster, &["crds.keep=false", "policy.maxMitigation=isolate"])?;
+fn upgrade_from(site: &mut Site, chart: &Path, helm: Helm) -> Result<()> {
+    site.by(helm)?;
+    let before = site.release.with_chart(chart.to_path_buf());
+    before.install(site.cluster, &[site.values, &["policy.maxMitigation=isolate"]].concat())?;
     trusted(site)?;
     let shop = site.new_shop()?;
     site.violate(&shop)?;
     site.event(&shop, "PodIsolated")?;
-    site.upgrade(&["crds.keep=false"])?;
+    site.upgrade(&[])?;
     ensure!(site.isolated_on_the_node()?, "none is isolated");
-    site.release.uninstall(site.cluster)?;
-    site.unloaded()?;
-    site.gone(&[])
+    uninstall_all(site)
 }
