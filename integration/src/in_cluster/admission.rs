@@ -1,5 +1,7 @@
 //! The webhook, as a Deployment of two replicas, before a real API server.
 
+mod hostile;
+
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
@@ -20,7 +22,7 @@ pub const PART: Part = Part { names, run };
 type Test = fn(&mut Context) -> Result<()>;
 
 /// In this order: they share the objects, and the last one removes them.
-const TESTS: [(&str, Test); 16] = [
+const TESTS: [(&str, Test); 19] = [
     ("admission/existing-pods-are-labelled", existing),
     ("admission/new-pods-are-labelled", labelled),
     ("admission/forged-labels-are-corrected", forged),
@@ -29,6 +31,9 @@ const TESTS: [(&str, Test); 16] = [
     ("admission/templates-do-not-have-them", templates),
     ("admission/an-enforcer-stays-on-its-node", own_node),
     ("admission/release-needs-a-right", release),
+    ("admission/rulesets-need-a-right", hostile::without_rights),
+    ("admission/the-enforcers-account-is-not-for-pods", hostile::foreign_account),
+    ("admission/rulesets-of-any-size", hostile::oversize),
     ("admission/rulesets-are-checked-whole", checked),
     ("admission/what-is-in-use-stays", in_use),
     ("admission/statuses", statuses),
