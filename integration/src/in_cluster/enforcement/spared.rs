@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_actor::now;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{NAMESPACE, Release, delete, event, events, exec, field, peer, pod, reaches, reason, start};
 use crate::cluster::{Cluster, NODE_NAME};
@@ -46,6 +46,7 @@ pub fn suspended(cluster: &mut Cluster, release: &Release) -> Result<()> {
         cluster.wait_for("that the node governs nobody", |cluster| Ok(!governing(cluster)?))?;
         violate(cluster, "shop", "spared")?;
         ensure!(!reaches(cluster, "cut-before", &server), "who was isolated is not any more");
+        start(cluster, &pod("late", "log", &spec("sleep 999999")))?;
         switched_back = now();
         Ok(())
     })?;
@@ -54,7 +55,16 @@ pub fn suspended(cluster: &mut Cluster, release: &Release) -> Result<()> {
     ensure!(event["mitigation"] == "terminate", "{event}");
     gone(cluster, &uid)?;
     ensure!(!reaches(cluster, "cut-before", &server), "who was isolated is not any more");
-    delete(cluster, &["cut-before"])
+    // Whoever came meanwhile is covered like others.
+    let datapaths = |cluster: &Cluster, pod: &str| -> Result<Vec<Value>> {
+        let status = release.status(cluster)?;
+        let all = status["containers"].as_array().context("no containers")?;
+        let of_pod = all.iter().find(|it| it["name"] == pod).with_context(|| format!("{pod} is not governed"))?;
+        Ok(of_pod["datapaths"].as_array().into_iter().flatten().map(|it| it["kind"].clone()).collect())
+    };
+    let (late, usual) = (datapaths(cluster, "late")?, datapaths(cluster, "peer")?);
+    ensure!(late == usual, "who came meanwhile is covered by {late:?}, others by {usual:?}");
+    delete(cluster, &["cut-before", "late"])
 }
 
 /// A static pod is spared until it is named, and a pod in our own namespace always.
@@ -90,7 +100,7 @@ fn spared_until_named(cluster: &mut Cluster) -> Result<()> {
     let uids = [("shop", mirror), (NAMESPACE, "ours")].map(|(namespace, pod)| {
         cluster.kubectl(["-n", namespace, "get", "pod", pod, "-o", "jsonpath={.metadata.uid}"])
     });
-    let told = |event: &serde_json::Value| event["k8sPodName"] == mirror || event["k8sPodName"] == "ours";
+    let told = |event: &Value| event["k8sPodName"] == mirror || event["k8sPodName"] == "ours";
     let found = events(cluster)?.into_iter().find(told);
     ensure!(found.is_none(), "{found:?}");
     for uid in uids {
@@ -102,7 +112,9 @@ fn spared_until_named(cluster: &mut Cluster) -> Result<()> {
         let event = event(cluster, &hash, "RF-901")?;
         ensure!(event["mitigationDone"] == json!(["isolated"]), "{event}");
         ensure!(!reaches(cluster, "peer", &address), "it is not cut off");
-        reason(cluster, mirror, "PodIsolated")
+        reason(cluster, mirror, "PodIsolated")?;
+        let mark = "{.metadata.labels.ringfence\\.dev/isolated}";
+        cluster.wait_for("its label", |cluster| Ok(field(cluster, mirror, mark)? == "true"))
     })?;
     let found = events(cluster)?.into_iter().find(|event| event["k8sPodName"] == "ours");
     ensure!(found.is_none(), "{found:?}");
