@@ -9,7 +9,7 @@ use super::{ALICE, Context, HASH, create, expect, get, object, pod, refused};
 use crate::cluster::{Cluster, succeed};
 use crate::in_cluster::account::Account;
 
-/// May do everything with pods of the namespace, and nothing else.
+/// May do everything with pods of the namespace, see rulesets and policies, and nothing else.
 const MALLORY: &str = "--as=system:serviceaccount:shop:mallory";
 
 /// Mallory, and an account that is called as that of enforcers; it may do with pods whatever Mallory may.
@@ -34,6 +34,17 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: mallory}
 subjects:
 - {kind: ServiceAccount, name: mallory, namespace: shop}
 - {kind: ServiceAccount, name: ringfence-enforcer, namespace: shop}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: sees-rulesets}
+rules: [{apiGroups: [ringfence.dev], resources: [runtimerulesets, runtimepolicies], verbs: [get]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: sees-rulesets}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: sees-rulesets}
+subjects: [{kind: ServiceAccount, name: mallory, namespace: shop}]
 "#;
 
 /// Makes them, and waits until their rights are known.
@@ -41,7 +52,8 @@ fn accounts(cluster: &mut Cluster) -> Result<()> {
     cluster.apply(ACCOUNTS)?;
     cluster.wait_for("the rights of both", |cluster| {
         let may = |user: &str| cluster.kubectl(["-n", "shop", "auth", "can-i", "patch", "pods", user]).is_ok();
-        Ok(may(MALLORY) && may("--as=system:serviceaccount:shop:ringfence-enforcer"))
+        let sees = cluster.kubectl(["auth", "can-i", "get", "runtimepolicies", MALLORY]).is_ok();
+        Ok(sees && may(MALLORY) && may("--as=system:serviceaccount:shop:ringfence-enforcer"))
     })
 }
 
@@ -68,7 +80,10 @@ pub fn without_rights(context: &mut Context) -> Result<()> {
         forbidden(cluster.kubectl(["delete", what, MALLORY]), &["cannot delete resource"])?;
         let status = r#"{"status": {"pods": 7}}"#;
         let words = ["patch", what, "--subresource=status", "--type=merge", "-p", status, ALICE];
-        forbidden(cluster.kubectl(words), &["cannot patch resource", "/status\""])?;
+        // kubectl reads it before it writes, and may not even do that.
+        forbidden(cluster.kubectl(words), &["/status\""])?;
+        let may = cluster.kubectl(["auth", "can-i", "patch", plural, "--subresource=status", ALICE]);
+        ensure!(may.is_err(), "who may write {plural} may write their status");
     }
     let mine = object("RuntimeRuleset", "mine", &json!({"rules": [{"rule": "RF-901", "mitigation": "log"}]}));
     forbidden(create(cluster, &mine, &[MALLORY]), &["cannot create resource"])?;
