@@ -231,7 +231,9 @@ fn programs() -> Result<BTreeSet<u32>> {
 
 fn install(site: &mut Site) -> Result<()> {
     let said = site.install(&[])?;
-    for line in ["Policy \"default\" is the active one", "It is a dry run", "rollout status daemonset/ringfence-enforcer"] {
+    for line in
+        ["Policy \"default\" is the active one", "It is a dry run", "rollout status daemonset/ringfence-enforcer"]
+    {
         ensure!(said.contains(line), "{line:?} is not in: {said}");
     }
     site.kubectl(&["get", "runtimeruleset/baseline", "runtimepolicy/default"])?;

@@ -42,28 +42,32 @@ impl<'a> Reports<'a> {
 
     /// About a ruleset that is in force in this generation. A node that says nothing about it has nothing to say.
     pub(super) fn ruleset(&self, name: &str, generation: i64) -> Sum {
-        self.sum(self.rulesets.get(name), generation)
+        self.sum(self.rulesets.get(name), generation, |reported| reported.generation == generation)
     }
 
-    /// The same for a policy.
+    /// The same for a policy. What fails there is the node's, whichever version it enforces: that it could not take this one
+    /// may be just what it says.
     pub(super) fn policy(&self, name: &str, generation: i64) -> Sum {
-        self.sum(self.policies.get(name), generation)
+        self.sum(self.policies.get(name), generation, |_| true)
     }
 
-    fn sum(&self, reported: Option<&Vec<&Reported>>, generation: i64) -> Sum {
+    fn sum(&self, reported: Option<&Vec<&Reported>>, generation: i64, may_fail: impl Fn(&Reported) -> bool) -> Sum {
         if self.nodes == 0 {
             return Sum::default();
         }
         let mut violations = Violations { count: 0, since: None };
         let mut failures: BTreeMap<String, u32> = BTreeMap::new();
-        // A node that still enforces another version counts another thing.
-        for reported in reported.into_iter().flatten().filter(|reported| reported.generation == generation) {
+        for reported in reported.into_iter().flatten() {
+            for failure in reported.failures.iter().filter(|_| may_fail(reported)) {
+                *failures.entry(failure.chars().take(REASON).collect()).or_default() += 1;
+            }
+            // A node that still enforces another version counts another thing.
+            if reported.generation != generation {
+                continue;
+            }
             violations.count = violations.count.saturating_add(reported.violations);
             if violations.since.as_ref().is_none_or(|since| reported.since < *since) {
                 violations.since = Some(reported.since.clone());
-            }
-            for failure in &reported.failures {
-                *failures.entry(failure.chars().take(REASON).collect()).or_default() += 1;
             }
         }
         let failures = failures.into_iter().take(FAILURES).map(|(reason, nodes)| NodeFailure { reason, nodes });
@@ -101,5 +105,17 @@ mod tests {
         let none = Sum { violations: Some(Violations { count: 0, since: None }), failures: vec![] };
         assert_eq!(reports.ruleset("other", 1), none);
         assert_eq!(reports.policy("web", 2), none);
+    }
+
+    #[test]
+    fn a_node_that_could_not_take_a_policy_says_so_from_the_one_before() {
+        let failures = vec!["a change could not be put in force".to_owned()];
+        let main = Reported { generation: 1, violations: 5, since: "2026-11-28T00:00:01Z".to_owned(), failures };
+        let node = NodeReport { policies: [("main".to_owned(), main)].into(), ..NodeReport::default() };
+        let mut reports = Reports::default();
+        reports.add(&node);
+        let Sum { violations, failures } = reports.policy("main", 2);
+        assert_eq!(violations, Some(Violations { count: 0, since: None }));
+        assert_eq!(failures.len(), 1);
     }
 }
