@@ -21,7 +21,7 @@ use ringfence_policy::Mitigation;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -87,14 +87,29 @@ impl Deed {
             Self::Gate(_) => "gate",
         }
     }
+
+    /// What need not be made up for any more once this is asked for.
+    fn overtakes(&self) -> Option<&'static str> {
+        match self {
+            Self::Mark(_) => Some("unmark"),
+            Self::Unmark => Some("mark"),
+            Self::Delete(_) | Self::Gate(_) => None,
+        }
+    }
+}
+
+/// The file that remembers a deed.
+fn file(subject: &Subject, word: &str) -> String {
+    format!("{}-{word}", subject.uid)
 }
 
 /// Says what the agent tells, for ever.
 pub struct Mouth {
     client: Client,
     recorder: Recorder,
-    /// Deeds that are under way, so that none is begun twice.
-    busy: Arc<Mutex<HashSet<(Subject, Deed)>>>,
+    /// Deeds about each pod, done one after the other: a mark that is late must not come after a release. The first one of
+    /// each is under way.
+    busy: Arc<Mutex<HashMap<Subject, VecDeque<Deed>>>>,
     events: Arc<Events>,
     /// Keeps deeds for an enforcer that starts before the API server is back.
     memory: Memory,
@@ -252,40 +267,61 @@ impl Mouth {
         self.events.more.notify_one();
     }
 
-    /// Begins a deed, unless it is under way.
+    /// Begins a deed as soon as those before it about the same pod are done, unless it is the last one of them.
     fn deed(&self, subject: Subject, deed: Deed) {
-        let key = (subject.clone(), deed.clone());
-        if !self.busy.lock().expect("nobody panics with it").insert(key.clone()) {
+        let mut busy = self.busy.lock().expect("nobody panics with it");
+        let queue = busy.entry(subject.clone()).or_default();
+        if queue.back() == Some(&deed) {
             return;
         }
+        // A gate's condition is seen again by whoever watches the pod, and follows from that.
+        if !matches!(deed, Deed::Gate(_)) {
+            self.memory.put(Kind::Deeds, &file(&subject, deed.word()), &(&subject, &deed));
+        }
+        if let Some(word) = deed.overtakes() {
+            self.memory.remove(Kind::Deeds, &file(&subject, word));
+        }
+        queue.push_back(deed);
+        if queue.len() > 1 {
+            return;
+        }
+        drop(busy);
         let (client, busy, memory) = (self.client.clone(), Arc::clone(&self.busy), self.memory.clone());
         tokio::spawn(async move {
-            // A gate's condition is seen again by whoever watches the pod, and follows from that.
-            let kept = !matches!(deed, Deed::Gate(_));
-            let name = format!("{}-{}", subject.uid, deed.word());
-            if kept {
-                memory.put(Kind::Deeds, &name, &key);
-            }
-            let mut pause = Pause::default();
-            loop {
-                match tokio::time::timeout(PATIENCE, attempt(&client, &subject, &deed)).await {
-                    Ok(Ok(())) => break,
-                    Ok(Err(error)) if is_final(&error) => {
-                        tracing::error!(pod = %subject.name, namespace = %subject.namespace, %error, "the API server refuses {deed:?}");
-                        break;
-                    }
-                    Ok(Err(error)) => {
-                        tracing::warn!(pod = %subject.name, %error, "{deed:?} did not work, trying again");
-                    }
-                    Err(_) => tracing::warn!(pod = %subject.name, "{deed:?} got no answer, trying again"),
+            let first = |queue: &VecDeque<Deed>| queue.front().cloned();
+            let mut next = busy.lock().expect("nobody panics with it").get(&subject).and_then(first);
+            while let Some(deed) = next {
+                insist(&client, &subject, &deed).await;
+                let mut busy = busy.lock().expect("nobody panics with it");
+                let Some(queue) = busy.get_mut(&subject) else { break };
+                queue.pop_front();
+                if !queue.iter().any(|later| later.word() == deed.word()) {
+                    memory.remove(Kind::Deeds, &file(&subject, deed.word()));
                 }
-                pause.wait().await;
+                next = first(queue);
+                if next.is_none() {
+                    busy.remove(&subject);
+                }
             }
-            if kept {
-                memory.remove(Kind::Deeds, &name);
-            }
-            busy.lock().expect("nobody panics with it").remove(&key);
         });
+    }
+}
+
+/// Until it is done, or the API server says that it never will be.
+async fn insist(client: &Client, subject: &Subject, deed: &Deed) {
+    let mut pause = Pause::default();
+    loop {
+        match tokio::time::timeout(PATIENCE, attempt(client, subject, deed)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) if is_final(&error) => {
+                let Subject { name, namespace, .. } = subject;
+                tracing::error!(pod = name, namespace, %error, "the API server refuses {deed:?}");
+                return;
+            }
+            Ok(Err(error)) => tracing::warn!(pod = %subject.name, %error, "{deed:?} did not work, trying again"),
+            Err(_) => tracing::warn!(pod = %subject.name, "{deed:?} got no answer, trying again"),
+        }
+        pause.wait().await;
     }
 }
 
