@@ -149,11 +149,16 @@ fn expect(pod: &Value, rulesets: &[(&str, &str)]) -> Result<()> {
     Ok(())
 }
 
-/// The API server refuses, and says all of that.
+/// A webhook refuses, and says all of that.
 fn refused<T>(result: Result<T>, parts: &[&str]) -> Result<()> {
+    failed(result, "denied the request", parts)
+}
+
+/// The API server refuses in these words, and says all of that.
+fn failed<T>(result: Result<T>, words: &str, parts: &[&str]) -> Result<()> {
     let Err(error) = result else { bail!("it was allowed, instead of: {}", parts.join(" ... ")) };
     let error = format!("{error:#}");
-    for part in parts.iter().chain(&["denied the request"]) {
+    for part in parts.iter().chain(&[words]) {
         ensure!(error.contains(part), "{part:?} is not in: {error}");
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{ALICE, Context, HASH, create, expect, get, object, pod, refused};
+use super::{ALICE, Context, HASH, create, expect, failed, get, object, pod, refused};
 use crate::cluster::{Cluster, succeed};
 use crate::in_cluster::account::Account;
 
@@ -59,12 +59,7 @@ fn accounts(cluster: &mut Cluster) -> Result<()> {
 
 /// The API server itself refuses, for want of a right.
 fn forbidden<T>(result: Result<T>, parts: &[&str]) -> Result<()> {
-    let Err(error) = result else { bail!("it was allowed, instead of: {}", parts.join(" ... ")) };
-    let error = format!("{error:#}");
-    for part in parts.iter().chain(&["forbidden"]) {
-        ensure!(error.contains(part), "{part:?} is not in: {error}");
-    }
-    Ok(())
+    failed(result, "forbidden", parts)
 }
 
 /// Rulesets and policies are not for who has only pods; nor are their statuses for who has both.

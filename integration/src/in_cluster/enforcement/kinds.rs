@@ -194,24 +194,24 @@ pub fn host_network(cluster: &mut Cluster, _: &Release) -> Result<()> {
 pub fn init_container(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let mut spec = spec("sleep 999999");
     spec["initContainers"] = json!([container("first", &format!("{SERVER} {DRIFT}"))]);
-    cluster.apply(&pods::list(&three("init", &spec)))?;
-    let violators = violators(cluster, "init", ANSWERS.len())?;
-    served(cluster, &violators)?;
-    go(cluster, &violators, "first")?;
-    answered(cluster, &violators, "first", true)?;
-    delete(cluster, "init")
+    one_of_them(cluster, "init", &spec, "first")
 }
 
 /// One serves, the one beside it violates.
 pub fn several_containers(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let mut spec = spec(&format!("{SERVER} sleep 999999"));
     spec["containers"].as_array_mut().context("a list")?.push(container("beside", DRIFT));
-    cluster.apply(&pods::list(&three("several", &spec)))?;
-    let violators = violators(cluster, "several", ANSWERS.len())?;
+    one_of_them(cluster, "several", &spec, "beside")
+}
+
+/// Three pods that serve a page, of whose containers this one violates.
+fn one_of_them(cluster: &mut Cluster, kind: &str, spec: &Value, container: &str) -> Result<()> {
+    cluster.apply(&pods::list(&three(kind, spec)))?;
+    let violators = violators(cluster, kind, ANSWERS.len())?;
     served(cluster, &violators)?;
-    go(cluster, &violators, "beside")?;
-    answered(cluster, &violators, "beside", true)?;
-    delete(cluster, "several")
+    go(cluster, &violators, container)?;
+    answered(cluster, &violators, container, true)?;
+    delete(cluster, kind)
 }
 
 pub fn ephemeral_container(cluster: &mut Cluster, _: &Release) -> Result<()> {
