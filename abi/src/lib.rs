@@ -118,11 +118,13 @@ pub enum Op {
     Module = 55,
     /// Process: a signal was sent to another process; `number` is the signal.
     Kill = 56,
+    /// Process: one of the pod is, or gets a cgroup made, where the pod's cgroups are not, and not by the runtime's doing.
+    Escape = 57,
 }
 
 impl Op {
     /// All operations, in the order of their numbers.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Exec,
         Self::Script,
         Self::Open,
@@ -152,6 +154,7 @@ impl Op {
         Self::Bpf,
         Self::Module,
         Self::Kill,
+        Self::Escape,
     ];
 
     /// The class whose lines this operation is matched against.

@@ -40,8 +40,10 @@ macro_rules! offsets {
                 pub io_result: u32,
                 /// The first five arguments of a system call in `pt_regs`.
                 pub arguments: [u32; 5],
-                /// The first four arguments of a function of the kernel in `pt_regs`, at its entry.
-                pub parameters: [u32; 4],
+                /// The first five arguments of a function of the kernel in `pt_regs`, at its entry.
+                pub parameters: [u32; 5],
+                /// Parameters of the security hook `path_rename`: 4, since 5.19 5.
+                pub rename_parameters: u32,
             }
         }
 
@@ -61,7 +63,8 @@ macro_rules! offsets {
                 io_opcode: ABSENT,
                 io_result: ABSENT,
                 arguments: [ABSENT; 5],
-                parameters: [ABSENT; 4],
+                parameters: [ABSENT; 5],
+                rename_parameters: ABSENT,
             };
 
             /// Offsets of [`Self::MEMBERS`] in the order of that list.
@@ -120,8 +123,11 @@ offsets! {
     mount_mountpoint: "mount" "mnt_mountpoint",
     mount_parent: "mount" "mnt_parent",
     nsproxy_mnt: "nsproxy" "mnt_ns",
+    path_dentry: "path" "dentry",
+    path_mnt: "path" "mnt",
     sb_dev: "super_block" "s_dev",
     sb_magic: "super_block" "s_magic",
+    signal_live: "signal_struct" "live.counter",
     signal_tty: "signal_struct" "tty",
     sock_daddr: "sock" "__sk_common.skc_daddr",
     sock_daddr6: "sock" "__sk_common.skc_v6_daddr",
@@ -158,9 +164,12 @@ shared! {
     pub struct Node {
         /// Index of the v1 controller by which tasks are known, in `css_set.subsys`; [`ABSENT`] on a pure v2 node.
         pub v1_controller: u32,
-        /// A [`crate::Tier`]: of the programs on security hooks, which see what is opened, mapped and connected to.
-        /// `Tracepoint`: there are none. `Lsm`: they deny, and judge executions too, before they happen.
+        /// A [`crate::Tier`]: of the programs on security hooks, which see what is opened, mapped and connected to, and
+        /// whatever else this kernel has hooks for. `Tracepoint`: there are none. `Lsm`: they deny, and judge executions
+        /// too, before they happen.
         pub hooks: u32,
+        /// 1: one of them sees who begins to trace another process.
+        pub tracing_hooked: u32,
         /// What these programs return to deny, as an unsigned number; 0 where nothing but 0 may be returned.
         pub refusal: u32,
         /// 1: an overlay's upper layer was told from its lower one by a trial at start; else drift is blind.

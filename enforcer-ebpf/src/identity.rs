@@ -35,7 +35,13 @@ pub static SLOTS: Array<Slot> = Array::with_max_entries(SLOT_COUNT, 0);
 #[map]
 pub static ENTERING: HashMap<u32, u32> = HashMap::with_max_entries(8_192, 0);
 
-/// Governed thread groups that were moved out of every governed cgroup, by anybody but the runtime.
+/// The governed cgroup that each thread group was last seen in. When the kernel tells that a process has moved itself
+/// (pure v2), it is in the other cgroup already.
+#[map]
+pub static MEMBERS: HashMap<u32, CgroupKey> = HashMap::with_max_entries(65_536, 0);
+
+/// Governed thread groups that were moved out of their pod's cgroups, by anybody but the runtime: they keep their slot,
+/// wherever they are.
 #[map]
 pub static ESCAPED: HashMap<u32, u32> = HashMap::with_max_entries(8_192, 0);
 
@@ -98,6 +104,15 @@ pub fn current_task(task: u64) -> Option<Governed> {
     } else {
         unsafe { bpf_get_current_cgroup_id() }
     };
+    in_cgroup(task, v2)
+}
+
+/// The pod of a task in this v2 cgroup, and in a v1 cgroup that it still has to be asked for.
+#[inline(always)]
+fn in_cgroup(task: u64, v2: CgroupKey) -> Option<Governed> {
+    if let Some(escaped) = escaped(task) {
+        return Some(escaped);
+    }
     if let Some(slot) = slot_of(v2) {
         return Some(Governed { slot, cgroup: v2 });
     }
@@ -107,7 +122,25 @@ pub fn current_task(task: u64) -> Option<Governed> {
             return Some(Governed { slot, cgroup: v1 });
         }
     }
-    escaped(task)
+    None
+}
+
+/// The pod of the cgroup that a thread group was last seen in.
+#[inline(always)]
+pub fn last_seen(tgid: u32) -> Option<Governed> {
+    // SAFETY: copied at once.
+    let cgroup = unsafe { MEMBERS.get(&tgid) }.copied()?;
+    slot_of(cgroup).map(|slot| Governed { slot, cgroup })
+}
+
+/// A thread group is where its pod's cgroups are not, and not by the runtime's doing: it takes its slot along.
+#[inline(always)]
+pub fn escapes(tgid: u32, slot: u32) {
+    let _ = ESCAPED.insert(&tgid, &slot, 0);
+    if let Some(count) = ESCAPES.get_ptr_mut(0) {
+        // SAFETY: only ever compared with 0.
+        unsafe { *count += 1 };
+    }
 }
 
 #[inline(always)]
@@ -124,23 +157,14 @@ fn escaped(task: u64) -> Option<Governed> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn rf_slot_of_task(task: u64) -> u32 {
-    slot_of_task(task)
+    of_task(task).map_or(0, |governed| governed.slot)
 }
 
-/// The pod of any task; 0: none.
+/// The pod of any task.
 #[inline(always)]
-pub fn slot_of_task(task: u64) -> u32 {
+pub fn of_task(task: u64) -> Option<Governed> {
     let set: u64 = read(task, offset!(task_cgroups));
-    let v2 = id(read(set, offset!(css_set_default)));
-    if let Some(slot) = slot_of(v2) {
-        return slot;
-    }
-    if kernel::v1_controller() != ABSENT
-        && let Some(slot) = slot_of(id(v1_cgroup(task)) | V1_CGROUP)
-    {
-        return slot;
-    }
-    escaped(task).map_or(0, |g| g.slot)
+    in_cgroup(task, id(read(set, offset!(css_set_default))))
 }
 
 /// Inode number of a task's mount namespace.

@@ -16,8 +16,15 @@ pub static OFFSETS: Offsets = Offsets::UNKNOWN;
 
 /// Set before load.
 #[unsafe(no_mangle)]
-static NODE: Node =
-    Node { v1_controller: ABSENT, hooks: 0, refusal: 0, overlay_proven: 0, calls_by_function: 0, direct_reads: 0 };
+static NODE: Node = Node {
+    v1_controller: ABSENT,
+    hooks: 0,
+    tracing_hooked: 0,
+    refusal: 0,
+    overlay_proven: 0,
+    calls_by_function: 0,
+    direct_reads: 0,
+};
 
 /// One of [`OFFSETS`]' fields, as the loader set it.
 macro_rules! offset {
@@ -70,6 +77,12 @@ pub fn exec_judged_early() -> bool {
 #[inline(always)]
 pub fn connect_judged_early() -> bool {
     !hooks_are(Tier::Tracepoint)
+}
+
+/// Whether it is judged before one process begins to trace another.
+#[inline(always)]
+pub fn tracing_judged_early() -> bool {
+    constant(&raw const NODE.tracing_hooked) != 0
 }
 
 /// Whether system calls are seen by their functions' trampolines.

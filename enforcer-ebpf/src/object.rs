@@ -64,6 +64,27 @@ pub fn set(s: &mut Scratch, file: u64) {
     };
 }
 
+/// Takes what a `struct path` leads to as the event's object.
+#[inline(always)]
+pub fn set_path(s: &mut Scratch, path: u64) {
+    let dentry: u64 = read(path, offset!(path_dentry));
+    let inode: u64 = read(dentry, offset!(dentry_inode));
+    s.object = Object { dentry, mnt: read(path, offset!(path_mnt)), inode, sb: read(inode, offset!(inode_sb)) };
+}
+
+/// Takes a name in a directory (a `struct path`) as the event's object. It may have no file yet.
+#[inline(always)]
+pub fn set_name(s: &mut Scratch, directory: u64, dentry: u64) {
+    let parent: u64 = read(directory, offset!(path_dentry));
+    let above: u64 = read(parent, offset!(dentry_inode));
+    s.object = Object {
+        dentry,
+        mnt: read(directory, offset!(path_mnt)),
+        inode: read(dentry, offset!(dentry_inode)),
+        sb: read(above, offset!(inode_sb)),
+    };
+}
+
 /// Flags of the object itself: where it lives and what its mode is.
 #[inline(always)]
 pub fn flags(o: &Object) -> u32 {

@@ -272,6 +272,20 @@ pub fn fetch(s: &mut Scratch, user: u64) -> bool {
     len > 0
 }
 
+/// A string of the kernel's own at `from` into `s.string`; false: unreadable or empty.
+#[inline(always)]
+pub fn fetch_kernel(s: &mut Scratch, from: u64) -> bool {
+    // SAFETY: the buffer has twice PATH bytes.
+    let len = unsafe {
+        aya_ebpf::helpers::generated::bpf_probe_read_kernel_str(
+            s.string.as_mut_ptr().cast(),
+            PATH as u32,
+            from as *const _,
+        )
+    };
+    len > 0
+}
+
 /// The descriptor that `s.string` names as `/proc/self/fd/N`: so glibc changes the mode of what it has open by
 /// `O_PATH`. -1: it names something else.
 #[inline(always)]
@@ -312,14 +326,24 @@ extern "C" fn rf_own_descriptor(index: u32) -> u32 {
 pub fn join(s: &mut Scratch, fd: i32) {
     const AT_FDCWD: i32 = -100;
     let task = kernel::current();
-    let fs: u64 = read(task, offset!(task_fs));
-    let (dentry, mnt): (u64, u64) = if s.string[0] == b'/' {
-        (read(fs, offset!(fs_root_dentry)), read(fs, offset!(fs_root_mnt)))
-    } else if fd == AT_FDCWD {
+    let (dentry, mnt): (u64, u64) = if fd == AT_FDCWD || s.string[0] == b'/' {
+        let fs: u64 = read(task, offset!(task_fs));
         (read(fs, offset!(fs_pwd_dentry)), read(fs, offset!(fs_pwd_mnt)))
     } else {
         let file = crate::object::file_of(task, fd);
         (read(file, offset!(file_dentry)), read(file, offset!(file_mnt)))
+    };
+    join_to(s, dentry, mnt);
+}
+
+/// [`join`] to a directory of the kernel's own.
+#[inline(always)]
+pub fn join_to(s: &mut Scratch, dentry: u64, mnt: u64) {
+    let (dentry, mnt): (u64, u64) = if s.string[0] == b'/' {
+        let fs: u64 = read(kernel::current(), offset!(task_fs));
+        (read(fs, offset!(fs_root_dentry)), read(fs, offset!(fs_root_mnt)))
+    } else {
+        (dentry, mnt)
     };
     let inode: u64 = read(dentry, offset!(dentry_inode));
     measure(s, dentry, mnt, read(inode, offset!(inode_sb)));

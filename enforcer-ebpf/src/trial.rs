@@ -1,6 +1,6 @@
 //! Trials at the enforcer's start.
 //!
-//! What does this kernel let us attach to functions of its own? Two programs do nothing but be attached.
+//! What does this kernel let us attach to hooks and functions of its own? Three programs do nothing but be attached.
 //!
 //! What do the programs make of a file that one given thread opens?
 //! Where overlayfs keeps its upper layer is not told by every kernel; so files of both layers of an overlay of the
@@ -9,9 +9,9 @@
 use crate::{kernel, object, process, scratch::Object};
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
-    macros::{fexit, kprobe, map, tracepoint},
+    macros::{fexit, kprobe, lsm, map, tracepoint},
     maps::Array,
-    programs::{FExitContext, ProbeContext, TracePointContext},
+    programs::{FExitContext, LsmContext, ProbeContext, TracePointContext},
 };
 
 /// Entry 0: thread id whose opens are looked at; entry 1: flags of its last file.
@@ -41,6 +41,11 @@ pub fn trial_open(ctx: TracePointContext) -> u32 {
 
 #[fexit]
 pub fn trial_trampoline(_ctx: FExitContext) -> i32 {
+    0
+}
+
+#[lsm]
+pub fn trial_hook(_ctx: LsmContext) -> i32 {
     0
 }
 

@@ -89,6 +89,11 @@ impl Bare {
         Ok(Self { root, cgroup: (name.to_owned(), cgroup::make(name)?) })
     }
 
+    /// Its cgroup's name.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup.0
+    }
+
     /// Runs a program in new namespaces, in the cgroup and on the overlay, to its end.
     pub fn run(&self, command: &[String]) -> Result<Output> {
         ensure!(!command.is_empty(), "nothing to run");

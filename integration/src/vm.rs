@@ -2,6 +2,8 @@
 //!
 //! There is no containerd: containers are bare ones, and the enforcer is told their cgroups.
 
+mod escapes;
+
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -106,12 +108,14 @@ pub fn run(programs: &Programs, filter: &str, brief: bool, cgroups: Cgroups) -> 
             report.check(&name, || machine.logged(case, act));
         }
         for act in case.behaviours.iter().filter(|act| suits(act)).take(most) {
-            report.check(&format!("vm/{}/block/{}", case.rule, act.name), || machine.blocked(case, act));
+            report.check(&format!("vm/{}/block/{}", case.rule, act.name), || machine.blocked(case, act).map(drop));
         }
         for act in case.near_misses.iter().filter(|act| suits(act)).take(most) {
             report.check(&format!("vm/{}/near/{}", case.rule, act.name), || machine.let_pass(case, act));
         }
     }
+    machine.past_tracepoints(&mut report);
+    escapes::run(&machine, &mut report);
     report.check("vm/RF-510/connect", || machine.metadata());
     // Whether or not it is asked for: the next one is not to find its programs at work.
     let uninstalled = machine.uninstall(programs);
@@ -132,9 +136,14 @@ fn weaker(programs: &Programs, strongest: Tier, most: usize, report: &mut Report
         report.check(&name, || machine.is_on(strongest));
         for case in suitable().filter(|case| EVERY_TIER.contains(&case.rule)) {
             for act in case.behaviours.iter().filter(|act| suits(act)).take(most) {
-                report
-                    .check(&format!("vm/{strongest}/{}/block/{}", case.rule, act.name), || machine.blocked(case, act));
+                report.check(&format!("vm/{strongest}/{}/block/{}", case.rule, act.name), || {
+                    machine.blocked(case, act).map(drop)
+                });
             }
+        }
+        machine.past_tracepoints(report);
+        if strongest == Tier::Tracepoint {
+            escapes::run(&machine, report);
         }
         report.check(&format!("vm/{strongest}/outlives"), || machine.outlives());
     }
@@ -233,8 +242,12 @@ impl Machine {
 
     /// Events of the rule in a time that begins before the act and ends after it.
     fn events_of(&self, bare: &Bare, case: &Case, act: &Act) -> Result<(Output, Vec<Arc<Violation>>)> {
+        self.events_of_command(bare, case, &act.arguments(&self.places))
+    }
+
+    fn events_of_command(&self, bare: &Bare, case: &Case, command: &[String]) -> Result<(Output, Vec<Arc<Violation>>)> {
         let from = now();
-        let output = bare.run(&act.arguments(&self.places))?;
+        let output = bare.run(command)?;
         let to = now();
         for (rule, last) in AFTERWARDS {
             self.log.run(&last.arguments(&self.places))?;
@@ -291,8 +304,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Denied on the `lsm` tier: the operation fails and the process lives; killed elsewhere.
-    fn blocked(&self, case: &Case, act: &Act) -> Result<()> {
+    /// Denied on the `lsm` tier: the operation fails and the process lives; killed elsewhere. The tier it was.
+    fn blocked(&self, case: &Case, act: &Act) -> Result<Tier> {
         let bare = self.block.get(case.rule).context("there is a container for each case")?;
         let (output, events) = self.events_of(bare, case, act)?;
         let Some(event) = events.first() else { bail!("no event; it ended with {}", output.status) };
@@ -308,7 +321,24 @@ impl Machine {
         let killed = output.status.signal() == Some(9) || output.status.code() == Some(KILLED_EXIT);
         ensure!(!killed || done == Done::Killed, "it was killed, not denied");
         ensure!(event.mitigation_done.contains(&done), "on tier {:?} it did {:?}", event.tier, event.mitigation_done);
-        Ok(())
+        Ok(event.tier)
+    }
+
+    /// What security hooks see and system calls' tracepoints do not, on a tier that has hooks.
+    fn past_tracepoints(&self, report: &mut Report) {
+        if self.strongest == Tier::Tracepoint {
+            return;
+        }
+        for case in suitable() {
+            for act in case.past_tracepoints {
+                let name = format!("vm/{}/{}/past-tracepoints/{}", self.strongest, case.rule, act.name);
+                report.check(&name, || {
+                    let tier = self.blocked(case, act)?;
+                    ensure!(tier == self.strongest, "on tier {tier:?}, not {:?}", self.strongest);
+                    Ok(())
+                });
+            }
+        }
     }
 
     fn uninstall(self, programs: &Programs) -> Result<()> {

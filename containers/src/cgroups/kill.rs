@@ -99,18 +99,23 @@ fn processes(directories: &[PathBuf]) -> Result<BTreeSet<u32>, Error> {
     let mut rest = directories.to_vec();
     while let Some(directory) = rest.pop() {
         rest.extend(subdirectories(&directory).into_iter().map(|name| directory.join(name)));
-        let path = directory.join("cgroup.procs");
-        match fs::read_to_string(&path) {
-            // 0: a process of a pid namespace that is not ours.
-            Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0)),
-            Err(e) if is_gone(&e) => {}
-            // A threaded cgroup of v2 has its processes in the domain above.
-            Err(e) if e.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => {}
-            Err(source) => return Err(Error::File { path, source }),
-        }
+        pids.append(&mut processes_in(&directory)?);
     }
     pids.remove(&std::process::id());
     Ok(pids)
+}
+
+/// Every process of this cgroup itself; none if it is gone.
+pub(super) fn processes_in(directory: &Path) -> Result<BTreeSet<u32>, Error> {
+    let path = directory.join("cgroup.procs");
+    match fs::read_to_string(&path) {
+        // 0: a process of a pid namespace that is not ours.
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0).collect()),
+        Err(e) if is_gone(&e) => Ok(BTreeSet::new()),
+        // A threaded cgroup of v2 has its processes in the domain above.
+        Err(e) if e.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => Ok(BTreeSet::new()),
+        Err(source) => Err(Error::File { path, source }),
+    }
 }
 
 fn write(path: &Path, value: &str) -> Result<(), Error> {

@@ -1,13 +1,13 @@
 //! Cgroups that exist: which are a container's, and which a process is in.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use super::Hierarchies;
+use super::{Hierarchies, kill::processes_in};
 use crate::Error;
 
 /// Which hierarchy a cgroup is in: [`Hierarchies::v1`] or [`Hierarchies::v2`].
@@ -70,6 +70,15 @@ impl Hierarchies {
             Some(Cgroup { version, path, id })
         });
         Ok(cgroups.collect())
+    }
+
+    /// The processes that are in a cgroup itself, not in one nested in it. Empty if it is gone.
+    pub fn processes(&self, cgroup: &Cgroup) -> Result<BTreeSet<u32>, Error> {
+        let root = self.roots().into_iter().find(|(of, _)| *of == cgroup.version);
+        match root {
+            Some((_, root)) => processes_in(&root.join(cgroup.path.trim_start_matches('/'))),
+            None => Ok(BTreeSet::new()),
+        }
     }
 
     /// Lines `number:controllers:path` of `/proc/PID/cgroup`.

@@ -1,7 +1,8 @@
 //! Cgroups that come and go, and tasks that are moved between them. On every tier.
 
+use super::escape::rf_escaped;
 use crate::{
-    identity::{self, CGROUPS, COMING, ENTERING, ESCAPED, ESCAPES, STRANGERS},
+    identity::{self, CGROUPS, COMING, ENTERING, ESCAPED, MEMBERS, STRANGERS},
     kernel::{self, offset, read},
     scratch::PATH,
 };
@@ -38,7 +39,11 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
             Some(slot)
         }
         None => match identity::current() {
-            Some(maker) => Some(maker.slot),
+            Some(maker) => {
+                // As a container engine inside of a container does it.
+                rf_escaped(maker.slot, 0);
+                Some(maker.slot)
+            }
             None => announced(key, cgroup, parent),
         },
     };
@@ -104,28 +109,48 @@ pub fn cgroup_release(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A task was moved. From outside into a pod: the runtime brings it in. From a pod to outside, by anybody of the pod:
-/// it escapes, and takes its slot along.
+/// A process was moved. From outside into a pod: the runtime brings it in. By anybody of a pod, out of that or into another
+/// one: it escapes. (By a thread's move nobody gets out: threads stay below the cgroup of their process.)
 #[btf_tracepoint(function = "cgroup_attach_task")]
 pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
     let Some(key) = identity::key(ctx.arg(0)) else { return 0 };
     let task: u64 = ctx.arg(2);
     let tgid: u32 = read(task, offset!(task_tgid));
-    let mover = identity::current();
-    match (identity::slot_of_key(key), mover) {
+    let this = kernel::process(kernel::current());
+    let there = identity::slot_of_key(key);
+    // Who moves itself is in the new cgroup already.
+    let mover = identity::last_seen(this).or_else(identity::current);
+    // The runtime's init joins the hierarchies one after the other, and moves itself.
+    let inside = mover.filter(|_| !identity::is_entering(this));
+    match (there, inside) {
         (Some(_), None) => {
-            let from = identity::mount_namespace(kernel::current());
-            let _ = ENTERING.insert(&tgid, &from, 0);
+            if mover.is_none() {
+                let from = identity::mount_namespace(kernel::current());
+                let _ = ENTERING.insert(&tgid, &from, 0);
+            }
+            came_home(tgid, key);
         }
-        // The runtime's init joins the hierarchies one after the other, and moves itself: not an escape.
-        (None, Some(mover)) if !identity::is_entering(kernel::process(kernel::current())) => {
-            let _ = ESCAPED.insert(&tgid, &mover.slot, 0);
-            if let Some(count) = ESCAPES.get_ptr_mut(0) {
-                // SAFETY: only ever compared with 0.
-                unsafe { *count += 1 };
+        (None, None) => {
+            if mover.is_none() {
+                let _ = MEMBERS.remove(&tgid);
             }
         }
-        _ => {}
+        (_, Some(mover)) => {
+            let own = identity::last_seen(tgid).map_or(mover.slot, |own| own.slot);
+            if there == Some(own) {
+                came_home(tgid, key);
+            } else {
+                identity::escapes(tgid, own);
+                rf_escaped(own, tgid);
+            }
+        }
     }
     0
+}
+
+/// A process is in a cgroup of its pod.
+#[inline(always)]
+fn came_home(tgid: u32, key: CgroupKey) {
+    let _ = MEMBERS.insert(&tgid, &key, 0);
+    let _ = ESCAPED.remove(&tgid);
 }

@@ -1,21 +1,33 @@
 //! Class change: names and attributes in a file system.
 //!
-//! On this tier most of these calls carry only a path string: it is read once, at the entry, joined to the working
-//! directory or to the directory descriptor, and normalised. Calls on a descriptor have the kernel's own path.
-//! Judged is what has succeeded.
+//! Security hooks have the kernel's own path, whoever asks: a system call of 64 or 32 bits, or a ring. They come before
+//! the kernel looks at the permissions of the directory: an attempt counts.
+//!
+//! Without them most calls carry only a path string: it is read once, at the entry, joined to the working directory or to
+//! the directory descriptor, and normalised. Calls on a descriptor have the kernel's own path. Judged is what has
+//! succeeded.
 
-use super::{argument, argument_at_exit, pending, result};
+use super::{
+    answer, argument, argument_at_exit, as_decided, decided, parameter, parameter_of_function, pending, result,
+};
 use crate::{
     facets::{self, any},
-    judge::{self, Report, Tracepoint},
-    kernel, object, path, process,
+    judge::{self, Report, SecurityHook, Tracepoint, Verdict},
+    kernel::{self, offset},
+    object, path, process,
     scratch::{self, Lane, Scratch},
 };
-use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
-use ringfence_abi::{Class, Op, Role, flag};
+use aya_ebpf::{
+    macros::{lsm, tracepoint},
+    programs::{LsmContext, TracePointContext},
+};
+use ringfence_abi::{Class, Op, Role, Tier, flag};
 
 const CLASS: Class = Class::Change;
 const AT_FDCWD: i32 = -100;
+const AT_REMOVEDIR: u64 = 0x200;
+/// Two files change names (`include/uapi/linux/fs.h`).
+const RENAME_EXCHANGE: u64 = 2;
 
 /// One path of a call.
 struct Change {
@@ -44,7 +56,8 @@ fn named(change: Change) {
     s.event.header.number = change.number;
     let file = if change.follows { process::file(path::own_descriptor(s)) } else { 0 };
     if file != 0 {
-        matched(s, file, change.flags);
+        object::set(s, file);
+        matched(s, change.flags);
         if !any(&s.hit) {
             return;
         }
@@ -68,12 +81,11 @@ fn named(change: Change) {
     pending::keep_judged(change.which, s);
 }
 
-/// Narrows by a file of which everything is known.
+/// Narrows by the object, of which everything is known.
 #[inline(always)]
-fn matched(s: &mut Scratch, file: u64, flags: u32) {
-    object::set(s, file);
-    // The mode asked for counts here, not the one that is there.
-    let there = object::flags(&s.object) & !(flag::EXECUTABLE | flag::SETUID);
+fn matched(s: &mut Scratch, flags: u32) {
+    // A name that is yet to come has no file. The mode asked for counts here, not the one that is there.
+    let there = if s.object.inode == 0 { 0 } else { object::flags(&s.object) & !(flag::EXECUTABLE | flag::SETUID) };
     s.event.header.flags = flags | there;
     facets::flags(s, CLASS);
     if !any(&s.hit) {
@@ -92,14 +104,141 @@ fn described(op: Op, fd: i32, flags: u32, number: u64) {
     if file == 0 {
         return;
     }
+    object::set(s, file);
+    judged::<Tracepoint>(s, flags, number);
+}
+
+/// Judges what is done to the object.
+#[inline(always)]
+fn judged<E: judge::EntryPoint>(s: &mut Scratch, flags: u32, number: u64) -> Verdict {
     s.event.header.number = number;
-    matched(s, file, flags);
+    matched(s, flags);
     if !any(&s.hit) {
-        return;
+        return Verdict::Pass;
     }
     facets::number(s, CLASS, ringfence_abi::Facet::Number, number);
     process::match_actor(s, CLASS);
-    judge::settle::<Tracepoint>(s, CLASS, Report::File);
+    judge::settle::<E>(s, CLASS, Report::File)
+}
+
+/// Judges what is asked for a name in a directory (a `struct path`).
+#[inline(always)]
+fn asked(op: Op, directory: u64, dentry: u64) -> Verdict {
+    let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Change, op) else { return Verdict::Pass };
+    let s = &mut *held;
+    object::set_name(s, directory, dentry);
+    judged::<SecurityHook>(s, 0, 0)
+}
+
+/// Security hooks on one name in a directory: `hook: op, parameters`. The first two are the directory and the name.
+macro_rules! names {
+    ($($hook:literal $name:ident: $op:ident, $parameters:literal)*) => {
+        $(#[doc = concat!("Before the kernel does it: the hook `", stringify!($name), "`.")]
+        #[lsm(hook = $hook)]
+        pub fn $name(ctx: LsmContext) -> i32 {
+            let before = decided(&ctx, $parameters);
+            if before != 0 {
+                return as_decided(before);
+            }
+            answer(asked(Op::$op, parameter(&ctx, 0), parameter(&ctx, 1)))
+        })*
+    };
+}
+
+names! {
+    "---path_unlink" path_unlink: Unlink, 2
+    "---path_mkdir" path_mkdir: Mkdir, 3
+}
+
+/// path_rename(old directory, old name, new directory, new name, flags): the hook got the flags in 5.19, its function
+/// always had them. Of names that are exchanged each is a new one.
+#[lsm(hook = "---path_rename")]
+pub fn path_rename(ctx: LsmContext) -> i32 {
+    let parameters = if kernel::hooks_are(Tier::Lsm) { offset!(rename_parameters) } else { 5 };
+    let before = super::decided_after(&ctx, parameters);
+    if before != 0 {
+        return as_decided(before);
+    }
+    let flags = if parameters == 5 { parameter_of_function(&ctx, 4) } else { 0 };
+    let (old_directory, old) = (parameter(&ctx, 0), parameter(&ctx, 1));
+    let (new_directory, new) = (parameter(&ctx, 2), parameter(&ctx, 3));
+    let mut verdict = renamed(old_directory, old, new_directory, new);
+    if flags & RENAME_EXCHANGE != 0 && renamed(new_directory, new, old_directory, old) == Verdict::Stop {
+        verdict = Verdict::Stop;
+    }
+    answer(verdict)
+}
+
+#[inline(always)]
+fn renamed(old_directory: u64, old: u64, new_directory: u64, new: u64) -> Verdict {
+    let from = asked(Op::RenameFrom, old_directory, old);
+    let to = asked(Op::RenameTo, new_directory, new);
+    if from == Verdict::Stop { from } else { to }
+}
+
+/// path_link(old name, new directory, new name). The old name is on the new one's mount: the kernel has seen to that.
+#[lsm(hook = "---path_link")]
+pub fn path_link(ctx: LsmContext) -> i32 {
+    let before = decided(&ctx, 3);
+    if before != 0 {
+        return as_decided(before);
+    }
+    let (old, directory, new) = (parameter(&ctx, 0), parameter(&ctx, 1), parameter(&ctx, 2));
+    let from = asked(Op::LinkFrom, directory, old);
+    let to = asked(Op::LinkTo, directory, new);
+    answer(if from == Verdict::Stop { from } else { to })
+}
+
+/// path_symlink(directory, name, text)
+#[lsm(hook = "---path_symlink")]
+pub fn path_symlink(ctx: LsmContext) -> i32 {
+    let before = decided(&ctx, 3);
+    if before != 0 {
+        return as_decided(before);
+    }
+    let (directory, name, text) = (parameter(&ctx, 0), parameter(&ctx, 1), parameter(&ctx, 2));
+    let target = symlink_target(directory, text);
+    let link = asked(Op::Symlink, directory, name);
+    answer(if target == Verdict::Stop { target } else { link })
+}
+
+#[inline(always)]
+fn symlink_target(directory: u64, text: u64) -> Verdict {
+    let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Change, Op::SymlinkTarget) else {
+        return Verdict::Pass;
+    };
+    let s = &mut *held;
+    if !path::fetch_kernel(s, text) {
+        return Verdict::Pass;
+    }
+    s.event.header.flags = flag::STRING_PATH;
+    facets::flags(s, CLASS);
+    if !any(&s.hit) {
+        return Verdict::Pass;
+    }
+    path::join_to(s, kernel::read(directory, offset!(path_dentry)), kernel::read(directory, offset!(path_mnt)));
+    facets::string(s, CLASS);
+    if !any(&s.hit) {
+        return Verdict::Pass;
+    }
+    kernel::copy_bytes(&mut s.event.path, s.path.as_ptr());
+    s.event.header.path_len = s.len as u16;
+    process::match_actor(s, CLASS);
+    judge::settle::<SecurityHook>(s, CLASS, Report::Path)
+}
+
+/// path_chmod(path, mode)
+#[lsm(hook = "---path_chmod")]
+pub fn path_chmod(ctx: LsmContext) -> i32 {
+    let before = decided(&ctx, 2);
+    if before != 0 {
+        return as_decided(before);
+    }
+    let (path, mode) = (parameter(&ctx, 0), parameter(&ctx, 1) as u16);
+    let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Change, Op::Chmod) else { return 0 };
+    let s = &mut *held;
+    object::set_path(s, path);
+    answer(judged::<SecurityHook>(s, object::mode_flags(mode), mode as u64))
 }
 
 /// Exit of every call with a path: what was kept has happened, or not.
@@ -110,6 +249,20 @@ pub fn exit_change(ctx: TracePointContext) -> u32 {
     settle(1, succeeded);
     0
 }
+
+/// Exit of renameat2, which may exchange two names.
+#[tracepoint(category = "exit", name = "call")]
+pub fn exit_renameat2(ctx: TracePointContext) -> u32 {
+    let succeeded = result(&ctx) >= 0;
+    settle(0, succeeded);
+    settle(1, succeeded);
+    settle(EXCHANGED, succeeded);
+    settle(EXCHANGED + 1, succeeded);
+    0
+}
+
+/// Keys of the two paths of an exchange the other way round. (2 and 3 are a mount's.)
+const EXCHANGED: u64 = 4;
 
 #[inline(always)]
 fn settle(which: u64, succeeded: bool) {
@@ -147,17 +300,36 @@ fn mode(at: i32, path: u64, mode: u64) -> Change {
     Change { op: Op::Chmod, at, path, flags: object::mode_flags(mode as u16), number: mode, which: 0, follows: true }
 }
 
+/// unlinkat(dirfd, path, flags): of files, as unlink is.
+#[tracepoint(category = "enter", name = "call")]
+pub fn enter_unlinkat(ctx: TracePointContext) -> u32 {
+    if argument(&ctx, 2) & AT_REMOVEDIR == 0 {
+        named(plain(Op::Unlink, at(&ctx, 0), argument(&ctx, 1), 0));
+    }
+    0
+}
+
+/// renameat2(olddirfd, old, newdirfd, new, flags)
+#[tracepoint(category = "enter", name = "call")]
+pub fn enter_renameat2(ctx: TracePointContext) -> u32 {
+    named(plain(Op::RenameFrom, at(&ctx, 0), argument(&ctx, 1), 0));
+    named(plain(Op::RenameTo, at(&ctx, 2), argument(&ctx, 3), 1));
+    if argument(&ctx, 4) & RENAME_EXCHANGE != 0 {
+        named(plain(Op::RenameFrom, at(&ctx, 2), argument(&ctx, 3), EXCHANGED));
+        named(plain(Op::RenameTo, at(&ctx, 0), argument(&ctx, 1), EXCHANGED + 1));
+    }
+    0
+}
+
 entries! {
     /// unlink(path)
     enter_unlink(ctx) { plain(Op::Unlink, AT_FDCWD, argument(&ctx, 0), 0) }
-    /// unlinkat(dirfd, path, flags)
-    enter_unlinkat(ctx) { plain(Op::Unlink, at(&ctx, 0), argument(&ctx, 1), 0) }
     /// rename(old, new)
     enter_rename(ctx) {
         plain(Op::RenameFrom, AT_FDCWD, argument(&ctx, 0), 0),
         plain(Op::RenameTo, AT_FDCWD, argument(&ctx, 1), 1),
     }
-    /// renameat(olddirfd, old, newdirfd, new), renameat2(.., flags)
+    /// renameat(olddirfd, old, newdirfd, new)
     enter_renameat(ctx) {
         plain(Op::RenameFrom, at(&ctx, 0), argument(&ctx, 1), 0),
         plain(Op::RenameTo, at(&ctx, 2), argument(&ctx, 3), 1),

@@ -11,6 +11,7 @@
 
 mod cgroup;
 mod change;
+mod escape;
 mod exec;
 mod network;
 mod open;
@@ -105,9 +106,9 @@ fn decided(ctx: &LsmContext, parameters: usize) -> i32 {
     if kernel::hooks_are(Tier::Kprobe) { 0 } else { word(ctx, parameters) as i32 }
 }
 
-/// The same where the function has other parameters than the hook.
+/// The same where the number of parameters differs: between the hook and its function, or between kernels.
 #[inline(always)]
-fn decided_by_function(ctx: &LsmContext, parameters: u32) -> i32 {
+fn decided_after(ctx: &LsmContext, parameters: u32) -> i32 {
     if kernel::hooks_are(Tier::Kprobe) { 0 } else { word_at(ctx, parameters * WORD) as i32 }
 }
 

@@ -80,6 +80,20 @@ pub fn exit_socket(ctx: TracePointContext) -> u32 {
     0
 }
 
+/// socket_post_create(socket, family, type, protocol, kernel's own): a socket is made, and not yet given out.
+#[lsm(hook = "---socket_post_create")]
+pub fn socket_post_create(ctx: LsmContext) -> i32 {
+    let before = decided(&ctx, 5);
+    if before != 0 {
+        return as_decided(before);
+    }
+    if parameter(&ctx, 4) as i32 != 0 {
+        return 0;
+    }
+    let sock = parameter(&ctx, 0);
+    answer(happened::<SecurityHook>(Op::Socket, End::Remote, || read(sock, offset!(socket_sk))))
+}
+
 /// Exit of dup, dup2, dup3: the result is the new descriptor.
 #[tracepoint(category = "exit", name = "call")]
 pub fn exit_dup(ctx: TracePointContext) -> u32 {

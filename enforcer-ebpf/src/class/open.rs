@@ -1,6 +1,6 @@
 //! Class open: a file was opened, or mapped executable. The path is always the kernel's own, of the file itself.
 
-use super::{answer, argument_at_exit, as_decided, decided, decided_by_function, parameter, parameter_of_function};
+use super::{answer, argument_at_exit, as_decided, decided, decided_after, parameter, parameter_of_function};
 use crate::{
     facets::{self, any},
     judge::{self, EntryPoint, Report, SecurityHook, Tracepoint, Verdict},
@@ -85,7 +85,7 @@ pub fn mmap_file(ctx: LsmContext) -> i32 {
     let (protection, before) = if kernel::hooks_are(Tier::Lsm) {
         (parameter(&ctx, 2), decided(&ctx, 4))
     } else {
-        (parameter_of_function(&ctx, 1), decided_by_function(&ctx, 3))
+        (parameter_of_function(&ctx, 1), decided_after(&ctx, 3))
     };
     if before != 0 {
         return as_decided(before);

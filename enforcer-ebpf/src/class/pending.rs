@@ -65,6 +65,12 @@ pub fn keep_judged(which: u64, s: &Scratch) {
     }
 }
 
+/// Forgets a path that a security hook judges.
+#[inline(always)]
+pub fn forget(which: u64) {
+    let _ = JUDGED.remove(&thread(which));
+}
+
 /// Brings a kept path back into the scratch. False: there is none.
 #[inline(always)]
 pub fn take_judged(which: u64, s: &mut Scratch) -> bool {

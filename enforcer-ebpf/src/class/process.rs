@@ -1,18 +1,26 @@
 //! Class process: calls on other processes, namespaces, mounts, and the kernel itself. Judged at the exit, with
 //! [`flag::FAILED`] where the call failed: for most of them the attempt says enough.
 
-use super::{argument, argument_at_exit, pending, result};
+use super::{answer, argument, argument_at_exit, as_decided, decided, parameter, pending, result};
 use crate::{
     facets::{self, any},
-    judge::{self, Report, Tracepoint},
-    kernel, path, process,
-    scratch::{self, Lane},
+    judge::{self, EntryPoint, Report, SecurityHook, Tracepoint, Verdict},
+    kernel::{self, offset},
+    path, process,
+    scratch::{self, Lane, Scratch},
 };
-use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{
+    macros::{lsm, tracepoint},
+    programs::{LsmContext, TracePointContext},
+};
 use ringfence_abi::{Class, Facet, Op, flag};
 
 const CLASS: Class = Class::Process;
 const CLONE_NEWUSER: u64 = 0x1000_0000;
+
+/// Requests by which a process begins to trace another one (`include/uapi/linux/ptrace.h`).
+const PTRACE_ATTACH: u64 = 16;
+const PTRACE_SEIZE: u64 = 0x4206;
 
 /// Keys of the two paths of a mount.
 const SOURCE: u64 = 2;
@@ -28,16 +36,19 @@ fn over(op: Op, ctx: &TracePointContext, number: Read, target: Read, only_succes
     if failed && only_success {
         return;
     }
-    let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Process, op) else { return };
+    judged::<Tracepoint>(op, || (number(ctx), target(ctx) as u32), if failed { flag::FAILED } else { 0 });
+}
+
+/// Judges a call with this number on this process (0: none).
+#[inline(always)]
+fn judged<E: EntryPoint>(op: Op, number_and_target: impl FnOnce() -> (u64, u32), flags: u32) -> Verdict {
+    let Some(mut held) = judge::begin::<E>(CLASS, Lane::Process, op) else { return Verdict::Pass };
     let s = &mut *held;
-    let (number, target) = (number(ctx), target(ctx) as u32);
+    let (number, target) = number_and_target();
     s.event.header.number = number;
     s.event.header.target_pid = target;
     let own = kernel::process(kernel::current());
-    let mut flags = 0;
-    if failed {
-        flags |= flag::FAILED;
-    }
+    let mut flags = flags;
     if target != 0 && target != own {
         flags |= flag::OTHER_PROCESS;
     }
@@ -49,10 +60,10 @@ fn over(op: Op, ctx: &TracePointContext, number: Read, target: Read, only_succes
     facets::number(s, CLASS, Facet::Number, number);
     facets::without_object(s, CLASS);
     if !any(&s.hit) {
-        return;
+        return Verdict::Pass;
     }
     process::match_actor(s, CLASS);
-    judge::settle::<Tracepoint>(s, CLASS, Report::None);
+    judge::settle::<E>(s, CLASS, Report::None)
 }
 
 /// Exits: the operation's own number, its target, and whether only success counts.
@@ -67,9 +78,34 @@ macro_rules! calls {
     };
 }
 
+/// Exit of ptrace(request, pid, ..). Where a hook judges who begins to trace, the request for that is not judged again.
+#[tracepoint(category = "exit", name = "call")]
+pub fn exit_ptrace(ctx: TracePointContext) -> u32 {
+    let request = argument_at_exit(&ctx, 0);
+    if !kernel::tracing_judged_early() || (request != PTRACE_ATTACH && request != PTRACE_SEIZE) {
+        over(Op::Ptrace, &ctx, |ctx| argument_at_exit(ctx, 0), |ctx| argument_at_exit(ctx, 1), true);
+    }
+    0
+}
+
+/// ptrace_access_check(process, mode): before a process begins to trace another one, or gets at its memory another way
+/// (`process_vm_writev`, `/proc/PID/mem`, `pidfd_getfd`), which counts as the same.
+#[lsm(hook = "---ptrace_access_check")]
+pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
+    /// Not only to look (`include/linux/ptrace.h`).
+    const PTRACE_MODE_ATTACH: u64 = 2;
+    let before = decided(&ctx, 2);
+    if before != 0 {
+        return as_decided(before);
+    }
+    if parameter(&ctx, 1) & PTRACE_MODE_ATTACH == 0 {
+        return 0;
+    }
+    let other = parameter(&ctx, 0);
+    answer(judged::<SecurityHook>(Op::Ptrace, || (PTRACE_ATTACH, kernel::read(other, offset!(task_tgid))), 0))
+}
+
 calls! {
-    /// ptrace(request, pid, ..)
-    exit_ptrace: Ptrace(|ctx| argument_at_exit(ctx, 0), |ctx| argument_at_exit(ctx, 1), true)
     /// setns(fd, type)
     exit_setns: Setns(|ctx| argument_at_exit(ctx, 1), |_| 0, false)
     /// unshare(flags)
@@ -114,6 +150,27 @@ pub fn exit_mount(ctx: TracePointContext) -> u32 {
     0
 }
 
+/// sb_mount(source, target, type, flags, data): before mount(2) makes or changes a mount. What does not come as far as
+/// this has failed, and is judged at the call's exit; so is a source that fsconfig(2) names.
+#[lsm(hook = "---sb_mount")]
+pub fn sb_mount(ctx: LsmContext) -> i32 {
+    let before = decided(&ctx, 5);
+    if before != 0 {
+        return as_decided(before);
+    }
+    let source = parameter(&ctx, 0);
+    let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Process, Op::MountSource) else { return 0 };
+    let s = &mut *held;
+    pending::forget(SOURCE);
+    s.event.header.flags = flag::STRING_PATH;
+    if !path::fetch_kernel(s, source) {
+        return 0;
+    }
+    matched(s);
+    facets::flags(s, CLASS);
+    answer(judge::settle::<SecurityHook>(s, CLASS, Report::Path))
+}
+
 #[inline(always)]
 fn named(op: Op, string: u64, which: u64) {
     let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Process, op) else { return };
@@ -122,6 +179,13 @@ fn named(op: Op, string: u64, which: u64) {
     if !path::fetch(s, string) {
         return;
     }
+    matched(s);
+    pending::keep_judged(which, s);
+}
+
+/// Narrows by the string, and by who asks.
+#[inline(always)]
+fn matched(s: &mut Scratch) {
     path::join(s, -100);
     facets::string(s, CLASS);
     if !any(&s.hit) {
@@ -130,7 +194,6 @@ fn named(op: Op, string: u64, which: u64) {
     kernel::copy_bytes(&mut s.event.path, s.path.as_ptr());
     s.event.header.path_len = s.len as u16;
     process::match_actor(s, CLASS);
-    pending::keep_judged(which, s);
 }
 
 #[inline(always)]

@@ -4,7 +4,8 @@ use super::{Agent, Known};
 use crate::{report::Owner, rulesets, state};
 use ringfence_abi::{BANKS, RULESETS, Slot, V1_CGROUP, slot_flag};
 use ringfence_containers::{
-    ANY_POD, Container, ContainerEvent, ContainerKey, Kind, POD_NAMESPACE, Pod, cgroup_names, cgroups::Version,
+    ANY_POD, Container, ContainerEvent, ContainerKey, Kind, POD_NAMESPACE, Pod, cgroup_names,
+    cgroups::{Cgroup, Version},
     pod_uid_in,
 };
 use ringfence_netiso::Netns;
@@ -99,7 +100,8 @@ impl Agent {
         if self.inherited.is_empty() {
             return Ok(None);
         }
-        for key in self.cgroups(names)? {
+        for cgroup in self.cgroups(names)? {
+            let key = key_of(cgroup.version, cgroup.id);
             // What is bound to the unknown pods' slot is theirs no longer.
             if let Some(slot) = self.parts.kernel.bound(key)?.filter(|slot| self.inherited.remove(slot)) {
                 return Ok(Some(slot));
@@ -108,11 +110,11 @@ impl Agent {
         Ok(self.parts.kernel.announced(names)?.filter(|slot| self.inherited.remove(slot)))
     }
 
-    /// Keys of the cgroups that exist under these names.
-    fn cgroups(&self, names: &[String]) -> anyhow::Result<Vec<u64>> {
+    /// The cgroups that exist under these names.
+    fn cgroups(&self, names: &[String]) -> anyhow::Result<Vec<Cgroup>> {
         let wanted: HashMap<String, usize> = names.iter().cloned().zip(0..).collect();
         let found = self.parts.hierarchies.find(&wanted)?;
-        Ok(found.into_iter().map(|(_, cgroup)| key_of(cgroup.version, cgroup.id)).collect())
+        Ok(found.into_iter().map(|(_, cgroup)| cgroup).collect())
     }
 
     /// Governs a container by a ruleset that may be new to the generation. One that has had as many as it holds makes
@@ -199,28 +201,43 @@ impl Agent {
     fn bind(&mut self, key: &ContainerKey, slot: u32) -> anyhow::Result<()> {
         let names = self.known[key].names.clone();
         for cgroup in self.cgroups(&names)? {
-            self.bind_cgroup(cgroup, slot)?;
+            self.bind_cgroup(&cgroup, slot)?;
         }
         Ok(())
     }
 
-    fn bind_cgroup(&mut self, cgroup: u64, slot: u32) -> anyhow::Result<()> {
-        let bound = self.parts.kernel.bound(cgroup)?;
+    fn bind_cgroup(&mut self, cgroup: &Cgroup, slot: u32) -> anyhow::Result<()> {
+        let key = key_of(cgroup.version, cgroup.id);
+        let bound = self.parts.kernel.bound(key)?;
         let unknown = self.unknown_slot();
         match bound {
-            None if slot != 0 => self.parts.kernel.bind(cgroup, slot)?,
+            None if slot != 0 => {
+                self.parts.kernel.bind(key, slot)?;
+                self.note_members(cgroup)?;
+            }
+            // An earlier enforcer may have had programs that noted nobody.
+            Some(of) if of == slot && !self.in_force => self.note_members(cgroup)?,
             Some(of) if of == unknown && of != slot => {
                 if slot == 0 {
-                    self.parts.kernel.unbind_cgroup(cgroup)?;
+                    self.parts.kernel.unbind_cgroup(key)?;
                 } else {
                     // It may be the one that was isolated while it was unknown.
                     if self.parts.switch.isolation(unknown)?.since != 0 {
                         self.parts.switch.isolate(slot)?;
                     }
-                    self.parts.kernel.bind(cgroup, slot)?;
+                    self.parts.kernel.bind(key, slot)?;
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Notes who is in a bound cgroup: the kernel sees those that come from now on.
+    fn note_members(&mut self, cgroup: &Cgroup) -> anyhow::Result<()> {
+        let key = key_of(cgroup.version, cgroup.id);
+        for pid in self.parts.hierarchies.processes(cgroup)? {
+            self.parts.kernel.note_member(pid, key)?;
         }
         Ok(())
     }
@@ -242,13 +259,13 @@ impl Agent {
     /// The same for every pod, in one walk.
     fn bind_pods(&mut self) -> anyhow::Result<()> {
         for (owner, cgroup) in self.cgroups_of_pods()? {
-            self.bind_cgroup(cgroup, self.known[&owner].slot)?;
+            self.bind_cgroup(&cgroup, self.known[&owner].slot)?;
         }
         Ok(())
     }
 
     /// Every cgroup of every pod.
-    fn cgroups_of_pods(&self) -> anyhow::Result<Vec<(ContainerKey, u64)>> {
+    fn cgroups_of_pods(&self) -> anyhow::Result<Vec<(ContainerKey, Cgroup)>> {
         let mut pods = HashMap::new();
         for (key, known) in self.known.iter().filter(|(_, known)| known.owner.container.kind == Kind::Pod) {
             pods.extend(known.names.iter().map(|name| (name.clone(), key)));
@@ -257,7 +274,7 @@ impl Agent {
             return Ok(Vec::new());
         }
         let found = self.parts.hierarchies.find(&pods)?;
-        Ok(found.into_iter().map(|(key, cgroup)| ((*key).clone(), key_of(cgroup.version, cgroup.id))).collect())
+        Ok(found.into_iter().map(|(key, cgroup)| ((*key).clone(), cgroup)).collect())
     }
 
     /// Who a record of the unknown pods' slot belongs to, now that it may be known: that pod, judged by what was in force
@@ -266,7 +283,8 @@ impl Agent {
         if owner.container.key != ContainerKey::new(POD_NAMESPACE, ANY_POD) {
             return Arc::clone(owner);
         }
-        let found = self.cgroups_of_pods().unwrap_or_default().into_iter().find(|(_, of)| *of == cgroup);
+        let found =
+            self.cgroups_of_pods().unwrap_or_default().into_iter().find(|(_, of)| key_of(of.version, of.id) == cgroup);
         let key = found.map(|(key, _)| key).or_else(|| {
             // It is gone; the kernel still knows what it was called.
             let name = self.parts.kernel.stranger(cgroup).ok().flatten()?;

@@ -10,7 +10,7 @@ use aya::{
     maps::MapInfo,
     programs::{Program, ProgramError, links::FdLink},
 };
-use ringfence_abi::{ABSENT, Node, Offsets, Tier, room};
+use ringfence_abi::{ABSENT, Node, Offsets, Op, Tier, room};
 use std::{
     fs,
     num::NonZero,
@@ -155,16 +155,41 @@ impl Trial {
 
     /// Whether this kernel takes programs on security hooks in the way of this tier.
     pub fn takes_hooks(&mut self, tier: Tier, btf: &Btf) -> bool {
-        let mut functions = programs::FUNCTIONS.iter().filter_map(|attachment| match attachment.hook {
-            Hook::Function(function) => Some(function),
-            _ => None,
-        });
+        let mut functions = programs::ESSENTIAL.iter().map(|hook| hook.function);
         match tier {
             Tier::Lsm => preflight::lsm_is_active() && self.takes_lsm(btf),
             Tier::Fentry => functions.all(|function| self.takes_trampoline(function, btf)),
             Tier::Kprobe => functions.all(|function| self.takes_kprobe(function)),
             Tier::Tracepoint => true,
         }
+    }
+
+    /// The programs on security hooks that have a place on this kernel, on a tier that it takes.
+    pub fn hooks(&mut self, tier: Tier, types: &ringfence_btf::Btf, btf: &Btf) -> Vec<Attachment> {
+        let further = programs::FURTHER.iter().filter(|hook| {
+            let there = match tier {
+                Tier::Lsm => self.is_hook(hook.name, btf),
+                Tier::Fentry | Tier::Kprobe => types.function_number(hook.function).is_some(),
+                Tier::Tracepoint => return false,
+            };
+            if !there {
+                tracing::info!(hook = hook.name, "this kernel has no such security hook: system calls are watched");
+            }
+            there
+        });
+        let further: Vec<Attachment> = further.filter_map(|hook| hook.on(tier)).collect();
+        programs::essential(tier).chain(further).collect()
+    }
+
+    /// Whether LSM programs can be put on a hook.
+    fn is_hook(&mut self, hook: &str, btf: &Btf) -> bool {
+        let Some(Program::Lsm(program)) = self.ebpf.program_mut("trial_hook") else {
+            unreachable!("the trial is a program of the object")
+        };
+        let taken = program.load(hook, btf);
+        // Bound to the hook that it was loaded for.
+        let _ = program.unload();
+        taken.is_ok()
     }
 
     /// Whether an attachment to a system call's tracepoint can be pinned.
@@ -211,7 +236,7 @@ impl Trial {
 
     /// Whether this kernel takes LSM programs.
     fn takes_lsm(&mut self, btf: &Btf) -> bool {
-        programs::LSM.iter().all(|attachment| {
+        programs::essential(Tier::Lsm).all(|attachment| {
             let Hook::Lsm(hook) = attachment.hook else { return false };
             let loaded = match self.ebpf.program_mut(attachment.program) {
                 Some(Program::Lsm(program)) => program.load(hook, btf).and_then(|()| program.attach().map(drop)),
@@ -237,6 +262,7 @@ pub fn node(v1_controller: Option<u32>) -> Node {
     Node {
         v1_controller: v1_controller.unwrap_or(ABSENT),
         hooks: Tier::Lsm as u32,
+        tracing_hooked: 0,
         refusal: REFUSAL,
         overlay_proven: 1,
         calls_by_function: 0,
@@ -244,10 +270,15 @@ pub fn node(v1_controller: Option<u32>) -> Node {
     }
 }
 
-/// The same for programs in a form.
-pub fn formed(node: Node, form: Form) -> Node {
-    let refusal = if form.hooks == Tier::Lsm { REFUSAL } else { 0 };
-    Node { hooks: form.hooks as u32, refusal, calls_by_function: u32::from(form.calls == Calls::Functions), ..node }
+/// The same for programs in a form, with these on security hooks.
+pub fn formed(node: Node, form: Form, hooks: &[Attachment]) -> Node {
+    Node {
+        hooks: form.hooks as u32,
+        tracing_hooked: u32::from(hooks.iter().any(|hook| hook.ops.contains(&Op::Ptrace))),
+        refusal: if form.hooks == Tier::Lsm { REFUSAL } else { 0 },
+        calls_by_function: u32::from(form.calls == Calls::Functions),
+        ..node
+    }
 }
 
 /// Loads the programs of these attachments that are not loaded yet.

@@ -31,7 +31,7 @@ use object::Form;
 
 use aya::{
     Btf, Ebpf,
-    maps::{Array, HashMap, MapData, PerCpuArray, lpm_trie::LpmTrie},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, lpm_trie::LpmTrie},
     programs::{Program, ProgramError, links::FdLink, trace_point::TracePointError},
 };
 use ringfence_abi::{
@@ -57,6 +57,7 @@ const PINNED: &[&str] = &[
     "FACET_DEFAULTS",
     "GENERATION",
     "ISOLATED",
+    "MEMBERS",
     "MITIGATIONS",
     "NAMES",
     "NAME_PREFIXES",
@@ -95,6 +96,8 @@ pub struct Kernel {
     _claim: File,
     object: String,
     form: Form,
+    /// Programs on security hooks that have a place here.
+    hooks: Vec<Attachment>,
     attached: BTreeSet<String>,
     adopted: bool,
     drift_visible: bool,
@@ -113,11 +116,12 @@ impl Kernel {
         let (mut loader, types, btf) = Loader::new(types, &offsets);
         let mut trial = Trial::new(&mut loader, &types, &helper, &direct)?;
         let form = trial.form(options.strongest, &btf)?;
+        let hooks = trial.hooks(form.hooks, &types, &btf);
         let drift_visible = offsets.ovl_upper != ABSENT && overlay::told_apart(trial.ebpf);
         let node = Node {
             overlay_proven: u32::from(drift_visible),
             direct_reads: u32::from(trial.direct_reads),
-            ..load::formed(helper, form)
+            ..load::formed(helper, form, &hooks)
         };
         let elf = trial.object.in_form(form);
         let object = fingerprint(&[elf.bytes(), &bytes_of(&offsets), &bytes_of(&node)]);
@@ -131,6 +135,7 @@ impl Kernel {
             _claim: claim,
             object,
             form,
+            hooks,
             attached: BTreeSet::new(),
             adopted,
             drift_visible,
@@ -172,11 +177,11 @@ impl Kernel {
 
     /// The tier that judges an operation.
     pub fn tier(&self, op: Op) -> Tier {
-        match op {
-            Op::Open | Op::Mmap | Op::Connect => self.form.hooks,
-            Op::Exec if self.form.hooks == Tier::Lsm => Tier::Lsm,
-            _ => Tier::Tracepoint,
-        }
+        if self.is_hooked(op) { self.form.hooks } else { Tier::Tracepoint }
+    }
+
+    fn is_hooked(&self, op: Op) -> bool {
+        self.hooks.iter().any(|hook| hook.ops.contains(&op))
     }
 
     /// Attaches what these operations need, then detaches what they do not need any more, and what older objects left.
@@ -207,14 +212,10 @@ impl Kernel {
 
     /// What these operations need on the tiers that this kernel has.
     fn wanted(&self, ops: &BTreeSet<Op>) -> Vec<Attachment> {
-        let hooks = match self.form.hooks {
-            Tier::Lsm => programs::LSM,
-            Tier::Fentry | Tier::Kprobe => programs::FUNCTIONS,
-            Tier::Tracepoint => &[],
-        };
-        let tracepoint = programs::TRACEPOINT.iter();
-        let tracepoint = tracepoint.filter(|a| hooks.is_empty() || !programs::replaced_by_hooks(a));
-        hooks.iter().chain(tracepoint).filter(|a| a.is_needed(ops)).copied().collect()
+        let tracepoints = programs::TRACEPOINT.iter().filter(|attachment| {
+            !attachment.only_without_hooks || attachment.ops.iter().any(|op| !self.is_hooked(*op))
+        });
+        self.hooks.iter().chain(tracepoints).filter(|a| a.is_needed(ops)).copied().collect()
     }
 
     fn is_loaded(&self, attachment: &Attachment) -> bool {
@@ -370,6 +371,23 @@ impl Kernel {
     /// Binds a cgroup that exists already.
     pub fn bind(&mut self, cgroup: CgroupKey, slot: u32) -> Result<(), Error> {
         self.hash("CGROUPS")?.insert(cgroup, slot, 0).map_err(|source| Error::Map { map: "CGROUPS", source })
+    }
+
+    /// Notes that a process is in a bound cgroup, unless the kernel has seen it come: a process that was there before
+    /// anybody looked may move itself out.
+    pub fn note_member(&mut self, pid: u32, cgroup: CgroupKey) -> Result<(), Error> {
+        const NO_EXIST: u64 = 1;
+        let mut members = self.hash::<u32, CgroupKey>("MEMBERS")?;
+        match members.insert(pid, cgroup, NO_EXIST) {
+            // Its end may have been missed.
+            Ok(()) if !PathBuf::from(format!("/proc/{pid}")).exists() => {
+                let _ = members.remove(&pid);
+            }
+            Ok(()) => {}
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(Error::Map { map: "MEMBERS", source }),
+        }
+        Ok(())
     }
 
     /// Takes a cgroup back from whom it is bound to.

@@ -15,6 +15,9 @@ pub fn find(kernel: &Btf) -> Result<Offsets, Error> {
     overlay(kernel, &mut offsets);
     offsets.arguments = arguments(kernel)?;
     offsets.parameters = parameters(kernel)?;
+    if let Some(parameters) = kernel.function_args("bpf_lsm_path_rename") {
+        offsets.rename_parameters = u32::try_from(parameters.len()).unwrap_or(ABSENT);
+    }
     // Both or nothing: without them what a ring opens is not seen.
     if let (Ok(opcode), Ok(result)) = (kernel.offset("io_kiocb", "opcode"), kernel.offset("io_kiocb", "cqe.res")) {
         (offsets.io_opcode, offsets.io_result) = (opcode, result);
@@ -36,11 +39,11 @@ fn arguments(kernel: &Btf) -> Result<[u32; 5], Error> {
 }
 
 /// Where the arguments of a function are at its entry: the registers of the architecture's convention for calls.
-fn parameters(kernel: &Btf) -> Result<[u32; 4], Error> {
+fn parameters(kernel: &Btf) -> Result<[u32; 5], Error> {
     let register = |name: &str| any_of(kernel, "pt_regs", name);
     match register("regs") {
-        Ok(x) => Ok([x, x + 8, x + 16, x + 24]),
-        Err(_) => Ok([register("di")?, register("si")?, register("dx")?, register("cx")?]),
+        Ok(x) => Ok([x, x + 8, x + 16, x + 24, x + 32]),
+        Err(_) => Ok([register("di")?, register("si")?, register("dx")?, register("cx")?, register("r8")?]),
     }
 }
 

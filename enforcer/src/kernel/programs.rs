@@ -1,6 +1,6 @@
 //! Every program of the object, the hook it sits on, and when it is needed.
 
-use ringfence_abi::Op;
+use ringfence_abi::{Op, Tier};
 use std::collections::BTreeSet;
 
 /// How a program is attached.
@@ -27,6 +27,26 @@ pub struct Attachment {
     pub hook: Hook,
     /// Operations for whose lines it is needed; empty: always.
     pub ops: &'static [Op],
+    /// Nobody needs it where security hooks see these operations.
+    pub only_without_hooks: bool,
+}
+
+/// A program on a security hook, which has the hook's name: of the hook itself (`lsm`), or of the kernel's function that
+/// calls it (`fentry`, `kprobe`).
+#[derive(Debug)]
+pub struct SecurityHook {
+    /// The hook.
+    pub name: &'static str,
+    /// The function.
+    pub function: &'static str,
+    /// Operations that it sees.
+    pub ops: &'static [Op],
+}
+
+macro_rules! hooks {
+    ($($name:literal: $ops:expr,)*) => {
+        &[$(SecurityHook { name: $name, function: concat!("security_", $name), ops: $ops },)*]
+    };
 }
 
 /// Identity: needed whatever the rules are.
@@ -40,22 +60,29 @@ pub const IDENTITY: &[Attachment] = &[
     always("sched_process_exec", Hook::Trace("sched_process_exec")),
 ];
 
-/// The `lsm` tier. Where these load and the kernel calls them, [`replaced_by_hooks`] names what they stand in for.
-pub const LSM: &[Attachment] = &[
-    on("bprm_check_security", Hook::Lsm("bprm_check_security"), &[Op::Exec]),
-    on("file_open", Hook::Lsm("file_open"), &[Op::Open]),
-    on("mmap_file", Hook::Lsm("mmap_file"), &[Op::Mmap]),
-    on("socket_connect", Hook::Lsm("socket_connect"), &[Op::Connect]),
-    on("unix_stream_connect", Hook::Lsm("unix_stream_connect"), &[Op::Connect]),
+/// Denies executions. Only where programs deny: who can't waits for `sched_process_exec`, which knows more.
+pub const EXECUTION: &SecurityHook =
+    &SecurityHook { name: "bprm_check_security", function: "security_bprm_check", ops: &[Op::Exec] };
+
+/// Without one of these the kernel does not have the tier.
+pub const ESSENTIAL: &[SecurityHook] = hooks![
+    "file_open": &[Op::Open],
+    "mmap_file": &[Op::Mmap],
+    "socket_connect": &[Op::Connect],
+    "unix_stream_connect": &[Op::Connect],
 ];
 
-/// The same programs on the functions that call the security hooks: the tiers `fentry` and `kprobe`. Executions stay with
-/// `sched_process_exec`.
-pub const FUNCTIONS: &[Attachment] = &[
-    on("file_open", Hook::Function("security_file_open"), &[Op::Open]),
-    on("mmap_file", Hook::Function("security_mmap_file"), &[Op::Mmap]),
-    on("socket_connect", Hook::Function("security_socket_connect"), &[Op::Connect]),
-    on("unix_stream_connect", Hook::Function("security_unix_stream_connect"), &[Op::Connect]),
+/// Each where the kernel has it. Calls that these see as well stay observed for what comes as far as no hook.
+pub const FURTHER: &[SecurityHook] = hooks![
+    "path_unlink": &[Op::Unlink],
+    "path_rename": RENAME,
+    "path_link": LINK,
+    "path_symlink": SYMLINK,
+    "path_mkdir": &[Op::Mkdir],
+    "path_chmod": &[Op::Chmod],
+    "ptrace_access_check": &[Op::Ptrace],
+    "sb_mount": &[Op::MountSource],
+    "socket_post_create": &[Op::Socket],
 ];
 
 const RENAME: &[Op] = &[Op::RenameFrom, Op::RenameTo];
@@ -65,49 +92,49 @@ const MOUNT: &[Op] = &[Op::MountSource, Op::MountTarget];
 
 /// The `tracepoint` tier.
 pub const TRACEPOINT: &[Attachment] = &[
-    on("exit_open", Hook::Exit("open"), &[Op::Open]),
-    on("exit_open", Hook::Exit("openat"), &[Op::Open]),
-    on("exit_open", Hook::Exit("openat2"), &[Op::Open]),
-    on("exit_open", Hook::Exit("creat"), &[Op::Open]),
-    on("exit_open", Hook::Exit("open_by_handle_at"), &[Op::Open]),
-    on("io_uring_complete", Hook::Trace("io_uring_complete"), &[Op::Open]),
-    on("exit_mmap", Hook::Exit("mmap"), &[Op::Mmap]),
-    on("enter_unlink", Hook::Enter("unlink"), &[Op::Unlink]),
-    on("exit_change", Hook::Exit("unlink"), &[Op::Unlink]),
-    on("enter_unlinkat", Hook::Enter("unlinkat"), &[Op::Unlink]),
-    on("exit_change", Hook::Exit("unlinkat"), &[Op::Unlink]),
-    on("enter_rename", Hook::Enter("rename"), RENAME),
-    on("exit_change", Hook::Exit("rename"), RENAME),
-    on("enter_renameat", Hook::Enter("renameat"), RENAME),
-    on("exit_change", Hook::Exit("renameat"), RENAME),
-    on("enter_renameat", Hook::Enter("renameat2"), RENAME),
-    on("exit_change", Hook::Exit("renameat2"), RENAME),
-    on("enter_link", Hook::Enter("link"), LINK),
-    on("exit_change", Hook::Exit("link"), LINK),
-    on("enter_linkat", Hook::Enter("linkat"), LINK),
-    on("exit_change", Hook::Exit("linkat"), LINK),
-    on("enter_symlink", Hook::Enter("symlink"), SYMLINK),
-    on("exit_change", Hook::Exit("symlink"), SYMLINK),
-    on("enter_symlinkat", Hook::Enter("symlinkat"), SYMLINK),
-    on("exit_change", Hook::Exit("symlinkat"), SYMLINK),
-    on("enter_chmod", Hook::Enter("chmod"), &[Op::Chmod]),
-    on("exit_change", Hook::Exit("chmod"), &[Op::Chmod]),
-    on("exit_fchmod", Hook::Exit("fchmod"), &[Op::Chmod]),
-    on("enter_fchmodat", Hook::Enter("fchmodat"), &[Op::Chmod]),
-    on("exit_change", Hook::Exit("fchmodat"), &[Op::Chmod]),
-    on("enter_fchmodat", Hook::Enter("fchmodat2"), &[Op::Chmod]),
-    on("exit_change", Hook::Exit("fchmodat2"), &[Op::Chmod]),
+    alone("exit_open", Hook::Exit("open"), &[Op::Open]),
+    alone("exit_open", Hook::Exit("openat"), &[Op::Open]),
+    alone("exit_open", Hook::Exit("openat2"), &[Op::Open]),
+    alone("exit_open", Hook::Exit("creat"), &[Op::Open]),
+    alone("exit_open", Hook::Exit("open_by_handle_at"), &[Op::Open]),
+    alone("io_uring_complete", Hook::Trace("io_uring_complete"), &[Op::Open]),
+    alone("exit_mmap", Hook::Exit("mmap"), &[Op::Mmap]),
+    alone("enter_unlink", Hook::Enter("unlink"), &[Op::Unlink]),
+    alone("exit_change", Hook::Exit("unlink"), &[Op::Unlink]),
+    alone("enter_unlinkat", Hook::Enter("unlinkat"), &[Op::Unlink]),
+    alone("exit_change", Hook::Exit("unlinkat"), &[Op::Unlink]),
+    alone("enter_rename", Hook::Enter("rename"), RENAME),
+    alone("exit_change", Hook::Exit("rename"), RENAME),
+    alone("enter_renameat", Hook::Enter("renameat"), RENAME),
+    alone("exit_change", Hook::Exit("renameat"), RENAME),
+    alone("enter_renameat2", Hook::Enter("renameat2"), RENAME),
+    alone("exit_renameat2", Hook::Exit("renameat2"), RENAME),
+    alone("enter_link", Hook::Enter("link"), LINK),
+    alone("exit_change", Hook::Exit("link"), LINK),
+    alone("enter_linkat", Hook::Enter("linkat"), LINK),
+    alone("exit_change", Hook::Exit("linkat"), LINK),
+    alone("enter_symlink", Hook::Enter("symlink"), SYMLINK),
+    alone("exit_change", Hook::Exit("symlink"), SYMLINK),
+    alone("enter_symlinkat", Hook::Enter("symlinkat"), SYMLINK),
+    alone("exit_change", Hook::Exit("symlinkat"), SYMLINK),
+    alone("enter_chmod", Hook::Enter("chmod"), &[Op::Chmod]),
+    alone("exit_change", Hook::Exit("chmod"), &[Op::Chmod]),
+    alone("exit_fchmod", Hook::Exit("fchmod"), &[Op::Chmod]),
+    alone("enter_fchmodat", Hook::Enter("fchmodat"), &[Op::Chmod]),
+    alone("exit_change", Hook::Exit("fchmodat"), &[Op::Chmod]),
+    alone("enter_fchmodat", Hook::Enter("fchmodat2"), &[Op::Chmod]),
+    alone("exit_change", Hook::Exit("fchmodat2"), &[Op::Chmod]),
     on("enter_truncate", Hook::Enter("truncate"), &[Op::Truncate]),
     on("exit_change", Hook::Exit("truncate"), &[Op::Truncate]),
     on("exit_ftruncate", Hook::Exit("ftruncate"), &[Op::Truncate]),
-    on("enter_mkdir", Hook::Enter("mkdir"), &[Op::Mkdir]),
-    on("exit_change", Hook::Exit("mkdir"), &[Op::Mkdir]),
-    on("enter_mkdirat", Hook::Enter("mkdirat"), &[Op::Mkdir]),
-    on("exit_change", Hook::Exit("mkdirat"), &[Op::Mkdir]),
+    alone("enter_mkdir", Hook::Enter("mkdir"), &[Op::Mkdir]),
+    alone("exit_change", Hook::Exit("mkdir"), &[Op::Mkdir]),
+    alone("enter_mkdirat", Hook::Enter("mkdirat"), &[Op::Mkdir]),
+    alone("exit_change", Hook::Exit("mkdirat"), &[Op::Mkdir]),
     on("inet_sock_set_state", Hook::Trace("inet_sock_set_state"), &[Op::Connect, Op::Listen]),
     on("exit_connect", Hook::Exit("connect"), &[Op::Connect, Op::Stdio]),
     on("exit_bind", Hook::Exit("bind"), &[Op::Bind]),
-    on("exit_socket", Hook::Exit("socket"), &[Op::Socket]),
+    alone("exit_socket", Hook::Exit("socket"), &[Op::Socket]),
     on("exit_dup", Hook::Exit("dup"), &[Op::Stdio]),
     on("exit_dup", Hook::Exit("dup2"), &[Op::Stdio]),
     on("exit_dup", Hook::Exit("dup3"), &[Op::Stdio]),
@@ -129,11 +156,32 @@ pub const TRACEPOINT: &[Attachment] = &[
 ];
 
 const fn always(program: &'static str, hook: Hook) -> Attachment {
-    Attachment { program, hook, ops: &[] }
+    on(program, hook, &[])
 }
 
 const fn on(program: &'static str, hook: Hook, ops: &'static [Op]) -> Attachment {
-    Attachment { program, hook, ops }
+    Attachment { program, hook, ops, only_without_hooks: false }
+}
+
+const fn alone(program: &'static str, hook: Hook, ops: &'static [Op]) -> Attachment {
+    Attachment { only_without_hooks: true, ..on(program, hook, ops) }
+}
+
+impl SecurityHook {
+    /// The program in its place for this tier; `None`: it has none there.
+    pub const fn on(&self, tier: Tier) -> Option<Attachment> {
+        match tier {
+            Tier::Lsm => Some(on(self.name, Hook::Lsm(self.name), self.ops)),
+            Tier::Fentry | Tier::Kprobe => Some(on(self.name, Hook::Function(self.function), self.ops)),
+            Tier::Tracepoint => None,
+        }
+    }
+}
+
+/// The programs without which there is no such tier.
+pub fn essential(tier: Tier) -> impl Iterator<Item = Attachment> {
+    let execution = (tier == Tier::Lsm).then_some(EXECUTION);
+    ESSENTIAL.iter().chain(execution).filter_map(move |hook| hook.on(tier))
 }
 
 impl Attachment {
@@ -161,31 +209,28 @@ pub fn function_of(call: &str) -> String {
     format!("__{architecture}_sys_{call}")
 }
 
-/// Whether a tracepoint's work is done by the programs on security hooks once those are in place.
-pub fn replaced_by_hooks(attachment: &Attachment) -> bool {
-    matches!(
-        attachment.hook,
-        Hook::Exit("open" | "openat" | "openat2" | "creat" | "open_by_handle_at" | "mmap")
-            | Hook::Trace("io_uring_complete")
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn link_names_are_unique() {
-        let all: Vec<String> =
-            [IDENTITY, LSM, FUNCTIONS, TRACEPOINT].concat().iter().map(Attachment::link_name).collect();
+        let hooks = |tier| ESSENTIAL.iter().chain(FURTHER).chain([EXECUTION]).filter_map(move |hook| hook.on(tier));
+        let all: Vec<String> = [IDENTITY, TRACEPOINT]
+            .concat()
+            .into_iter()
+            .chain([Tier::Lsm, Tier::Fentry].into_iter().flat_map(hooks))
+            .map(|attachment| attachment.link_name())
+            .collect();
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
     }
 
     #[test]
-    fn every_operation_but_packets_and_scripts_has_a_hook() {
-        let covered: BTreeSet<Op> = [LSM, TRACEPOINT].concat().iter().flat_map(|a| a.ops.iter().copied()).collect();
+    fn every_operation_but_packets_and_scripts_is_seen_without_security_hooks() {
+        let tracepoints = TRACEPOINT.iter().flat_map(|attachment| attachment.ops.iter().copied());
+        let covered: BTreeSet<Op> = tracepoints.chain([Op::Exec]).collect();
         let missing: Vec<Op> =
             Op::ALL.into_iter().filter(|op| !covered.contains(op) && !matches!(op, Op::Script | Op::Packet)).collect();
-        assert_eq!(missing, [], "scripts come with sched_process_exec, packets with the datapath");
+        assert_eq!(missing, [], "executions and scripts come with sched_process_exec, packets with the datapath");
     }
 }

@@ -98,16 +98,18 @@ pub fn verify(v1_controller: Option<u32>, filter: &str, mut report: impl FnMut(V
     // What is on no security hook, with none there: it has the most to do then. What is on these, in each form.
     for hooks in [Tier::Tracepoint, Tier::Lsm].into_iter().chain(others) {
         let form = Form { hooks, ..strongest };
-        let node = load::formed(node, form);
+        let on_hooks = trial.hooks(hooks, &types, &btf);
+        let node = load::formed(node, form, &on_hooks);
         let mut loader = Loader::again(&offsets);
         let ebpf = loader.open(&trial.object.clone().in_form(form), &node)?;
-        verify_in(form, ebpf, &btf, rings_visible, filter, &mut report);
+        verify_in(form, &on_hooks, ebpf, &btf, rings_visible, filter, &mut report);
     }
     Ok(())
 }
 
 fn verify_in(
     form: Form,
+    on_hooks: &[Attachment],
     mut ebpf: Ebpf,
     btf: &Btf,
     rings_visible: bool,
@@ -115,9 +117,8 @@ fn verify_in(
     report: &mut impl FnMut(Verified),
 ) {
     let of_form = |name: &str| match form.hooks {
-        Tier::Tracepoint => !has_program(programs::LSM, name),
-        Tier::Lsm => has_program(programs::LSM, name),
-        Tier::Fentry | Tier::Kprobe => has_program(programs::FUNCTIONS, name),
+        Tier::Tracepoint => !is_for_a_hook(name),
+        _ => on_hooks.iter().any(|attachment| attachment.program == name),
     };
     let wanted = |name: &str| name.contains(filter) && of_form(name);
     let named = |name: &str| match form.hooks {
@@ -131,7 +132,7 @@ fn verify_in(
     let work = |answers: mpsc::Sender<Verified>| {
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         while let Some((name, program)) = next() {
-            let outcome = outcome(name, program, form, btf, rings_visible);
+            let outcome = outcome(name, program, on_hooks, btf, rings_visible);
             let _ = answers.send(Verified { program: named(name), outcome });
         }
     };
@@ -145,16 +146,11 @@ fn verify_in(
     });
 }
 
-fn has_program(attachments: &[Attachment], name: &str) -> bool {
-    attachments.iter().any(|attachment| attachment.program == name)
+fn is_for_a_hook(name: &str) -> bool {
+    programs::ESSENTIAL.iter().chain(programs::FURTHER).chain([programs::EXECUTION]).any(|hook| hook.name == name)
 }
 
-fn outcome(name: &str, program: &mut Program, form: Form, btf: &Btf, rings_visible: bool) -> Outcome {
-    let on_hooks = match form.hooks {
-        Tier::Tracepoint => &[],
-        Tier::Lsm => programs::LSM,
-        Tier::Fentry | Tier::Kprobe => programs::FUNCTIONS,
-    };
+fn outcome(name: &str, program: &mut Program, on_hooks: &[Attachment], btf: &Btf, rings_visible: bool) -> Outcome {
     let all = [programs::IDENTITY, on_hooks, programs::TRACEPOINT].concat();
     let hooks: Vec<Hook> = all.iter().filter(|a| a.program == name).map(|a| a.hook).collect();
     let absent = |hook: &Hook| match hook {
@@ -170,6 +166,7 @@ fn outcome(name: &str, program: &mut Program, form: Form, btf: &Btf, rings_visib
         (Program::FExit(p), Some(Hook::Exit(call))) => p.load(&programs::function_of(call), btf),
         (Program::FExit(p), None) => p.load(&programs::function_of("openat"), btf),
         (Program::KProbe(p), None) => p.load(),
+        (Program::Lsm(p), None) => p.load(programs::EXECUTION.name, btf),
         (Program::TracePoint(p), None) => p.load(),
         (Program::CgroupSkb(p), _) => p.load(),
         (Program::SchedClassifier(p), _) => p.load(),

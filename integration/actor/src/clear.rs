@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use nix::unistd::{UnlinkatFlags, truncate, unlinkat};
 
 use crate::read::{directory, parent};
-use crate::scratch;
+use crate::{scratch, uring};
 
 /// The way to lose the content.
 #[derive(Clone, Copy, ValueEnum)]
@@ -25,6 +25,11 @@ pub enum How {
     Unlinkat,
     /// Renamed to somewhere else.
     Rename,
+    /// Removed by `io_uring`.
+    UringUnlink,
+    /// unlink(2) of 32-bit programs.
+    #[cfg(target_arch = "x86_64")]
+    CompatUnlink,
 }
 
 /// What `actor clear` takes.
@@ -49,6 +54,9 @@ impl Arguments {
                 unlinkat(directory(parent(path)?)?, name, UnlinkatFlags::NoRemoveDir)?;
             }
             How::Rename => fs::rename(path, scratch::path()?)?,
+            How::UringUnlink => uring::unlink(path)?,
+            #[cfg(target_arch = "x86_64")]
+            How::CompatUnlink => crate::compat::unlink(path)?,
         }
         println!("cleared {} of {before} bytes", path.display());
         Ok(())

@@ -3,7 +3,10 @@
 //! It knows no rule. Which behaviour violates which rule, and which comes close without doing so, is said by the
 //! suite's cases. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the system refused it (EPERM, EACCES, EROFS).
 
+mod born;
 mod clear;
+#[cfg(target_arch = "x86_64")]
+mod compat;
 mod connect;
 mod drop;
 mod exec;
@@ -83,6 +86,8 @@ enum Behaviour {
     Trace(trace::Arguments),
     /// Sends stamped packets without pause, may violate a rule in between and goes on sending.
     Flood(flood::Arguments),
+    /// Starts a program in another cgroup from its birth on, and waits for it.
+    Born(born::Arguments),
     /// Receives stamped packets and says which was the last.
     Receive(receive::Arguments),
     /// Makes a UDP socket and hands it to every process that connects to a Unix socket; does not end.
@@ -125,6 +130,7 @@ fn run(behaviour: Behaviour) -> anyhow::Result<()> {
         Behaviour::Namespace(act) => act.run(),
         Behaviour::Trace(arguments) => arguments.run(),
         Behaviour::Flood(arguments) => arguments.run(),
+        Behaviour::Born(arguments) => arguments.run(),
         Behaviour::Receive(arguments) => arguments.run(),
         Behaviour::Hand { path } => passed::hand(&path),
     }

@@ -25,6 +25,9 @@ pub enum How {
     Fchmodat,
     /// chmod(2) of `/proc/self/fd/N`, a descriptor of `O_PATH`: as glibc does it when a link is not to be followed.
     ProcFd,
+    /// chmod(2) of 32-bit programs.
+    #[cfg(target_arch = "x86_64")]
+    CompatChmod,
     /// The times alone: the mode is not touched.
     Touch,
 }
@@ -56,6 +59,8 @@ impl Arguments {
                 let named = format!("/proc/self/fd/{}", file.as_raw_fd());
                 set_permissions(named, Permissions::from_mode(self.mode))?;
             }
+            #[cfg(target_arch = "x86_64")]
+            How::CompatChmod => crate::compat::chmod(path, self.mode)?,
             How::Touch => File::open(path)?.set_modified(SystemTime::now())?,
         }
         println!("set the attributes of {}", path.display());

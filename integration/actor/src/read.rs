@@ -13,6 +13,7 @@ use nix::fcntl::{OFlag, OpenHow, open, openat, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
 use nix::unistd::chroot;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::{scratch, uring};
 
@@ -49,6 +50,11 @@ pub enum How {
     Chroot,
     /// By `io_uring`.
     Uring,
+    /// By open(2) of 32-bit programs.
+    #[cfg(target_arch = "x86_64")]
+    Compat,
+    /// Under the name of another file, with which it has changed names.
+    Exchange,
     /// A file of this name in a directory that gets the path's directory's name only after a first open.
     RenamedParent,
     /// Writable and readable at once, without writing.
@@ -140,6 +146,20 @@ pub fn read(how: How, path: &Path) -> Result<usize> {
             file(&Path::new("/").join(name))
         }
         How::Uring => uring::read(path),
+        #[cfg(target_arch = "x86_64")]
+        How::Compat => descriptor(crate::compat::open(path)?),
+        How::Exchange => {
+            let other = scratch::path()?;
+            File::create(&other)?;
+            let exchange = |one: &Path, other: &Path| {
+                renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
+                    .with_context(|| format!("exchange {} and {}", one.display(), other.display()))
+            };
+            exchange(&other, path)?;
+            let size = file(&other);
+            exchange(&other, path)?;
+            size
+        }
         How::RenamedParent => renamed_parent(path),
         How::ReadWrite => {
             let mut content = Vec::new();

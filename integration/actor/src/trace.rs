@@ -1,11 +1,14 @@
 //! Traces a child of its own.
 
+use std::io::IoSlice;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::uio::{RemoteIoVec, process_vm_writev};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
@@ -18,6 +21,8 @@ pub enum How {
     Seize,
     /// `PTRACE_TRACEME`: asks the parent to trace this process.
     TraceMe,
+    /// Not traced: its memory is written by `process_vm_writev(2)`.
+    Memory,
     /// Not traced: stopped and continued by signals.
     Stop,
 }
@@ -57,6 +62,14 @@ impl Arguments {
             How::Stop => {
                 kill(pid, Signal::SIGSTOP)?;
                 kill(pid, Signal::SIGCONT)?;
+            }
+            How::Memory => {
+                // Where nothing is mapped: whether it may is asked first.
+                let nowhere = RemoteIoVec { base: 0x1000, len: 1 };
+                match process_vm_writev(pid, &[IoSlice::new(&[0])], &[nowhere]) {
+                    Err(Errno::EFAULT) => {}
+                    other => bail!("a byte written to where nothing is mapped: {other:?}"),
+                }
             }
             How::TraceMe => bail!("only this process itself can ask to be traced"),
         }

@@ -80,6 +80,45 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     Ok(())
 }
 
+/// Removes a name.
+pub fn unlink(path: &Path) -> Result<()> {
+    let name = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let entry = opcode::UnlinkAt::new(types::Fd(nix::libc::AT_FDCWD), name.as_ptr()).build();
+    // SAFETY: `name` lives until the end of this function.
+    unsafe { Ring::new()?.run(&entry) }.with_context(|| format!("unlink {}", path.display()))?;
+    Ok(())
+}
+
+/// Gives a file another name.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    let (at, to) = (types::Fd(nix::libc::AT_FDCWD), CString::new(to.as_os_str().as_encoded_bytes())?);
+    let from = CString::new(from.as_os_str().as_encoded_bytes())?;
+    let entry = opcode::RenameAt::new(at, from.as_ptr(), at, to.as_ptr()).build();
+    // SAFETY: the names live until the end of this function.
+    unsafe { Ring::new()?.run(&entry) }.context("rename")?;
+    Ok(())
+}
+
+/// Gives a file one more name.
+pub fn link(from: &Path, to: &Path) -> Result<()> {
+    let (at, to) = (types::Fd(nix::libc::AT_FDCWD), CString::new(to.as_os_str().as_encoded_bytes())?);
+    let from = CString::new(from.as_os_str().as_encoded_bytes())?;
+    let entry = opcode::LinkAt::new(at, from.as_ptr(), at, to.as_ptr()).build();
+    // SAFETY: the names live until the end of this function.
+    unsafe { Ring::new()?.run(&entry) }.context("link")?;
+    Ok(())
+}
+
+/// Makes a symbolic link.
+pub fn symlink(target: &Path, link: &Path) -> Result<()> {
+    let (at, link) = (types::Fd(nix::libc::AT_FDCWD), CString::new(link.as_os_str().as_encoded_bytes())?);
+    let target = CString::new(target.as_os_str().as_encoded_bytes())?;
+    let entry = opcode::SymlinkAt::new(at, target.as_ptr(), link.as_ptr()).build();
+    // SAFETY: the names live until the end of this function.
+    unsafe { Ring::new()?.run(&entry) }.context("symlink")?;
+    Ok(())
+}
+
 /// Connects a TCP socket. Nobody there is an error, as always.
 pub fn connect(to: SocketAddr) -> Result<()> {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };

@@ -39,6 +39,21 @@ pub enum How {
     Rename,
     /// Written elsewhere, then linked to the path.
     Link,
+    /// As `rename`, by `io_uring`.
+    UringRename,
+    /// As `link`, by `io_uring`.
+    UringLink,
+    /// As `symlink`, by `io_uring`.
+    UringSymlink,
+    /// As `rename`, by the call of 32-bit programs.
+    #[cfg(target_arch = "x86_64")]
+    CompatRename,
+    /// As `link`, by the call of 32-bit programs.
+    #[cfg(target_arch = "x86_64")]
+    CompatLink,
+    /// As `symlink`, by the call of 32-bit programs.
+    #[cfg(target_arch = "x86_64")]
+    CompatSymlink,
     /// A symbolic link made at the path.
     Symlink,
     /// Written in a directory that is renamed, then opened for writing again under the path.
@@ -109,6 +124,15 @@ impl Arguments {
             How::Rename => Ok(fs::rename(self.elsewhere()?, path)?),
             How::Link => Ok(fs::hard_link(self.elsewhere()?, path)?),
             How::Symlink => Ok(symlink("/tmp", path)?),
+            How::UringRename => uring::rename(&self.elsewhere()?, path),
+            How::UringLink => uring::link(&self.elsewhere()?, path),
+            How::UringSymlink => uring::symlink(Path::new("/tmp"), path),
+            #[cfg(target_arch = "x86_64")]
+            How::CompatRename => crate::compat::rename(&self.elsewhere()?, path),
+            #[cfg(target_arch = "x86_64")]
+            How::CompatLink => crate::compat::link(&self.elsewhere()?, path),
+            #[cfg(target_arch = "x86_64")]
+            How::CompatSymlink => crate::compat::symlink(Path::new("/tmp"), path),
             How::RenamedParent => self.renamed_parent(),
             How::Deep => self.below(&"d/".repeat(80)),
             How::Long => self.below(&format!("{}/", "n".repeat(250)).repeat(3)),

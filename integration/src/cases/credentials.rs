@@ -24,7 +24,9 @@ pub const CASES: &[Case] = &[
             act("user-namespace", "unshare -r cat /etc/shadow"),
             act("read-write", "actor read read-write /etc/shadow"),
             act("renamed-parent", "actor read renamed-parent /etc/sudoers.d/extra"),
+            act("exchange", "actor read exchange /etc/shadow"),
         ],
+        past_tracepoints: &[act("compat", "actor read compat /etc/shadow")],
         near_misses: &[
             act("passwd", "actor read plain /etc/passwd"),
             act("stat", "actor read stat /etc/shadow"),

@@ -65,6 +65,28 @@ pub const CASES: &[Case] = &[
         ..Case::new("RF-312")
     },
     Case {
+        needs: Needs::Privileged,
+        // Whichever hierarchy tells containers apart here: each is left.
+        behaviours: &[
+            act(
+                "moves-itself",
+                "sh -c 'mkdir -p /tmp/v2 /tmp/v1; mount -t cgroup2 none /tmp/v2; mount -t cgroup -o pids none /tmp/v1; \
+                 for h in /tmp/v2 /tmp/v1; do echo 0 >$h/cgroup.procs; done 2>/dev/null; umount /tmp/v2 /tmp/v1; true'",
+            ),
+            act(
+                "makes-a-cgroup",
+                "sh -c 'mkdir -p /tmp/v2 /tmp/v1; mount -t cgroup2 none /tmp/v2; mount -t cgroup -o pids none /tmp/v1; \
+                 for h in /tmp/v2 /tmp/v1; do mkdir $h/beside-$$; rmdir $h/beside-$$; done 2>/dev/null; \
+                 umount /tmp/v2 /tmp/v1; true'",
+            ),
+        ],
+        near_misses: &[act(
+            "cgroup-of-its-own",
+            "sh -c 'for h in /sys/fs/cgroup/*; do mkdir -p $h/inner; echo $$ >$h/inner/cgroup.procs; done 2>/dev/null; true'",
+        )],
+        ..Case::new("RF-326")
+    },
+    Case {
         behaviours: &[
             act("docker", "actor unix connect /var/run/docker.sock"),
             act("containerd", "actor unix connect /run/containerd/containerd.sock"),
@@ -90,6 +112,10 @@ pub const CASES: &[Case] = &[
             act("setgid", "sh -c 'cp /usr/bin/tool /tmp/set-d; actor mode chmod 2755 /tmp/set-d'"),
             act("of-image", "actor mode fchmod 6755 /usr/bin/tool-setuid"),
         ],
+        past_tracepoints: &[act(
+            "compat-chmod",
+            "sh -c 'cp /usr/bin/tool /tmp/set-i; actor mode compat-chmod 4755 /tmp/set-i'",
+        )],
         near_misses: &[
             act("executable", "sh -c 'cp /usr/bin/tool /tmp/set-e; actor mode chmod 755 /tmp/set-e'"),
             act("sticky-directory", "sh -c 'mkdir -p /tmp/set-f; actor mode chmod 1777 /tmp/set-f'"),
@@ -100,6 +126,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         behaviours: &[act("attach", "actor trace attach"), act("seize", "actor trace seize")],
+        past_tracepoints: &[act("memory", "actor trace memory")],
         near_misses: &[act("trace-me", "actor trace trace-me"), act("stop", "actor trace stop")],
         ..Case::new("RF-409")
     },

@@ -18,6 +18,12 @@ pub const CASES: &[Case] = &[
             act("uring", "actor write uring /etc/ld.so.preload"),
             act("link", "sh -c 'rm -f /etc/ld.so.preload; actor write link /etc/ld.so.preload'"),
         ],
+        past_tracepoints: &[
+            act("uring-rename", "actor write uring-rename /etc/ld.so.preload"),
+            act("compat-rename", "actor write compat-rename /etc/ld.so.preload"),
+            act("uring-link", "sh -c 'rm -f /etc/ld.so.preload; actor write uring-link /etc/ld.so.preload'"),
+            act("uring-symlink", "sh -c 'rm -f /etc/ld.so.preload; actor write uring-symlink /etc/ld.so.preload'"),
+        ],
         near_misses: &[
             act("read", "actor read plain /etc/ld.so.preload"),
             act("other-name", "actor write create /etc/ld.so.preload.bak"),
@@ -60,6 +66,18 @@ pub const CASES: &[Case] = &[
             act("deep", "actor write deep /usr/bin"),
             act("long", "actor write long /usr/bin"),
         ],
+        past_tracepoints: &[
+            act("uring-rename", "actor write uring-rename /usr/bin/new-k"),
+            act("uring-link", "actor write uring-link /usr/bin/new-l"),
+            act("uring-symlink", "actor write uring-symlink /usr/bin/new-m"),
+            act("compat-rename", "actor write compat-rename /usr/bin/new-n"),
+            act("compat-link", "actor write compat-link /usr/bin/new-o"),
+            act("compat-symlink", "actor write compat-symlink /usr/bin/new-p"),
+            act(
+                "symlink-directory-rename",
+                "sh -c 'ln -s /usr/bin /tmp/way; actor write rename /tmp/way/new-q; s=$?; rm /tmp/way; exit $s'",
+            ),
+        ],
         near_misses: &[
             act("read", "actor read plain /usr/bin/tool"),
             act("usr-binary", "actor write create-new /usr/binary/new"),
@@ -82,6 +100,10 @@ pub const CASES: &[Case] = &[
                 "sh -c 'mkdir -p /var/log/apt; cd /var/log/apt; touch eipp.log; actor clear unlink eipp.log'",
             ),
             act("shell", "sh -c ': > /var/log/secure'"),
+        ],
+        past_tracepoints: &[
+            act("uring-unlink", "sh -c 'echo >/var/log/one.log; actor clear uring-unlink /var/log/one.log'"),
+            act("compat-unlink", "sh -c 'echo >/var/log/two.log; actor clear compat-unlink /var/log/two.log'"),
         ],
         near_misses: &[
             act("append", "actor write append /var/log/dpkg.log"),

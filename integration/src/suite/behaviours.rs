@@ -15,7 +15,8 @@ use crate::harness::Container;
 pub fn run(context: &mut Context, report: &mut Report) {
     let mut containers = HashMap::new();
     for case in cases::all() {
-        for act in case.behaviours.iter().chain(case.evasions).chain(case.near_misses) {
+        let violating = case.behaviours.iter().chain(case.evasions).chain(case.past_tracepoints);
+        for act in violating.chain(case.near_misses) {
             report.check(&format!("{}/{}", case.rule, act.name), || perform(context, &mut containers, case.needs, act));
         }
     }

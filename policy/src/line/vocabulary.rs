@@ -30,6 +30,7 @@ const OPS: [(&str, Op); Op::ALL.len()] = [
     ("mount_source", Op::MountSource),
     ("mount_target", Op::MountTarget),
     ("setns", Op::Setns),
+    ("escape", Op::Escape),
     ("unshare", Op::Unshare),
     ("memfd", Op::Memfd),
     ("bpf", Op::Bpf),

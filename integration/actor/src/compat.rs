@@ -1,0 +1,125 @@
+//! System calls of 32-bit programs, made by a 64-bit one: `int 0x80` is open to everybody, and passes none of the
+//! tracepoints of 64-bit calls.
+#![expect(unsafe_code, reason = "no library makes these calls, and the kernel reads what they point to")]
+
+use std::ffi::CString;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::path::Path;
+use std::ptr::NonNull;
+
+use anyhow::{Context as _, Result};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// Numbers of `arch/x86/entry/syscalls/syscall_32.tbl`.
+#[derive(Clone, Copy)]
+enum Call {
+    Open = 5,
+    Link = 9,
+    Unlink = 10,
+    Chmod = 15,
+    Rename = 38,
+    Symlink = 83,
+}
+
+/// A string below 4 GiB, where 32 bits reach.
+struct Low {
+    start: NonNull<std::ffi::c_void>,
+    length: usize,
+}
+
+impl Low {
+    fn path(path: &Path) -> Result<Self> {
+        let text = CString::new(path.as_os_str().as_encoded_bytes())?;
+        let bytes = text.as_bytes_with_nul();
+        let length = NonZeroUsize::new(bytes.len()).context("a string ends with a zero byte")?;
+        let (protection, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE);
+        // SAFETY: a mapping of our own at a place that the kernel chooses.
+        let start = unsafe { mmap_anonymous(None, length, protection, flags | MapFlags::MAP_32BIT) }?;
+        // SAFETY: the mapping has at least that many bytes, and nobody else knows of it.
+        unsafe { start.cast::<u8>().copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        Ok(Self { start, length: bytes.len() })
+    }
+
+    fn address(&self) -> u32 {
+        u32::try_from(self.start.as_ptr() as usize).expect("it was asked for within 32 bits")
+    }
+}
+
+impl Drop for Low {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `path`, and nothing points to it any more.
+        let _ = unsafe { munmap(self.start, self.length) };
+    }
+}
+
+/// Makes a call. Its result is that of the kernel: an error is a negative number.
+///
+/// # Safety
+/// What the arguments point to must be what the call expects.
+unsafe fn call(call: Call, arguments: [u32; 3]) -> io::Result<i32> {
+    let [first, second, third] = arguments.map(u64::from);
+    let mut result = call as u64;
+    // SAFETY: rbx, which the compiler keeps for itself, is put back. The kernel clears r8 to r11 of a 32-bit call.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {first}",
+            "int 0x80",
+            "xchg rbx, {first}",
+            first = inout(reg) first => _,
+            inlateout("rax") result,
+            in("rcx") second,
+            in("rdx") third,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a 32-bit call has a result of 32 bits")]
+    let result = result as i32;
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
+}
+
+fn by_path(number: Call, path: &Path, argument: u32) -> Result<i32> {
+    let low = Low::path(path)?;
+    // SAFETY: a call with a path and a number.
+    unsafe { call(number, [low.address(), argument, 0]) }.with_context(|| path.display().to_string())
+}
+
+fn by_paths(number: Call, one: &Path, other: &Path) -> Result<()> {
+    let (one, other) = (Low::path(one)?, Low::path(other)?);
+    // SAFETY: a call with two paths.
+    unsafe { call(number, [one.address(), other.address(), 0]) }?;
+    Ok(())
+}
+
+/// open(2), to read.
+pub fn open(path: &Path) -> Result<OwnedFd> {
+    let descriptor = by_path(Call::Open, path, 0)?;
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// unlink(2)
+pub fn unlink(path: &Path) -> Result<()> {
+    by_path(Call::Unlink, path, 0).map(drop)
+}
+
+/// chmod(2)
+pub fn chmod(path: &Path, mode: u32) -> Result<()> {
+    by_path(Call::Chmod, path, mode).map(drop)
+}
+
+/// rename(2)
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    by_paths(Call::Rename, from, to)
+}
+
+/// link(2)
+pub fn link(from: &Path, to: &Path) -> Result<()> {
+    by_paths(Call::Link, from, to)
+}
+
+/// symlink(2)
+pub fn symlink(target: &Path, link: &Path) -> Result<()> {
+    by_paths(Call::Symlink, target, link)
+}
