@@ -228,9 +228,13 @@ mod tests {
     #[test]
     fn every_operation_but_packets_and_scripts_is_seen_without_security_hooks() {
         let tracepoints = TRACEPOINT.iter().flat_map(|attachment| attachment.ops.iter().copied());
-        let covered: BTreeSet<Op> = tracepoints.chain([Op::Exec]).collect();
+        let covered: BTreeSet<Op> = tracepoints.chain([Op::Exec, Op::Escape]).collect();
         let missing: Vec<Op> =
             Op::ALL.into_iter().filter(|op| !covered.contains(op) && !matches!(op, Op::Script | Op::Packet)).collect();
-        assert_eq!(missing, [], "executions and scripts come with sched_process_exec, packets with the datapath");
+        assert_eq!(
+            missing,
+            [],
+            "executions and scripts come with sched_process_exec, escapes with cgroups, packets with the datapath"
+        );
     }
 }
