@@ -155,9 +155,10 @@ names! {
 #[lsm(hook = "---path_rename")]
 pub fn path_rename(ctx: LsmContext) -> i32 {
     let parameters = if kernel::hooks_are(Tier::Lsm) { offset!(rename_parameters) } else { 5 };
-    let before = super::decided_after(&ctx, parameters);
-    if before != 0 {
-        return as_decided(before);
+    if super::decided_after(&ctx, parameters) != 0 {
+        // Not what was decided itself: read from a place that differs, that is any number to the verifier, and since 7.x
+        // only a refusal may be returned.
+        return kernel::refusal();
     }
     let flags = if parameters == 5 { parameter_of_function(&ctx, 4) } else { 0 };
     let (old_directory, old) = (parameter(&ctx, 0), parameter(&ctx, 1));
