@@ -73,11 +73,14 @@ pub const CASES: &[Case] = &[
                 "sh -c 'mkdir -p /tmp/v2 /tmp/v1; mount -t cgroup2 none /tmp/v2; mount -t cgroup -o pids none /tmp/v1; \
                  for h in /tmp/v2 /tmp/v1; do echo 0 >$h/cgroup.procs; done 2>/dev/null; umount /tmp/v2 /tmp/v1; true'",
             ),
+            // Beside the container's own, so that it is removed with that; one that was killed has left it.
             act(
                 "makes-a-cgroup",
                 "sh -c 'mkdir -p /tmp/v2 /tmp/v1; mount -t cgroup2 none /tmp/v2; mount -t cgroup -o pids none /tmp/v1; \
-                 for h in /tmp/v2 /tmp/v1; do [ -e $h/cgroup.procs ] || continue; \
-                 mkdir $h/beside-$$ && rmdir $h/beside-$$ || exit; done 2>/dev/null; umount /tmp/v2 /tmp/v1; true'",
+                 for own in /tmp/v2$(sed -n s,^0::,,p /proc/self/cgroup) \
+                 /tmp/v1$(sed -n s,^[0-9]*:pids:,,p /proc/self/cgroup); do [ -e $own/cgroup.procs ] || continue; \
+                 rmdir $own/../beside; mkdir $own/../beside && rmdir $own/../beside || exit; done; \
+                 umount /tmp/v2 /tmp/v1; true'",
             ),
         ],
         near_misses: &[act(
