@@ -213,10 +213,10 @@ impl Agent {
         match bound {
             None if slot != 0 => {
                 self.parts.kernel.bind(key, slot)?;
-                self.note_members(cgroup)?;
+                self.note_members(cgroup);
             }
             // An earlier enforcer may have had programs that noted nobody.
-            Some(of) if of == slot && !self.in_force => self.note_members(cgroup)?,
+            Some(of) if of == slot && !self.in_force => self.note_members(cgroup),
             Some(of) if of == unknown && of != slot => {
                 if slot == 0 {
                     self.parts.kernel.unbind_cgroup(key)?;
@@ -233,13 +233,19 @@ impl Agent {
         Ok(())
     }
 
-    /// Notes who is in a bound cgroup: the kernel sees those that come from now on.
-    fn note_members(&mut self, cgroup: &Cgroup) -> anyhow::Result<()> {
+    /// Notes who is in a bound cgroup: the kernel sees those that come from now on. They are governed either way, as long
+    /// as they don't move themselves out.
+    fn note_members(&mut self, cgroup: &Cgroup) {
         let key = key_of(cgroup.version, cgroup.id);
-        for pid in self.parts.hierarchies.processes(cgroup)? {
-            self.parts.kernel.note_member(pid, key)?;
+        let mut noted = || -> anyhow::Result<()> {
+            for pid in self.parts.hierarchies.processes(cgroup)? {
+                self.parts.kernel.note_member(pid, key)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = noted() {
+            tracing::warn!(cgroup = cgroup.path, "who is in it is not known, and lost once moved out of it: {error:#}");
         }
-        Ok(())
     }
 
     /// The slot that unknown pods share; 0: there is none.
