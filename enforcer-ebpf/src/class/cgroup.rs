@@ -31,21 +31,18 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     let Some(key) = identity::key(cgroup) else { return 0 };
     let parent = identity::parent(cgroup);
     let above = identity::key(parent);
-    let slot = match above.and_then(identity::slot_of_key) {
-        Some(slot) => {
-            if let Some(above) = above {
-                identity::same_stranger(above, key);
-            }
+    let of_above = above.and_then(identity::slot_of_key);
+    let maker = identity::current().map(|maker| maker.slot);
+    if let Some(maker) = maker.filter(|maker| of_above != Some(*maker)) {
+        // As a container engine inside of a container does it.
+        rf_escaped(maker, 0);
+    }
+    let slot = match (of_above, above) {
+        (Some(slot), Some(above)) => {
+            identity::same_stranger(above, key);
             Some(slot)
         }
-        None => match identity::current() {
-            Some(maker) => {
-                // As a container engine inside of a container does it.
-                rf_escaped(maker.slot, 0);
-                Some(maker.slot)
-            }
-            None => announced(key, cgroup, parent),
-        },
+        _ => maker.or_else(|| announced(key, cgroup, parent)),
     };
     // What is announced with slot 0 is known, and governed by nobody.
     if let Some(slot) = slot.filter(|slot| *slot != 0) {

@@ -1,10 +1,15 @@
 //! Processes that leave their container's cgroup by themselves: they stay governed. A bare container may mount every
 //! hierarchy, as a privileged one may.
 
+use std::process::Output;
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
+use ringfence_control::Violation;
 
 use super::Machine;
-use crate::cases::{self, Act};
+use crate::bare::Bare;
+use crate::cases::{self, Act, act};
 use crate::suite::Report;
 
 /// The rule that is violated afterwards.
@@ -20,10 +25,6 @@ macro_rules! mounted {
             "'"
         )
     };
-}
-
-const fn act(name: &'static str, command: &'static str) -> Act {
-    Act { name, command, tty: false }
 }
 
 /// Each says `out` once it is where the container's cgroup is not.
@@ -62,25 +63,59 @@ const ESCAPES: [Act; 5] = [
     ),
 ];
 
+/// A cgroup in another container's is an escape before anybody is in it.
+const MAKES: Act = act(
+    "makes-a-cgroup-in-another-container",
+    mounted!("for h in /tmp/v1 /tmp/v2; do rmdir $h/{other}/made; mkdir $h/{other}/made && echo out; done"),
+);
+
+/// The rule about it.
+const ESCAPE: &str = "RF-326";
+
 /// Tries them all.
 pub fn run(machine: &Machine, report: &mut Report) {
     for escape in ESCAPES {
         let name = format!("vm/{}/escape/{}", machine.strongest, escape.name);
         report.check(&name, || governed(machine, &escape));
     }
+    report.check(&format!("vm/{}/escape/{}", machine.strongest, MAKES.name), || reported(machine, &MAKES));
 }
 
 fn governed(machine: &Machine, escape: &Act) -> Result<()> {
-    let case = cases::all().find(|case| case.rule == RULE).context("no case for the rule")?;
-    let bare = machine.block.get(RULE).context("there is a container for each case")?;
+    let bare = container(machine)?;
+    let (output, events) = performed(machine, escape, bare, &machine.log, RULE)?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(!said.contains("root:"), "it has read the file");
+    ensure!(!events.is_empty(), "no event; it ended with {}", output.status);
+    Ok(())
+}
+
+fn reported(machine: &Machine, escape: &Act) -> Result<()> {
+    let (output, events) = performed(machine, escape, &machine.log, container(machine)?, ESCAPE)?;
+    ensure!(!events.is_empty(), "no event; it ended with {}", output.status);
+    Ok(())
+}
+
+/// The one that [`RULE`] governs.
+fn container(machine: &Machine) -> Result<&Bare> {
+    machine.block.get(RULE).context("there is a container for each case")
+}
+
+/// Performed in one container with regard to another one; the events of a rule that came of it.
+fn performed(
+    machine: &Machine,
+    escape: &Act,
+    bare: &Bare,
+    other: &Bare,
+    rule: &str,
+) -> Result<(Output, Vec<Arc<Violation>>)> {
+    let case = cases::all().find(|case| case.rule == rule).context("no case for the rule")?;
     let mut arguments = escape.arguments(&machine.places);
     for argument in &mut arguments {
-        *argument = argument.replace("{other}", machine.log.cgroup());
+        *argument = argument.replace("{other}", other.cgroup());
     }
     let (output, events) = machine.events_of_command(bare, case, &arguments)?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(said.starts_with("out"), "it is still inside: {said} {}", String::from_utf8_lossy(&output.stderr));
-    ensure!(!said.contains("root:"), "it has read the file");
-    ensure!(!events.is_empty(), "no event; it ended with {}", output.status);
-    Ok(())
+    Ok((output, events))
 }
