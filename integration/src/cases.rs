@@ -55,7 +55,8 @@ pub struct Act {
     pub tty: bool,
 }
 
-const fn act(name: &'static str, command: &'static str) -> Act {
+/// Without a terminal.
+pub const fn act(name: &'static str, command: &'static str) -> Act {
     Act { name, command, tty: false }
 }
 

@@ -19,7 +19,7 @@ use ringfence_control::{Done, Tier, Violation};
 use ringfence_policy::{Catalogue, Mitigation};
 
 use crate::bare::{Bare, Layer};
-use crate::cases::{self, Act, Case, Needs, Places};
+use crate::cases::{self, Act, Case, Needs, Places, act};
 use crate::enforcer::{Enforcer, finish};
 use crate::journal::Journal;
 use crate::rulesets::{self, MITIGATION, RULE};
@@ -62,11 +62,8 @@ const STARTED: &str = "RF-901";
 /// What is done after an act, and the rule that it violates: its event comes after everything that the act caused. For
 /// events that the kernel decides, and for candidates, which come another way.
 const AFTERWARDS: [(&str, Act); 2] = [
-    ("RF-501", Act { name: "afterwards", command: "cat /etc/shadow", tty: false }),
-    (
-        "RF-802",
-        Act { name: "afterwards", command: "actor nothing {longer} -o stratum+tcp://pool.example:3333", tty: false },
-    ),
+    ("RF-501", act("afterwards", "cat /etc/shadow")),
+    ("RF-802", act("afterwards", "actor nothing {longer} -o stratum+tcp://pool.example:3333")),
 ];
 
 /// Places that only a container network has.
@@ -225,7 +222,7 @@ impl Machine {
         self.enforcer.kill()?;
         let bare = self.block.get("RF-501").context("there is a container for each case")?;
         for command in ["cat /etc/shadow", "ln /etc/shadow /etc/also-shadow"] {
-            let output = bare.run(&Act { name: "outlives", command, tty: false }.arguments(&self.places))?;
+            let output = bare.run(&act("outlives", command).arguments(&self.places))?;
             ensure!(!output.status.success(), "{command} succeeded");
             let said = String::from_utf8_lossy(&output.stderr);
             let killed = output.status.signal() == Some(9) || output.status.code() == Some(KILLED_EXIT);
@@ -290,7 +287,7 @@ impl Machine {
         let case = cases::all().find(|case| case.rule == METADATA).context("no case for RF-510")?;
         let block = self.block.get(case.rule).context("there is a container for each case")?;
         let try_it = |bare, command, expected: &str, count| {
-            let act = Act { name: "connect", command, tty: false };
+            let act = act("connect", command);
             let (output, events) = self.events_of(bare, case, &act)?;
             let said = String::from_utf8_lossy(&output.stderr);
             ensure!(said.contains(expected), "{command} did not say {expected:?} but {said:?}");

@@ -3,7 +3,7 @@
 //! One operation at a time, waited for, so that every buffer outlives its operation.
 #![expect(unsafe_code, reason = "io_uring has no safe interface: the kernel reads the buffers of an entry later")]
 
-use std::ffi::CString;
+use std::ffi::{CString, c_char};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -13,6 +13,9 @@ use anyhow::{Context, Result};
 use io_uring::{IoUring, opcode, squeue, types};
 use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, socket};
+
+/// Paths begin at the working directory.
+const AT: types::Fd = types::Fd(nix::libc::AT_FDCWD);
 
 /// A ring that does one operation at a time.
 struct Ring(IoUring);
@@ -41,9 +44,8 @@ impl Ring {
     }
 
     fn open(&mut self, path: &Path, flags: OFlag, mode: u32) -> Result<OwnedFd> {
-        let name = CString::new(path.as_os_str().as_encoded_bytes())?;
-        let at = types::Fd(nix::libc::AT_FDCWD);
-        let entry = opcode::OpenAt::new(at, name.as_ptr()).flags(flags.bits()).mode(mode).build();
+        let name = name(path)?;
+        let entry = opcode::OpenAt::new(AT, name.as_ptr()).flags(flags.bits()).mode(mode).build();
         // SAFETY: `name` lives until the end of this function.
         let descriptor = unsafe { self.run(&entry) }.with_context(|| format!("open {}", path.display()))?;
         // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
@@ -82,41 +84,38 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 
 /// Removes a name.
 pub fn unlink(path: &Path) -> Result<()> {
-    let name = CString::new(path.as_os_str().as_encoded_bytes())?;
-    let entry = opcode::UnlinkAt::new(types::Fd(nix::libc::AT_FDCWD), name.as_ptr()).build();
+    let name = name(path)?;
     // SAFETY: `name` lives until the end of this function.
-    unsafe { Ring::new()?.run(&entry) }.with_context(|| format!("unlink {}", path.display()))?;
+    unsafe { Ring::new()?.run(&opcode::UnlinkAt::new(AT, name.as_ptr()).build()) }
+        .with_context(|| format!("unlink {}", path.display()))?;
     Ok(())
 }
 
 /// Gives a file another name.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    let (at, to) = (types::Fd(nix::libc::AT_FDCWD), CString::new(to.as_os_str().as_encoded_bytes())?);
-    let from = CString::new(from.as_os_str().as_encoded_bytes())?;
-    let entry = opcode::RenameAt::new(at, from.as_ptr(), at, to.as_ptr()).build();
-    // SAFETY: the names live until the end of this function.
-    unsafe { Ring::new()?.run(&entry) }.context("rename")?;
-    Ok(())
+    with_two(from, to, |from, to| opcode::RenameAt::new(AT, from, AT, to).build()).context("rename")
 }
 
 /// Gives a file one more name.
 pub fn link(from: &Path, to: &Path) -> Result<()> {
-    let (at, to) = (types::Fd(nix::libc::AT_FDCWD), CString::new(to.as_os_str().as_encoded_bytes())?);
-    let from = CString::new(from.as_os_str().as_encoded_bytes())?;
-    let entry = opcode::LinkAt::new(at, from.as_ptr(), at, to.as_ptr()).build();
-    // SAFETY: the names live until the end of this function.
-    unsafe { Ring::new()?.run(&entry) }.context("link")?;
-    Ok(())
+    with_two(from, to, |from, to| opcode::LinkAt::new(AT, from, AT, to).build()).context("link")
 }
 
 /// Makes a symbolic link.
 pub fn symlink(target: &Path, link: &Path) -> Result<()> {
-    let (at, link) = (types::Fd(nix::libc::AT_FDCWD), CString::new(link.as_os_str().as_encoded_bytes())?);
-    let target = CString::new(target.as_os_str().as_encoded_bytes())?;
-    let entry = opcode::SymlinkAt::new(at, target.as_ptr(), link.as_ptr()).build();
+    with_two(target, link, |target, link| opcode::SymlinkAt::new(AT, target, link).build()).context("symlink")
+}
+
+/// Does one operation with two paths.
+fn with_two(one: &Path, other: &Path, entry: impl FnOnce(*const c_char, *const c_char) -> squeue::Entry) -> Result<()> {
+    let (one, other) = (name(one)?, name(other)?);
     // SAFETY: the names live until the end of this function.
-    unsafe { Ring::new()?.run(&entry) }.context("symlink")?;
+    unsafe { Ring::new()?.run(&entry(one.as_ptr(), other.as_ptr())) }?;
     Ok(())
+}
+
+fn name(path: &Path) -> Result<CString> {
+    Ok(CString::new(path.as_os_str().as_encoded_bytes())?)
 }
 
 /// Connects a TCP socket. Nobody there is an error, as always.
