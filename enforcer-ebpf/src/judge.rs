@@ -191,6 +191,14 @@ pub enum Verdict {
     Stop,
 }
 
+impl Verdict {
+    /// Of one operation that was judged twice.
+    #[inline(always)]
+    pub fn and(self, other: Self) -> Self {
+        if self == Self::Stop { self } else { other }
+    }
+}
+
 /// Mitigates and reports what is left in `s.hit`.
 #[inline(always)]
 pub fn settle<E: EntryPoint>(s: &mut Scratch, class: Class, report: Report) -> Verdict {

@@ -351,6 +351,13 @@ pub fn join_to(s: &mut Scratch, dentry: u64, mnt: u64) {
     rf_normalise(s.index);
 }
 
+/// What was joined, as the path of the event's object.
+#[inline(always)]
+pub fn report(s: &mut Scratch) {
+    kernel::copy_bytes(&mut s.event.path, s.path.as_ptr());
+    s.event.header.path_len = s.len as u16;
+}
+
 /// `s.path[..s.count]`, a slash and `s.string`, normalised into `s.path`. Where the base's components begin was noted
 /// when it was written.
 #[unsafe(no_mangle)]

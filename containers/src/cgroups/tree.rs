@@ -65,8 +65,7 @@ impl Hierarchies {
             Err(source) => return Err(Error::File { path, source }),
         };
         let cgroups = self.paths_in(&text).into_iter().filter_map(|(version, path)| {
-            let root = self.roots().into_iter().find(|(of, _)| *of == version)?.1;
-            let id = cgroup_id(&root.join(path.trim_start_matches('/'))).ok()?;
+            let id = cgroup_id(&self.directory(version, &path)?).ok()?;
             Some(Cgroup { version, path, id })
         });
         Ok(cgroups.collect())
@@ -74,11 +73,13 @@ impl Hierarchies {
 
     /// The processes that are in a cgroup itself, not in one nested in it. Empty if it is gone.
     pub fn processes(&self, cgroup: &Cgroup) -> Result<BTreeSet<u32>, Error> {
-        let root = self.roots().into_iter().find(|(of, _)| *of == cgroup.version);
-        match root {
-            Some((_, root)) => processes_in(&root.join(cgroup.path.trim_start_matches('/'))),
-            None => Ok(BTreeSet::new()),
-        }
+        self.directory(cgroup.version, &cgroup.path).map_or(Ok(BTreeSet::new()), |directory| processes_in(&directory))
+    }
+
+    /// Where a cgroup of this path is; `None`: there is no such hierarchy.
+    fn directory(&self, version: Version, path: &str) -> Option<PathBuf> {
+        let (_, root) = self.roots().into_iter().find(|(of, _)| *of == version)?;
+        Some(root.join(path.trim_start_matches('/')))
     }
 
     /// Lines `number:controllers:path` of `/proc/PID/cgroup`.

@@ -7,9 +7,7 @@
 //! the directory descriptor, and normalised. Calls on a descriptor have the kernel's own path. Judged is what has
 //! succeeded.
 
-use super::{
-    answer, argument, argument_at_exit, as_decided, decided, parameter, parameter_of_function, pending, result,
-};
+use super::{answer, argument, argument_at_exit, parameter, parameter_of_function, pending, result, unless_decided};
 use crate::{
     facets::{self, any},
     judge::{self, Report, SecurityHook, Tracepoint, Verdict},
@@ -73,8 +71,7 @@ fn named(change: Change) {
         if !any(&s.hit) {
             return;
         }
-        kernel::copy_bytes(&mut s.event.path, s.path.as_ptr());
-        s.event.header.path_len = s.len as u16;
+        path::report(s);
     }
     facets::number(s, CLASS, ringfence_abi::Facet::Number, change.number);
     process::match_actor(s, CLASS);
@@ -136,11 +133,7 @@ macro_rules! names {
         $(#[doc = concat!("Before the kernel does it: the hook `", stringify!($name), "`.")]
         #[lsm(hook = $hook)]
         pub fn $name(ctx: LsmContext) -> i32 {
-            let before = decided(&ctx, $parameters);
-            if before != 0 {
-                return as_decided(before);
-            }
-            answer(asked(Op::$op, parameter(&ctx, 0), parameter(&ctx, 1)))
+            unless_decided(&ctx, $parameters, || asked(Op::$op, parameter(&ctx, 0), parameter(&ctx, 1)))
         })*
     };
 }
@@ -163,44 +156,34 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     let flags = if parameters == 5 { parameter_of_function(&ctx, 4) } else { 0 };
     let (old_directory, old) = (parameter(&ctx, 0), parameter(&ctx, 1));
     let (new_directory, new) = (parameter(&ctx, 2), parameter(&ctx, 3));
-    let mut verdict = renamed(old_directory, old, new_directory, new);
-    if flags & RENAME_EXCHANGE != 0 && renamed(new_directory, new, old_directory, old) == Verdict::Stop {
-        verdict = Verdict::Stop;
+    let verdict = renamed(old_directory, old, new_directory, new);
+    if flags & RENAME_EXCHANGE == 0 {
+        return answer(verdict);
     }
-    answer(verdict)
+    answer(verdict.and(renamed(new_directory, new, old_directory, old)))
 }
 
 #[inline(always)]
 fn renamed(old_directory: u64, old: u64, new_directory: u64, new: u64) -> Verdict {
-    let from = asked(Op::RenameFrom, old_directory, old);
-    let to = asked(Op::RenameTo, new_directory, new);
-    if from == Verdict::Stop { from } else { to }
+    asked(Op::RenameFrom, old_directory, old).and(asked(Op::RenameTo, new_directory, new))
 }
 
 /// path_link(old name, new directory, new name). The old name is on the new one's mount: the kernel has seen to that.
 #[lsm(hook = "---path_link")]
 pub fn path_link(ctx: LsmContext) -> i32 {
-    let before = decided(&ctx, 3);
-    if before != 0 {
-        return as_decided(before);
-    }
-    let (old, directory, new) = (parameter(&ctx, 0), parameter(&ctx, 1), parameter(&ctx, 2));
-    let from = asked(Op::LinkFrom, directory, old);
-    let to = asked(Op::LinkTo, directory, new);
-    answer(if from == Verdict::Stop { from } else { to })
+    unless_decided(&ctx, 3, || {
+        let (old, directory, new) = (parameter(&ctx, 0), parameter(&ctx, 1), parameter(&ctx, 2));
+        asked(Op::LinkFrom, directory, old).and(asked(Op::LinkTo, directory, new))
+    })
 }
 
 /// path_symlink(directory, name, text)
 #[lsm(hook = "---path_symlink")]
 pub fn path_symlink(ctx: LsmContext) -> i32 {
-    let before = decided(&ctx, 3);
-    if before != 0 {
-        return as_decided(before);
-    }
-    let (directory, name, text) = (parameter(&ctx, 0), parameter(&ctx, 1), parameter(&ctx, 2));
-    let target = symlink_target(directory, text);
-    let link = asked(Op::Symlink, directory, name);
-    answer(if target == Verdict::Stop { target } else { link })
+    unless_decided(&ctx, 3, || {
+        let (directory, name, text) = (parameter(&ctx, 0), parameter(&ctx, 1), parameter(&ctx, 2));
+        symlink_target(directory, text).and(asked(Op::Symlink, directory, name))
+    })
 }
 
 #[inline(always)]
@@ -222,8 +205,7 @@ fn symlink_target(directory: u64, text: u64) -> Verdict {
     if !any(&s.hit) {
         return Verdict::Pass;
     }
-    kernel::copy_bytes(&mut s.event.path, s.path.as_ptr());
-    s.event.header.path_len = s.len as u16;
+    path::report(s);
     process::match_actor(s, CLASS);
     judge::settle::<SecurityHook>(s, CLASS, Report::Path)
 }
@@ -231,15 +213,13 @@ fn symlink_target(directory: u64, text: u64) -> Verdict {
 /// path_chmod(path, mode)
 #[lsm(hook = "---path_chmod")]
 pub fn path_chmod(ctx: LsmContext) -> i32 {
-    let before = decided(&ctx, 2);
-    if before != 0 {
-        return as_decided(before);
-    }
-    let (path, mode) = (parameter(&ctx, 0), parameter(&ctx, 1) as u16);
-    let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Change, Op::Chmod) else { return 0 };
-    let s = &mut *held;
-    object::set_path(s, path);
-    answer(judged::<SecurityHook>(s, object::mode_flags(mode), mode as u64))
+    unless_decided(&ctx, 2, || {
+        let (path, mode) = (parameter(&ctx, 0), parameter(&ctx, 1) as u16);
+        let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Change, Op::Chmod) else { return Verdict::Pass };
+        let s = &mut *held;
+        object::set_path(s, path);
+        judged::<SecurityHook>(s, object::mode_flags(mode), mode as u64)
+    })
 }
 
 /// Exit of every call with a path: what was kept has happened, or not.

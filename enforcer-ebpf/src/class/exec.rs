@@ -1,6 +1,6 @@
 //! Class exec: a program is started.
 
-use super::{answer, as_decided, decided, parameter};
+use super::{parameter, unless_decided};
 use crate::{
     facets::{self, any},
     identity::{self, ENTERING},
@@ -38,11 +38,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 /// alone: who can't deny loses nothing by waiting for [`sched_process_exec`], and knows the arguments there.
 #[lsm(hook = "bprm_check_security")]
 pub fn bprm_check_security(ctx: LsmContext) -> i32 {
-    let before = decided(&ctx, 1);
-    if before != 0 {
-        return as_decided(before);
-    }
-    answer(started::<SecurityHook>(parameter(&ctx, 0), Stage::Asked))
+    unless_decided(&ctx, 1, || started::<SecurityHook>(parameter(&ctx, 0), Stage::Asked))
 }
 
 /// Whose program a process begins with an execution: one of the `life` numbers. Verified by itself, so that its
@@ -204,10 +200,7 @@ fn invoked(binprm: u64) {
     }
     let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Exec, Op::Script) else { return };
     let s = &mut *held;
-    // SAFETY: the buffer has twice PATH bytes.
-    let len =
-        unsafe { bpf_probe_read_kernel_str(s.string.as_mut_ptr().cast(), scratch::PATH as u32, filename as *const _) };
-    if len <= 0 {
+    if !path::fetch_kernel(s, filename) {
         return;
     }
     s.event.header.flags |= flag::STRING_PATH;
@@ -218,8 +211,7 @@ fn invoked(binprm: u64) {
     }
     path::join(s, -100);
     facets::string(s, CLASS);
-    kernel::copy_bytes(&mut s.event.path, s.path.as_ptr());
-    s.event.header.path_len = s.len as u16;
+    path::report(s);
     if any(&s.hit) {
         let task = kernel::current();
         process::match_ancestry(s, CLASS, task);

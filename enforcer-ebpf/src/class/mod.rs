@@ -118,6 +118,14 @@ fn as_decided(before: i32) -> i32 {
     if kernel::hooks_are(Tier::Lsm) { before } else { 0 }
 }
 
+/// What a program on a security hook with so many parameters returns: where it was decided before, that; else by a
+/// judgement.
+#[inline(always)]
+fn unless_decided(ctx: &LsmContext, parameters: usize, judge: impl FnOnce() -> Verdict) -> i32 {
+    let before = decided(ctx, parameters);
+    if before != 0 { as_decided(before) } else { answer(judge()) }
+}
+
 /// What a program on a security hook returns.
 #[inline(always)]
 fn answer(verdict: Verdict) -> i32 {

@@ -2,7 +2,7 @@
 //!
 //! Addresses are the kernel's own: of the socket, after the call, or of the copy that the LSM hook gets.
 
-use super::{answer, argument_at_exit, as_decided, decided, parameter, result};
+use super::{argument_at_exit, parameter, result, unless_decided};
 use crate::{
     facets::{self, any},
     identity,
@@ -83,15 +83,13 @@ pub fn exit_socket(ctx: TracePointContext) -> u32 {
 /// socket_post_create(socket, family, type, protocol, kernel's own): a socket is made, and not yet given out.
 #[lsm(hook = "---socket_post_create")]
 pub fn socket_post_create(ctx: LsmContext) -> i32 {
-    let before = decided(&ctx, 5);
-    if before != 0 {
-        return as_decided(before);
-    }
-    if parameter(&ctx, 4) as i32 != 0 {
-        return 0;
-    }
-    let sock = parameter(&ctx, 0);
-    answer(happened::<SecurityHook>(Op::Socket, End::Remote, || read(sock, offset!(socket_sk))))
+    unless_decided(&ctx, 5, || {
+        if parameter(&ctx, 4) as i32 != 0 {
+            return Verdict::Pass;
+        }
+        let sock = parameter(&ctx, 0);
+        happened::<SecurityHook>(Op::Socket, End::Remote, || read(sock, offset!(socket_sk)))
+    })
 }
 
 /// Exit of dup, dup2, dup3: the result is the new descriptor.
@@ -127,37 +125,39 @@ fn on_stdio(fd: i64) {
 /// Before a connection is begun. Unix sockets have a hook of their own, which knows the peer.
 #[lsm(hook = "---socket_connect")]
 pub fn socket_connect(ctx: LsmContext) -> i32 {
-    let before = decided(&ctx, 3);
-    if before != 0 {
-        return as_decided(before);
-    }
-    let (sock, address) = (parameter(&ctx, 0), parameter(&ctx, 1));
+    unless_decided(&ctx, 3, || inet_connect(parameter(&ctx, 0), parameter(&ctx, 1)))
+}
+
+/// Judges what is asked of a `struct socket`: to connect to an address.
+#[inline(always)]
+fn inet_connect(sock: u64, address: u64) -> Verdict {
     let family: u16 = read(address, 0);
     if family != AF_INET && family != AF_INET6 {
-        return 0;
+        return Verdict::Pass;
     }
-    let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Network, Op::Connect) else { return 0 };
+    let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Network, Op::Connect) else { return Verdict::Pass };
     let s = &mut *held;
     socket::describe(s, read(sock, offset!(socket_sk)), End::Remote);
     // `struct sockaddr_in` and `sockaddr_in6`: the kernel's copy of what the caller asks for.
     s.event.header.port = u16::from_be(read(address, 2));
     s.event.header.address = if family == AF_INET { socket::mapped(read(address, 4)) } else { read(address, 8) };
-    answer(matched::<SecurityHook>(s, Report::None))
+    matched::<SecurityHook>(s, Report::None)
 }
 
 /// Before a stream connection to a Unix socket.
 #[lsm(hook = "---unix_stream_connect")]
 pub fn unix_stream_connect(ctx: LsmContext) -> i32 {
-    let before = decided(&ctx, 3);
-    if before != 0 {
-        return as_decided(before);
-    }
-    let (own, peer) = (parameter(&ctx, 0), parameter(&ctx, 1));
-    let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Network, Op::Connect) else { return 0 };
+    unless_decided(&ctx, 3, || unix_connect(parameter(&ctx, 0), parameter(&ctx, 1)))
+}
+
+/// Judges what is asked of a `struct sock`: to connect to another one.
+#[inline(always)]
+fn unix_connect(own: u64, peer: u64) -> Verdict {
+    let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Network, Op::Connect) else { return Verdict::Pass };
     let s = &mut *held;
     socket::describe(s, own, End::Remote);
     unix_object(s, peer);
-    answer(matched::<SecurityHook>(s, Report::File))
+    matched::<SecurityHook>(s, Report::File)
 }
 
 /// Something happened to a socket: judge it.

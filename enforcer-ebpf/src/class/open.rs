@@ -1,6 +1,8 @@
 //! Class open: a file was opened, or mapped executable. The path is always the kernel's own, of the file itself.
 
-use super::{answer, argument_at_exit, as_decided, decided, decided_after, parameter, parameter_of_function};
+use super::{
+    answer, argument_at_exit, as_decided, decided, decided_after, parameter, parameter_of_function, unless_decided,
+};
 use crate::{
     facets::{self, any},
     judge::{self, EntryPoint, Report, SecurityHook, Tracepoint, Verdict},
@@ -52,17 +54,15 @@ pub fn io_uring_complete(ctx: BtfTracePointContext) -> i32 {
 /// Before an open takes effect.
 #[lsm(hook = "---file_open")]
 pub fn file_open(ctx: LsmContext) -> i32 {
-    let before = decided(&ctx, 1);
-    if before != 0 {
-        return as_decided(before);
-    }
-    let file = parameter(&ctx, 0);
-    let mode: u32 = kernel::read(file, offset!(file_mode));
-    let asked: u32 = kernel::read(file, offset!(file_flags));
-    if mode & FMODE_NOACCOUNT != 0 || asked & FMODE_EXEC != 0 {
-        return 0;
-    }
-    answer(opened::<SecurityHook>(|| file))
+    unless_decided(&ctx, 1, || {
+        let file = parameter(&ctx, 0);
+        let mode: u32 = kernel::read(file, offset!(file_mode));
+        let asked: u32 = kernel::read(file, offset!(file_flags));
+        if mode & FMODE_NOACCOUNT != 0 || asked & FMODE_EXEC != 0 {
+            return Verdict::Pass;
+        }
+        opened::<SecurityHook>(|| file)
+    })
 }
 
 /// Exit of mmap(address, length, protection, flags, fd, ..): the result is an address. What the kernel maps for an

@@ -1,7 +1,7 @@
 //! Class process: calls on other processes, namespaces, mounts, and the kernel itself. Judged at the exit, with
 //! [`flag::FAILED`] where the call failed: for most of them the attempt says enough.
 
-use super::{answer, argument, argument_at_exit, as_decided, decided, parameter, pending, result};
+use super::{argument, argument_at_exit, parameter, pending, result, unless_decided};
 use crate::{
     facets::{self, any},
     judge::{self, EntryPoint, Report, SecurityHook, Tracepoint, Verdict},
@@ -94,15 +94,13 @@ pub fn exit_ptrace(ctx: TracePointContext) -> u32 {
 pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
     /// Not only to look (`include/linux/ptrace.h`).
     const PTRACE_MODE_ATTACH: u64 = 2;
-    let before = decided(&ctx, 2);
-    if before != 0 {
-        return as_decided(before);
-    }
-    if parameter(&ctx, 1) & PTRACE_MODE_ATTACH == 0 {
-        return 0;
-    }
-    let other = parameter(&ctx, 0);
-    answer(judged::<SecurityHook>(Op::Ptrace, || (PTRACE_ATTACH, kernel::read(other, offset!(task_tgid))), 0))
+    unless_decided(&ctx, 2, || {
+        if parameter(&ctx, 1) & PTRACE_MODE_ATTACH == 0 {
+            return Verdict::Pass;
+        }
+        let other = parameter(&ctx, 0);
+        judged::<SecurityHook>(Op::Ptrace, || (PTRACE_ATTACH, kernel::read(other, offset!(task_tgid))), 0)
+    })
 }
 
 calls! {
@@ -154,21 +152,21 @@ pub fn exit_mount(ctx: TracePointContext) -> u32 {
 /// this has failed, and is judged at the call's exit; so is a source that fsconfig(2) names.
 #[lsm(hook = "---sb_mount")]
 pub fn sb_mount(ctx: LsmContext) -> i32 {
-    let before = decided(&ctx, 5);
-    if before != 0 {
-        return as_decided(before);
-    }
-    let source = parameter(&ctx, 0);
-    let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Process, Op::MountSource) else { return 0 };
-    let s = &mut *held;
-    pending::forget(SOURCE);
-    s.event.header.flags = flag::STRING_PATH;
-    if !path::fetch_kernel(s, source) {
-        return 0;
-    }
-    matched(s);
-    facets::flags(s, CLASS);
-    answer(judge::settle::<SecurityHook>(s, CLASS, Report::Path))
+    unless_decided(&ctx, 5, || {
+        let source = parameter(&ctx, 0);
+        let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Process, Op::MountSource) else {
+            return Verdict::Pass;
+        };
+        let s = &mut *held;
+        pending::forget(SOURCE);
+        s.event.header.flags = flag::STRING_PATH;
+        if !path::fetch_kernel(s, source) {
+            return Verdict::Pass;
+        }
+        matched(s);
+        facets::flags(s, CLASS);
+        judge::settle::<SecurityHook>(s, CLASS, Report::Path)
+    })
 }
 
 #[inline(always)]
@@ -191,8 +189,7 @@ fn matched(s: &mut Scratch) {
     if !any(&s.hit) {
         return;
     }
-    kernel::copy_bytes(&mut s.event.path, s.path.as_ptr());
-    s.event.header.path_len = s.len as u16;
+    path::report(s);
     process::match_actor(s, CLASS);
 }
 

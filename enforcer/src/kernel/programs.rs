@@ -178,6 +178,11 @@ impl SecurityHook {
     }
 }
 
+/// Every hook that has a program.
+pub fn security_hooks() -> impl Iterator<Item = &'static SecurityHook> {
+    ESSENTIAL.iter().chain(FURTHER).chain([EXECUTION])
+}
+
 /// The programs without which there is no such tier.
 pub fn essential(tier: Tier) -> impl Iterator<Item = Attachment> {
     let execution = (tier == Tier::Lsm).then_some(EXECUTION);
@@ -215,7 +220,7 @@ mod tests {
 
     #[test]
     fn link_names_are_unique() {
-        let hooks = |tier| ESSENTIAL.iter().chain(FURTHER).chain([EXECUTION]).filter_map(move |hook| hook.on(tier));
+        let hooks = |tier| security_hooks().filter_map(move |hook| hook.on(tier));
         let all: Vec<String> = [IDENTITY, TRACEPOINT]
             .concat()
             .into_iter()

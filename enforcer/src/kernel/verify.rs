@@ -117,7 +117,7 @@ fn verify_in(
     report: &mut impl FnMut(Verified),
 ) {
     let of_form = |name: &str| match form.hooks {
-        Tier::Tracepoint => !is_for_a_hook(name),
+        Tier::Tracepoint => programs::security_hooks().all(|hook| hook.name != name),
         _ => on_hooks.iter().any(|attachment| attachment.program == name),
     };
     let wanted = |name: &str| name.contains(filter) && of_form(name);
@@ -144,10 +144,6 @@ fn verify_in(
         drop(answers);
         answered.iter().for_each(report);
     });
-}
-
-fn is_for_a_hook(name: &str) -> bool {
-    programs::ESSENTIAL.iter().chain(programs::FURTHER).chain([programs::EXECUTION]).any(|hook| hook.name == name)
 }
 
 fn outcome(name: &str, program: &mut Program, on_hooks: &[Attachment], btf: &Btf, rings_visible: bool) -> Outcome {
