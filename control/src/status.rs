@@ -118,6 +118,9 @@ pub struct ContainerStatus {
     /// Why no datapath covers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_datapath: Option<String>,
+    /// Ways past its interfaces' datapaths, each as a sentence: packet sockets, and what it forwards, get out there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Escaped>,
     /// Snapshotter of its root file system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshotter: Option<String>,
@@ -223,6 +226,7 @@ pub(crate) mod tests {
                 }),
                 datapaths: vec![datapath.clone()],
                 no_datapath: None,
+                gaps: vec![],
                 snapshotter: Some("overlayfs".to_owned()),
                 drift_visible: true,
             }],

@@ -17,6 +17,24 @@ pub struct Armed {
     pub judged_by: Option<u32>,
 }
 
+/// A way past the host sides of a slot's veths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// What it is, as a sentence. It has names that the pod may have chosen.
+    pub text: String,
+    /// Which way it is: the same whatever name its interface gets.
+    pub way: String,
+    /// Whether the pod's own frames leave it there. If not, somebody outside of the pod has a hand in it: who holds a
+    /// tunnel's descriptor or the other end of a veth, or who keeps our programs from an interface.
+    pub leads_out: bool,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// The datapaths that cover one slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
@@ -26,8 +44,8 @@ pub struct Coverage {
     pub host_network: bool,
     /// Programs at the host side of its veths.
     pub veths: Vec<Armed>,
-    /// Ways past the veths, each as a sentence.
-    pub gaps: Vec<String>,
+    /// Ways past the veths.
+    pub gaps: Vec<Gap>,
 }
 
 impl Coverage {
@@ -94,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_way_past_the_veth_is_not_covered_by_it() {
-        let gap = "net1 is a macvlan device: it has no host side to be seen".to_owned();
+        let text = "net1 is a macvlan device: it has no host side to be seen".to_owned();
+        let gap = Gap { text, way: "macvlan".to_owned(), leads_out: true };
         let mut coverage = Coverage { veths: vec![armed()], gaps: vec![gap], ..Coverage::default() };
         assert!(!coverage.is_covered());
         assert!(coverage.to_string().starts_with("none, tcx on veth0, packet sockets not covered: net1"));

@@ -1,7 +1,7 @@
 //! The programs on each slot's way to the network: put there ahead of time, kept there.
 
 use crate::{
-    Armed, Change, Coverage, Error, Hook, Netns, Switch, cgroup,
+    Armed, Change, Coverage, Error, Gap, Hook, Netns, Switch, cgroup,
     classifier::{Classifier, Interface, Place, parse_pin},
     link::{self, Link},
     network::mapped,
@@ -57,6 +57,8 @@ struct AtCgroup {
 #[derive(Debug)]
 struct Slot {
     netns: Netns,
+    /// Other namespaces that processes of it are in.
+    others: Vec<Netns>,
     /// The node's id of the namespace.
     id: Option<i32>,
     coverage: Coverage,
@@ -137,29 +139,60 @@ impl Datapaths {
         if !(1..SLOTS).contains(&slot) {
             return Err(Error::Slot(slot));
         }
-        let ways = veth::discover(&self.netlink, &self.host, &netns).await?;
-        let before = self.slots.get(&slot).map(|s| s.coverage.veths.clone()).unwrap_or_default();
+        let known = self.slots.get(&slot);
+        let before = known.map(|known| known.coverage.veths.clone()).unwrap_or_default();
+        let others = known.map(|known| known.others.clone()).unwrap_or_default();
+        let stays = known.is_some_and(|known| known.netns.is(&netns));
+        let armed: BTreeSet<u32> = before.iter().map(|veth| veth.index).collect();
+        let ways = veth::discover(&self.netlink, &self.host, &netns, &others, &armed).await?;
         let mut coverage = Coverage { cgroup: self.cgroup, ..Coverage::default() };
         let mut id = None;
         match ways {
             Ways::Host => coverage.host_network = true,
-            Ways::Own { veths, gaps, id: namespace } => {
+            Ways::Own { mut veths, gaps, id: namespace, node } => {
                 coverage.gaps = gaps;
                 id = namespace;
+                // The pod may have moved its end to where nobody looks: it is still the pod's.
+                let moved = |link: &&Link| {
+                    stays && armed.contains(&link.index) && !veths.iter().any(|veth| veth.index == link.index)
+                };
+                let moved: Vec<Link> = node.iter().filter(moved).cloned().collect();
+                veths.extend(moved);
                 for veth in veths {
                     match self.arm_veth(slot, &veth).await {
                         Ok(armed) => coverage.veths.push(armed),
-                        Err(error) => coverage.gaps.push(error.to_string()),
+                        Err(error) => coverage.gaps.push(Gap {
+                            text: error.to_string(),
+                            way: format!("unarmed {}", veth.index),
+                            leads_out: false,
+                        }),
                     }
                 }
             }
         }
         let kept: BTreeSet<u32> = coverage.veths.iter().map(|veth| veth.index).collect();
-        self.slots.insert(slot, Slot { netns, id, coverage });
+        self.slots.insert(slot, Slot { netns, others, id, coverage });
         for veth in before.iter().filter(|veth| !kept.contains(&veth.index)) {
             self.let_go(slot, veth.index, &veth.interface).await?;
         }
         Ok(&self.slots[&slot].coverage)
+    }
+
+    /// Processes of the slot are in these network namespaces, which may be its own. From the next look on, ways out of
+    /// them are its gaps as well. Nothing is armed there: they may be somebody else's.
+    pub fn also_in(&mut self, slot: u32, namespaces: &[Netns]) {
+        let of_others: Vec<Netns> =
+            self.slots.iter().filter(|(number, _)| **number != slot).map(|(_, other)| other.netns.clone()).collect();
+        let Some(known) = self.slots.get_mut(&slot).filter(|known| !known.coverage.host_network) else { return };
+        if matches!(known.netns.open(), Err(Error::NetnsGone(_)))
+            && let Some(same) = namespaces.iter().find(|namespace| namespace.is(&known.netns))
+        {
+            // The process that led there has gone elsewhere.
+            known.netns = same.clone();
+        }
+        let is_another =
+            |namespace: &&Netns| !namespace.is(&known.netns) && !of_others.iter().any(|other| other.is(namespace));
+        known.others = namespaces.iter().filter(is_another).cloned().collect();
     }
 
     /// The slot is no more: lets its interfaces go, unless another slot is in the same namespace.
@@ -180,7 +213,12 @@ impl Datapaths {
     /// is another now.
     pub async fn verify(&mut self) -> Result<Vec<u32>, Error> {
         self.read_addresses().await?;
-        self.rearm(|_| true).await
+        self.rearm(|_, _| true).await
+    }
+
+    /// The same for some slots. Returns those whose coverage is another now.
+    pub async fn look_at(&mut self, slots: &BTreeSet<u32>) -> Result<Vec<u32>, Error> {
+        self.rearm(|number, _| slots.contains(&number)).await
     }
 
     /// Follows a change. Returns the slots whose coverage is another now.
@@ -191,7 +229,7 @@ impl Datapaths {
             What::Link(link) if link.kind != "veth" => Ok(Vec::new()),
             What::Link(link) => {
                 let is_known = |slot: &Slot| slot.coverage.veths.iter().any(|v| is_same(v, &link));
-                self.rearm(|slot| {
+                self.rearm(|_, slot| {
                     !slot.coverage.host_network
                         && !is_known(slot)
                         && (slot.id.is_none() || slot.id == link.peer_namespace || slot.has(link.index))
@@ -213,7 +251,7 @@ impl Datapaths {
                 }
                 Ok(changed)
             }
-            What::Filters(index) => self.rearm(|slot| slot.has(index)).await,
+            What::Filters(index) => self.rearm(|_, slot| slot.has(index)).await,
         }
     }
 
@@ -231,24 +269,25 @@ impl Datapaths {
         Ok(())
     }
 
-    /// Arms anew the slots that `which` chooses.
-    async fn rearm(&mut self, which: impl Fn(&Slot) -> bool) -> Result<Vec<u32>, Error> {
+    /// Arms anew the slots that `which` chooses. One that fails does not keep the others from it.
+    async fn rearm(&mut self, which: impl Fn(u32, &Slot) -> bool) -> Result<Vec<u32>, Error> {
         let chosen: Vec<(u32, Netns, Coverage)> = self
             .slots
             .iter()
-            .filter(|(_, slot)| which(slot))
+            .filter(|(number, slot)| which(**number, slot))
             .map(|(number, slot)| (*number, slot.netns.clone(), slot.coverage.clone()))
             .collect();
         let mut changed = Vec::new();
+        let mut failed = None;
         for (slot, netns, before) in chosen {
             match self.arm(slot, netns).await {
                 Ok(now) if *now != before => changed.push(slot),
                 // Gone: it is ending; whoever armed it will disarm it.
                 Ok(_) | Err(Error::NetnsGone(_)) => {}
-                Err(error) => return Err(error),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(changed)
+        failed.map_or(Ok(changed), Err)
     }
 
     async fn arm_veth(&mut self, slot: u32, veth: &Link) -> Result<Armed, Error> {

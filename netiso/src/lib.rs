@@ -48,7 +48,7 @@ mod veth;
 mod watch;
 
 pub use classifier::Hook;
-pub use coverage::{Armed, Coverage};
+pub use coverage::{Armed, Coverage, Gap};
 pub use datapaths::{Datapaths, Options, open};
 pub use error::Error;
 pub use leftovers::{Keep, leftovers, uninstall};

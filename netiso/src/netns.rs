@@ -3,7 +3,8 @@
 use crate::Error;
 use nix::sched::{CloneFlags, setns};
 use std::{
-    fs::File,
+    collections::BTreeSet,
+    fs::{self, File},
     future::Future,
     io,
     os::unix::fs::MetadataExt,
@@ -42,6 +43,21 @@ impl Netns {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
+    /// The files, without those that lead to the same namespace as one before.
+    pub fn distinct(files: impl IntoIterator<Item = PathBuf>) -> Vec<Self> {
+        let mut seen = BTreeSet::new();
+        let mut distinct = Vec::new();
+        for path in files {
+            // A process that has ended is nowhere. It costs less to ask for the identity than to open.
+            let Ok(metadata) = fs::metadata(&path) else { continue };
+            let (device, inode) = (metadata.dev(), metadata.ino());
+            if seen.insert((device, inode)) {
+                distinct.push(Self { path, device, inode });
+            }
+        }
+        distinct
+    }
+
     /// Opens it, if it is still the same.
     pub(crate) fn open(&self) -> Result<File, Error> {
         match open(&self.path) {
@@ -55,14 +71,13 @@ impl Netns {
     }
 
     /// Runs `task` inside, on a thread of its own with a runtime of its own: a runtime's worker must never change
-    /// its namespace, and a netlink socket belongs for good to the one it was made in.
-    pub(crate) async fn run<T, F, Fut>(&self, task: F) -> Result<T, Error>
+    /// its namespace, and a netlink socket belongs for good to the one it was made in. `file` is this one, open.
+    pub(crate) async fn run<T, F, Fut>(&self, file: File, task: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, Error>>,
     {
-        let file = self.open()?;
         let path = self.path.clone();
         let (reply, answer) = tokio::sync::oneshot::channel();
         let failed = |path: &Path, source| Error::Netns { path: path.to_owned(), source };
@@ -101,6 +116,14 @@ mod tests {
         let current = Netns::current().unwrap();
         assert!(current.is(&Netns::of_pid(std::process::id()).unwrap()));
         assert_ne!(current, Netns::of_pid(std::process::id()).unwrap(), "reached by another file");
+    }
+
+    #[test]
+    fn processes_of_one_namespace_count_once_and_ended_ones_not_at_all() {
+        let files = ["/proc/self/ns/net", "/proc/8388608/ns/net", "/proc/thread-self/ns/net"].map(PathBuf::from);
+        let found = Netns::distinct(files);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].is(&Netns::current().unwrap()));
     }
 
     #[test]

@@ -55,6 +55,11 @@ impl Change {
     pub fn everything() -> Self {
         Self(What::Lost)
     }
+
+    /// Whether an interface came or went, or another one was put upon it, in whatever network namespace that is.
+    pub fn is_of_interfaces(&self) -> bool {
+        matches!(self.0, What::Link(_) | What::LinkGone(_) | What::Lost)
+    }
 }
 
 fn interpret(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<What> {

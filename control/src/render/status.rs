@@ -130,11 +130,13 @@ fn isolated(container: &ContainerStatus) -> String {
 }
 
 fn datapaths_of(container: &ContainerStatus) -> String {
-    match (container.datapaths.as_slice(), &container.no_datapath) {
-        ([], Some(why)) => format!("none: {}", printable(why)),
+    let datapaths = match (container.datapaths.as_slice(), &container.no_datapath) {
+        ([], Some(why)) => return format!("none: {}", printable(why)),
         ([], None) => "none".to_owned(),
         (datapaths, _) => join(datapaths.iter().map(datapath), ", "),
-    }
+    };
+    let gaps = container.gaps.iter().map(|gap| format!("; packet sockets not covered: {gap}"));
+    datapaths + &join(gaps, "")
 }
 
 fn datapath(DatapathStatus { kind, place }: &DatapathStatus) -> String {
@@ -185,5 +187,13 @@ mod tests {
         node.containers[0].datapaths.clear();
         node.containers[0].no_datapath = Some("macvlan".to_owned());
         assert!(status(&node, Paint::Plain).contains("  none: macvlan  "));
+    }
+
+    #[test]
+    fn a_way_past_the_datapaths_is_shown_beside_them() {
+        let mut node = node();
+        node.containers[0].gaps = vec!["net1 is a macvlan device".into()];
+        let text = status(&node, Paint::Plain);
+        assert!(text.contains("cgroup_skb /kubepods; packet sockets not covered: net1 is a macvlan device"), "{text}");
     }
 }

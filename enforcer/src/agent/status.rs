@@ -90,7 +90,9 @@ impl Agent {
             kind: format!("{:?}", armed.hook).to_lowercase(),
             place: Escaped::from(armed.interface.as_str()),
         }));
-        let no_datapath = (!coverage.is_covered()).then(|| coverage.gaps.join("; "));
+        let gaps: Vec<Escaped> = coverage.gaps.iter().map(|gap| Escaped::from(gap.text.as_str())).collect();
+        let no_datapath =
+            (!coverage.is_covered()).then(|| gaps.iter().map(Escaped::as_str).collect::<Vec<_>>().join("; "));
         Ok(ContainerStatus {
             id: Escaped::from(key.id.as_str()),
             name: (container.name != key.id).then(|| Escaped::from(container.name.as_str())),
@@ -111,6 +113,7 @@ impl Agent {
             }),
             datapaths,
             no_datapath,
+            gaps,
             drift_visible: self.parts.kernel.drift_visible() && is_overlay(&container.snapshotter),
             snapshotter: (!container.snapshotter.is_empty()).then_some(container.snapshotter),
         })

@@ -10,6 +10,7 @@
 mod actor;
 mod bridge;
 mod frame;
+mod namespaces;
 mod neighbours;
 mod scenarios;
 mod stage;

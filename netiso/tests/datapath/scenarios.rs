@@ -1,7 +1,7 @@
 //! What has to be true on every datapath.
 
 use crate::{
-    bridge, frame, neighbours,
+    bridge, frame, namespaces, neighbours,
     stage::{Actor, Stage, mac},
 };
 use aya::{
@@ -75,6 +75,8 @@ pub async fn run(object: &Path, bpffs: &Path, filter: &str) -> bool {
         if only != Only::Cgroup {
             scene.check(&mut report, "late-veth", Box::pin(scene.late_veth())).await;
             scene.check(&mut report, "bridge", Box::pin(bridge::spoofing(&scene))).await;
+            scene.check(&mut report, "moved", Box::pin(namespaces::moved(&scene))).await;
+            scene.check(&mut report, "gaps", Box::pin(namespaces::gaps(&scene))).await;
         }
         match only {
             Only::Cgroup => {}

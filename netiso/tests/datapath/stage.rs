@@ -250,7 +250,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         // The namespaces live on until the kernel has cleaned up; the names are wanted again before that.
-        for name in ["pod0", "other0", "br0"] {
+        for name in ["pod0", "other0", "br0", "card0", "toward0"] {
             let _ = Command::new("ip").args(["link", "del", name]).output();
         }
     }
