@@ -29,8 +29,11 @@ pub const MANY_SPARE: u32 = 5;
 /// Label of a pod whose policy has `maxTerminations`, of whose workload pods were terminated within the window: how many
 /// more may be.
 pub const TERMINATIONS_LEFT_LABEL: &str = "ringfence.dev/terminations-left";
-/// Annotation of a pod that is being terminated, which it bears for the moment until it is gone: rule that was violated.
+/// Annotation of a pod that is being terminated, which it bears for the moment until it is gone: rule that was violated,
+/// or [`UNHELD`].
 pub const TERMINATED_BY_ANNOTATION: &str = "ringfence.dev/terminated-by";
+/// Value of [`TERMINATED_BY_ANNOTATION`] of a pod that its isolation did not hold, where the rule is not known any more.
+pub const UNHELD: &str = "isolation";
 /// Annotation of an enforcer's own pod: a [`NodeReport`](crate::NodeReport).
 pub const REPORT_ANNOTATION: &str = "ringfence.dev/report";
 
@@ -102,7 +105,8 @@ pub const TABLE: [(Place, &str, &str, &str); 18] = [
         Place::PodAnnotation,
         TERMINATED_BY_ANNOTATION,
         "enforcer",
-        "the rule that was violated, for the moment until the pod is gone",
+        "the rule that was violated (`isolation`: its isolation did not hold, and the rule is not known any more), for \
+         the moment until the pod is gone",
     ),
     (
         Place::PodAnnotation,

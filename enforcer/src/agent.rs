@@ -3,7 +3,9 @@
 //! Nothing here stands between a violation and its mitigation: that was done in the kernel before the record came.
 
 mod candidates;
+mod gaps;
 mod govern;
+mod guard;
 mod limits;
 mod node;
 mod owners;
@@ -18,6 +20,9 @@ use crate::{
     rulesets::{Compiled, Rulesets},
     slots::Slots,
 };
+use gaps::Gaps;
+pub use guard::Spared;
+use guard::Unheld;
 use jiff::Timestamp;
 use limits::Terminations;
 use owners::Owners;
@@ -26,8 +31,8 @@ use ringfence_api::NodeReport;
 use ringfence_containers::{
     Container, ContainerEvent, ContainerKey, Kind, Member, Runtime, cgroups::Hierarchies, container_id_in,
 };
-use ringfence_control::{CandidatesStatus, Done, Explanation, Feed, Held, Status, Violation};
-use ringfence_netiso::{Datapaths, Switch, Watch};
+use ringfence_control::{CandidatesStatus, Done, Escaped, Explanation, Feed, Held, Status, Violation};
+use ringfence_netiso::{Change, Datapaths, Switch, Watch};
 use ringfence_policy::{Exception, Limit, Mitigation, ResolvedRuleset, RuleId, Tables, compare, effective};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -60,6 +65,26 @@ pub enum Command {
 pub enum Told {
     /// A violation, and what was done about it here.
     Violated(Arc<Violation>),
+    /// An isolated container or pod has got a way past its isolation.
+    Unheld {
+        /// Which one.
+        container: Container,
+        /// The ways.
+        gaps: Escaped,
+        /// Why it was not terminated.
+        spared: Spared,
+    },
+    /// It was terminated because of that.
+    Terminated {
+        /// Which one.
+        container: Container,
+        /// The rule by which it was isolated, if that is known.
+        rule: Option<RuleId>,
+        /// The ways.
+        gaps: Escaped,
+        /// What did not work.
+        outcome: Result<(), String>,
+    },
     /// Somebody isolated a container or pod by hand.
     Isolated(Container),
     /// Somebody released it.
@@ -119,6 +144,8 @@ struct Known {
     names: Vec<String>,
     why_isolated: Option<Why>,
     terminating: bool,
+    /// The process of it that was ended because isolation did not hold it.
+    ended: Option<u32>,
     /// A process of it, while it has one.
     pid: Option<u32>,
 }
@@ -130,10 +157,20 @@ struct Context {
     class: Class,
 }
 
+/// Why a container is terminated.
+enum Cause {
+    Violations(Vec<Violation>),
+    /// It was isolated, and isolation does not hold it any more.
+    Unheld {
+        rule: Option<RuleId>,
+        gaps: Escaped,
+    },
+}
+
 /// Everything that an end of a termination needs.
 struct Terminated {
-    key: ContainerKey,
-    violations: Vec<Violation>,
+    container: Container,
+    cause: Cause,
     outcome: Result<usize, String>,
 }
 
@@ -164,6 +201,13 @@ pub struct Agent {
     /// Those that limits count.
     counted: Terminations,
     tally: Tally,
+    gaps: Gaps,
+    /// Isolated containers that isolation does not hold, and that live on.
+    unheld: BTreeMap<ContainerKey, Unheld>,
+    /// Containers whose processes' namespaces are looked into.
+    followed: BTreeSet<ContainerKey>,
+    /// Something was isolated since the last look.
+    newly_isolated: bool,
 }
 
 impl Agent {
@@ -195,6 +239,10 @@ impl Agent {
             terminations: mpsc::unbounded_channel(),
             counted: Terminations::default(),
             tally: Tally::restore(&parts.state),
+            gaps: Gaps::restore(&parts.state),
+            unheld: BTreeMap::new(),
+            followed: BTreeSet::new(),
+            newly_isolated: false,
             parts,
         };
         agent.tally.in_force(agent.parts.rulesets.enforced(), Timestamp::now());
@@ -227,6 +275,7 @@ impl Agent {
                     let mut ready = ready?;
                     self.drain(ready.get_inner_mut(), usize::MAX);
                     ready.clear_ready();
+                    self.guard_new().await;
                 }
                 ready = candidates.readable_mut(), if self.in_force => {
                     let mut ready = ready?;
@@ -234,6 +283,7 @@ impl Agent {
                     if !self.drain(ready.get_inner_mut(), 1) {
                         ready.clear_ready();
                     }
+                    self.guard_new().await;
                 }
                 Some(event) = containers.recv() => self.container(event).await,
                 Some(change) = changes.recv() => self.changed(change).await,
@@ -247,11 +297,7 @@ impl Agent {
                         ready.clear_ready();
                     }
                 }
-                Some(change) = watch.next() => {
-                    if let Err(error) = self.parts.datapaths.apply(change).await {
-                        tracing::error!(%error, "the datapaths could not follow a change of the node's interfaces");
-                    }
-                }
+                Some(change) = watch.next() => self.interfaces(change).await,
                 _ = look.tick() => self.look().await,
             }
         }
@@ -326,8 +372,23 @@ impl Agent {
         if self.counted.count(self.window(), Instant::now()) {
             self.limit();
         }
-        if let Err(error) = self.parts.datapaths.verify().await {
-            tracing::error!(%error, "the datapaths could not be verified");
+        self.guard(true).await;
+    }
+
+    /// Something was isolated: what ways it has is not only looked at with the next look.
+    async fn guard_new(&mut self) {
+        if std::mem::take(&mut self.newly_isolated) {
+            self.guard(false).await;
+        }
+    }
+
+    async fn interfaces(&mut self, change: Change) {
+        let is_of_interfaces = change.is_of_interfaces();
+        if let Err(error) = self.parts.datapaths.apply(change).await {
+            tracing::error!(%error, "the datapaths could not follow a change of the node's interfaces");
+        }
+        if is_of_interfaces {
+            self.guard(false).await;
         }
     }
 
@@ -433,9 +494,12 @@ impl Agent {
                 tracing::error!(container = %key.id, %error, "it could not be isolated");
             }
         }
-        if strictest >= Mitigation::Isolate && known.why_isolated.is_none() {
+        if strictest >= Mitigation::Isolate {
+            let why = known.why_isolated.get_or_insert_default();
             let rule = violations.iter().find(|violation| violation.mitigation == strictest).map(|v| v.rule_id);
-            known.why_isolated = Some(Why { rule, reason: None });
+            self.newly_isolated |= why.rule.is_none();
+            why.rule = why.rule.or(rule);
+            self.gaps.isolated(key, false);
         }
         if uncovered {
             let instead = if spared.is_some() { "only its process is killed" } else { "it is terminated" };
@@ -451,17 +515,14 @@ impl Agent {
         } else if (strictest == Mitigation::Terminate || uncovered) && !known.terminating {
             known.terminating = true;
             let (container, names) = (known.owner.container.clone(), known.names.clone());
-            if let Some(pod) = &container.pod {
-                let max = self.parts.rulesets.policy().and_then(|policy| policy.limits.max_terminations);
-                self.counted.note(pod, max, Instant::now());
-            }
-            self.terminate(container, &names, violations);
+            self.count(&container);
+            self.terminate(container, &names, Cause::Violations(violations));
             return self.limit();
         }
         self.publish(violations);
     }
 
-    fn terminate(&self, container: Container, names: &[String], violations: Vec<Violation>) {
+    fn terminate(&self, container: Container, names: &[String], cause: Cause) {
         let paths = match container.kind {
             Kind::Pod => self.paths(names),
             _ => Ok(vec![cgroup_path(&container.cgroups_path)]),
@@ -470,11 +531,11 @@ impl Agent {
         let done = self.terminations.0.clone();
         tokio::spawn(async move {
             let outcome = kill_all(&hierarchies, paths).await;
-            let key = container.key.clone();
+            let (key, kind) = (container.key.clone(), container.kind);
             // Reported as soon as nothing runs any more; the runtime tidies up after that. A pod is the API server's to
             // delete.
-            let _ = done.send(Terminated { key: key.clone(), violations, outcome });
-            if container.kind != Kind::Pod
+            let _ = done.send(Terminated { container, cause, outcome });
+            if kind != Kind::Pod
                 && let Some(runtime) = runtime
                 && let Err(error) = runtime.stop(&key).await
             {
@@ -494,19 +555,33 @@ impl Agent {
     }
 
     fn terminated(&mut self, terminated: Terminated) {
-        let mut violations = terminated.violations;
-        for violation in &mut violations {
-            match &terminated.outcome {
-                Ok(_) => violation.mitigation_done.push(Done::Terminated),
-                Err(problem) => violation.mitigation_failed.push(problem.clone()),
-            }
-        }
-        if let Some(known) = self.known.get_mut(&terminated.key) {
+        let Terminated { container, cause, outcome } = terminated;
+        let known = self.known.get_mut(&container.key);
+        if let Some(known) = known {
             // It may be started again, and is to be ended again then.
             known.terminating = false;
+            if matches!(cause, Cause::Unheld { .. }) && outcome.is_ok() {
+                known.ended = known.pid;
+            }
         }
-        self.publish(violations);
-        self.parts.output.flush();
+        match cause {
+            Cause::Violations(mut violations) => {
+                for violation in &mut violations {
+                    match &outcome {
+                        Ok(_) => violation.mitigation_done.push(Done::Terminated),
+                        Err(problem) => violation.mitigation_failed.push(problem.clone()),
+                    }
+                }
+                self.publish(violations);
+                self.parts.output.flush();
+            }
+            Cause::Unheld { rule, gaps } => {
+                if let Err(problem) = &outcome {
+                    tracing::error!(container = %container.key.id, "it could not be terminated: {problem}");
+                }
+                self.tell(Told::Terminated { container, rule, gaps, outcome: outcome.map(drop) });
+            }
+        }
     }
 
     fn publish(&mut self, violations: Vec<Violation>) {
@@ -581,6 +656,8 @@ impl Agent {
         self.parts.switch.isolate(known.slot).map_err(|error| error.to_string())?;
         known.why_isolated = Some(Why { rule: None, reason });
         let container = known.owner.container.clone();
+        self.gaps.isolated(&key, true);
+        self.save_gaps();
         tracing::info!(container = %key.id, "isolated by hand");
         self.tell(Told::Isolated(container));
         Ok(format!("{} is isolated by {coverage}", key.id))

@@ -1,5 +1,5 @@
 //! What outlives the enforcer but not the node, in its folder: which rules the lines of the generation in force belong
-//! to, violations that were counted, and what the API server has told.
+//! to, violations that were counted, how containers' networks were made, and what the API server has told.
 //!
 //! Everything else is found again where it is: slots in the kernel's maps, containers at the runtime.
 
@@ -17,6 +17,8 @@ use std::{
 const FILE: &str = "generation.json";
 /// Violations that were counted.
 pub const VIOLATIONS: &str = "violations.json";
+/// Ways past isolation that containers had before they were isolated.
+pub const GAPS: &str = "gaps.json";
 /// A folder: what the API server has told.
 pub const CLUSTER: &str = "cluster";
 
@@ -39,7 +41,7 @@ pub fn replace(dir: &Path, file: &str, text: &str) -> io::Result<()> {
 
 /// Removes all of it. The folder itself may be somebody's mount point.
 pub fn remove(dir: &Path) -> io::Result<()> {
-    let removed = [FILE, VIOLATIONS].map(|file| fs::remove_file(dir.join(file)));
+    let removed = [FILE, VIOLATIONS, GAPS].map(|file| fs::remove_file(dir.join(file)));
     for result in removed.into_iter().chain([fs::remove_dir_all(dir.join(CLUSTER))]) {
         match result {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -126,7 +126,7 @@ fn write(path: &Path, value: &str) -> Result<(), Error> {
 }
 
 /// ENODEV: the directory was removed between open and use.
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
 }
 

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Hierarchies, kill::processes_in};
+use super::{
+    Hierarchies,
+    kill::{is_gone, processes_in},
+};
 use crate::Error;
 
 /// Which hierarchy a cgroup is in: [`Hierarchies::v1`] or [`Hierarchies::v2`].
@@ -51,6 +54,26 @@ impl Hierarchies {
             });
         }
         Ok(found)
+    }
+
+    /// The threads that are in a cgroup itself, by the ids that `/proc` knows them by. Empty if it is gone.
+    pub fn threads_in(&self, cgroup: &Cgroup) -> Result<Vec<u32>, Error> {
+        let Some((version, root)) = self.roots().into_iter().find(|(of, _)| *of == cgroup.version) else {
+            return Ok(Vec::new());
+        };
+        let file = match version {
+            Version::V1 => "tasks",
+            Version::V2 => "cgroup.threads",
+        };
+        let path = root.join(cgroup.path.trim_start_matches('/')).join(file);
+        match fs::read_to_string(&path) {
+            // 0: a thread of a pid namespace that is not ours.
+            Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|id| *id != 0).collect()),
+            Err(error) if is_gone(&error) => Ok(Vec::new()),
+            // An invalid domain of v2 has no threads of its own.
+            Err(error) if error.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => Ok(Vec::new()),
+            Err(source) => Err(Error::File { path, source }),
+        }
     }
 
     /// The cgroups that a process is in, of the hierarchies that matter here. Empty if it has ended.
@@ -179,6 +202,20 @@ mod tests {
             let directory = root.path().join(mount).join(&cgroup.path[1..]);
             assert_eq!(cgroup.id, cgroup_id(&directory).expect("exists"));
         }
+    }
+
+    #[test]
+    fn threads_are_those_of_the_cgroup_itself() {
+        let (root, hierarchies) = hybrid(&["pids/demo/inner", "unified/demo"]);
+        fs::write(root.path().join("pids/demo/tasks"), "7\n0\n9\n").expect("a file");
+        fs::write(root.path().join("pids/demo/inner/tasks"), "11\n").expect("a file");
+        fs::write(root.path().join("unified/demo/cgroup.threads"), "7\n8\n").expect("a file");
+        let of = |version, path: &str| {
+            hierarchies.threads_in(&Cgroup { version, path: path.to_owned(), id: 0 }).expect("readable")
+        };
+        assert_eq!(of(Version::V1, "/demo"), [7, 9]);
+        assert_eq!(of(Version::V2, "/demo"), [7, 8]);
+        assert_eq!(of(Version::V1, "/gone"), [0; 0]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use ringfence_containers::{
     pod_uid_in,
 };
 use ringfence_netiso::Netns;
-use ringfence_policy::{Limit, ResolvedRuleset, Standing};
+use ringfence_policy::{Limit, Mitigation, ResolvedRuleset, Standing};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -51,13 +51,13 @@ impl Agent {
         let resolved = self.resolve(&container);
         let names = cgroup_names(&container);
         let owner = Arc::new(Owner { container, resolved });
-        let (slot, why_isolated, terminating, before) = match self.known.get(&key) {
-            Some(known) => (known.slot, known.why_isolated.clone(), known.terminating, known.pid),
-            None => (self.inherited_slot(&names)?.unwrap_or(0), None, false, None),
+        let (slot, why_isolated, terminating, ended, before) = match self.known.get(&key) {
+            Some(known) => (known.slot, known.why_isolated.clone(), known.terminating, known.ended, known.pid),
+            None => (self.inherited_slot(&names)?.unwrap_or(0), None, false, None, None),
         };
         // A pod's description has its process; a container's start is told by itself.
         let pid = owner.container.pid.or(before.filter(|_| owner.container.kind != Kind::Pod));
-        let known = Known { owner, slot, names, why_isolated, terminating, pid };
+        let known = Known { owner, slot, names, why_isolated, terminating, ended, pid };
         self.known.insert(key.clone(), known);
         self.govern_anew(&key)?;
         let known = &self.known[&key];
@@ -320,7 +320,14 @@ impl Agent {
             Err(error) => Err(error),
         };
         match armed {
-            Ok(coverage) => tracing::debug!(slot, coverage, "armed"),
+            Ok(coverage) => {
+                tracing::debug!(slot, coverage, "armed");
+                // How its network was made.
+                if let Some(owner) = self.owners.of(slot) {
+                    self.judge(&owner.container.key);
+                    self.save_gaps();
+                }
+            }
             // It may have ended meanwhile; while it lives its sockets are covered.
             Err(error) => tracing::debug!(slot, %error, "its interfaces could not be armed"),
         }
@@ -328,6 +335,7 @@ impl Agent {
 
     async fn removed(&mut self, key: &ContainerKey) -> anyhow::Result<()> {
         let Some(known) = self.known.remove(key) else { return Ok(()) };
+        self.forget_gaps(key);
         if known.slot != 0 || known.owner.container.kind == Kind::Pod {
             self.parts.kernel.withdraw(&known.names)?;
         }
@@ -356,6 +364,7 @@ impl Agent {
             self.give_back(slot).await?;
         }
         self.parts.datapaths.prune().await?;
+        self.keep_gaps();
         if !self.in_force {
             self.enforce()?;
         }
@@ -381,7 +390,11 @@ impl Agent {
 
     /// The limit that keeps a container from being terminated.
     pub(super) fn held(&self, container: &Container) -> Option<Limit> {
-        self.parts.rulesets.policy()?.limits.hold(self.standing(container)?)
+        let policy = self.parts.rulesets.policy()?;
+        if policy.max_mitigation < Mitigation::Terminate {
+            return Some(Limit::MaxMitigation);
+        }
+        policy.limits.hold(self.standing(container)?)
     }
 
     /// Terminations have come or gone: what governs the pods of their workloads may be another thing now.

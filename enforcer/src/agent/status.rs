@@ -151,6 +151,7 @@ impl Agent {
             ));
         }
         warnings.extend(self.parts.output.warning());
+        warnings.extend(self.unheld());
         if self.disagreements > 0 {
             warnings.push(format!("{} answers of the kernel differ from the rules' declarations", self.disagreements));
         }

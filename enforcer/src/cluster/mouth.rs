@@ -8,7 +8,7 @@ use super::{
     memory::{Kind, Memory},
     pods::{Gate, is_hash, now},
 };
-use crate::agent::Told;
+use crate::agent::{Spared, Told};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::{
     Api, Client, ResourceExt,
@@ -17,7 +17,7 @@ use kube::{
 };
 use ringfence_api::names;
 use ringfence_control::{Done, Escaped, Violation};
-use ringfence_policy::Mitigation;
+use ringfence_policy::{Mitigation, RuleId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{
@@ -157,6 +157,16 @@ impl Mouth {
             let Some(told) = told else { break };
             match told {
                 Told::Violated(violation) => self.violated(&violation),
+                Told::Unheld { container, gaps, spared } => {
+                    if let Some(subject) = of_container(&container) {
+                        self.unheld(&subject, &gaps, spared);
+                    }
+                }
+                Told::Terminated { container, rule, gaps, outcome } => {
+                    if let Some(subject) = of_container(&container) {
+                        self.terminated(&subject, rule, &gaps, outcome);
+                    }
+                }
                 Told::Isolated(container) => {
                     if let Some(subject) = of_container(&container) {
                         self.event(&subject, true, EventType::Warning, names::ISOLATED_REASON, "isolated by hand");
@@ -228,6 +238,34 @@ impl Mouth {
             if self.is_news(key) {
                 let note = format!("{} held back by {}: {}", held.mitigation, held.limit, note(violation));
                 self.event(&subject, mitigates, EventType::Warning, names::MITIGATION_HELD_REASON, &note);
+            }
+        }
+    }
+
+    /// Isolation does not hold it, and it goes on.
+    fn unheld(&self, subject: &Subject, gaps: &Escaped, spared: Spared) {
+        let reason = match spared {
+            Spared::By(_) => names::MITIGATION_HELD_REASON,
+            Spared::ByHand | Spared::Ungoverned => names::MITIGATION_FAILED_REASON,
+        };
+        let note = format!("isolated, it has got a way past that, and is not terminated, because {spared}: {gaps}");
+        self.event(subject, true, EventType::Warning, reason, &note);
+    }
+
+    /// Isolation did not hold it.
+    fn terminated(&self, subject: &Subject, rule: Option<RuleId>, gaps: &Escaped, outcome: Result<(), String>) {
+        let by = rule.map(|rule| format!(" by {rule}")).unwrap_or_default();
+        let note = format!("isolated{by}, it has got a way past that: {gaps}");
+        match outcome {
+            Ok(()) => {
+                let by = rule.map_or_else(|| names::UNHELD.to_owned(), |rule| rule.to_string());
+                self.deed(subject.clone(), Deed::Delete(by));
+                let note = format!("{note}; terminated");
+                self.event(subject, true, EventType::Warning, names::TERMINATED_REASON, &note);
+            }
+            Err(problem) => {
+                let note = format!("{note}; {problem}");
+                self.event(subject, true, EventType::Warning, names::MITIGATION_FAILED_REASON, &note);
             }
         }
     }

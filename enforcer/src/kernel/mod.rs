@@ -415,6 +415,11 @@ impl Kernel {
         Ok(self.hash::<CgroupKey, u32>("CGROUPS")?.iter().flatten().any(|(_, of)| of == slot))
     }
 
+    /// Processes that took their slot along into a cgroup of nobody's, with that slot.
+    pub fn escaped(&mut self) -> Result<Vec<(u32, u32)>, Error> {
+        Ok(self.hash::<u32, u32>("ESCAPED")?.iter().flatten().collect())
+    }
+
     /// All slots that a cgroup is bound to or that are announced.
     pub fn slots_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {
         let mut used = BTreeSet::new();
