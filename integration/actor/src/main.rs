@@ -12,6 +12,7 @@ mod drop;
 mod exec;
 mod flood;
 mod forge;
+mod link;
 mod map;
 mod mode;
 mod namespace;
@@ -82,6 +83,8 @@ enum Behaviour {
     /// Enters a namespace, mounts.
     #[command(subcommand)]
     Namespace(namespace::Act),
+    /// Makes an interface upon one of another network namespace.
+    Link(link::Arguments),
     /// Traces a process.
     Trace(trace::Arguments),
     /// Sends stamped packets without pause, may violate a rule in between and goes on sending.
@@ -128,6 +131,7 @@ fn run(behaviour: Behaviour) -> anyhow::Result<()> {
         Behaviour::Connect(arguments) => arguments.run(),
         Behaviour::Unix(arguments) => arguments.run(),
         Behaviour::Namespace(act) => act.run(),
+        Behaviour::Link(arguments) => arguments.run(),
         Behaviour::Trace(arguments) => arguments.run(),
         Behaviour::Flood(arguments) => arguments.run(),
         Behaviour::Born(arguments) => arguments.run(),

@@ -2,6 +2,7 @@
 
 mod replicas;
 mod uncovered;
+mod unheld;
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -21,7 +22,7 @@ use crate::suite::Report;
 pub const PART: Part = Part { names, run };
 
 /// In this order: they share the release, and the last one removes it.
-const TESTS: [(&str, OfRelease); 11] = [
+const TESTS: [(&str, OfRelease); 12] = [
     ("limits/statuses-count-violations", violations),
     ("limits/dry-run-says-what-it-held-back", dry_run),
     ("limits/ready-replicas-stay", replicas::stay),
@@ -30,6 +31,7 @@ const TESTS: [(&str, OfRelease); 11] = [
     ("limits/quiet-minute", quiet),
     ("limits/nobody-forges-them", forged),
     ("limits/fields-are-checked", checked),
+    ("limits/isolation-that-does-not-hold", unheld::held_and_terminated),
     ("limits/without-a-datapath-only-the-process", uncovered::held),
     ("limits/without-a-datapath-the-pod-goes", uncovered::terminated),
     ("limits/removed", removed),

@@ -3,6 +3,8 @@
 //!
 //! Each attempt is made twice: before the isolation its packets arrive, or it would prove nothing; after it none does.
 
+mod gaps;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
@@ -42,7 +44,7 @@ const fn attempt(name: &'static str, send: &'static str) -> Attempt {
     Attempt { name, before: "true", send, from: From::Own }
 }
 
-const ATTEMPTS: [Attempt; 12] = [
+const ATTEMPTS: [Attempt; 13] = [
     attempt("undo/new-udp-socket", "actor flood --proto udp --to {to} --lasting 300 --pause 300"),
     attempt("undo/new-tcp-connection", "timeout 2 actor flood --proto tcp --to {to} --lasting 300 --pause 300"),
     attempt("undo/new-raw-socket", "actor flood --proto raw --to {to} --lasting 300 --pause 300"),
@@ -91,6 +93,19 @@ const ATTEMPTS: [Attempt; 12] = [
         )
     },
     Attempt {
+        before: "ping -c 1 {gateway} > /dev/null; ip neigh | grep '^{gateway} ' | sed 's/.*lladdr //;s/ .*//' > /tmp/mac; \
+                 unshare -n sleep 600 > /dev/null 2>&1 & echo $! > /tmp/holder; {holder} \
+                 ip link set eth0 netns $H && nsenter -t $H -n sh -c \
+                 'ip addr add {own}/{bits} dev eth0; ip link set eth0 up; ip route add default via {gateway}' && \
+                 sleep 2",
+        ..attempt(
+            // After the enforcer has looked where that interface is now.
+            "undo/packet-socket-on-a-moved-interface",
+            "nsenter -t $(cat /tmp/holder) -n actor flood --proto packet --to {to} --mac $(cat /tmp/mac) \
+             --lasting 300 --pause 300",
+        )
+    },
+    Attempt {
         name: "undo/macvlan-in-another-namespace",
         before: "unshare -n sleep 600 > /dev/null 2>&1 & echo $! > /tmp/holder; {holder} \
                  ip link add link eth0 name mv0 type macvlan && ip link set mv0 netns $H && nsenter -t $H -n sh -c \
@@ -127,7 +142,7 @@ const NEXT_HOP: &str =
 const PASSED: &str = "undo/socket-passed-to-another-container";
 
 fn names() -> Vec<String> {
-    ATTEMPTS.iter().map(|attempt| attempt.name).chain([PASSED]).map(str::to_owned).collect()
+    ATTEMPTS.iter().map(|attempt| attempt.name).chain([PASSED]).map(str::to_owned).chain(gaps::names()).collect()
 }
 
 fn run(context: &mut Context, report: &mut Report) {
@@ -135,6 +150,7 @@ fn run(context: &mut Context, report: &mut Report) {
         report.check(attempt.name, || try_it(context, attempt));
     }
     report.check(PASSED, || passed(context));
+    gaps::run(context, report);
 }
 
 /// Waits until the process is in its namespace, and calls it H.
