@@ -58,14 +58,11 @@ impl Hierarchies {
 
     /// The threads that are in a cgroup itself, by the ids that `/proc` knows them by. Empty if it is gone.
     pub fn threads_in(&self, cgroup: &Cgroup) -> Result<Vec<u32>, Error> {
-        let Some((version, root)) = self.roots().into_iter().find(|(of, _)| *of == cgroup.version) else {
-            return Ok(Vec::new());
-        };
-        let file = match version {
+        let Some(directory) = self.directory(cgroup.version, &cgroup.path) else { return Ok(Vec::new()) };
+        let path = directory.join(match cgroup.version {
             Version::V1 => "tasks",
             Version::V2 => "cgroup.threads",
-        };
-        let path = root.join(cgroup.path.trim_start_matches('/')).join(file);
+        });
         match fs::read_to_string(&path) {
             // 0: a thread of a pid namespace that is not ours.
             Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|id| *id != 0).collect()),
