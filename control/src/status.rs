@@ -82,8 +82,11 @@ pub struct RuleStatus {
     pub name: String,
     /// How bad a violation is.
     pub severity: Severity,
-    /// Prevented, only detected, or not seen at all.
+    /// Prevented, detected before or after it took effect, or not seen at all: the weakest of its operations.
     pub coverage: Coverage,
+    /// The same by operation.
+    #[serde(default)]
+    pub operations: BTreeMap<String, Coverage>,
     /// What is missed or weaker on this node; empty if nothing is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
@@ -207,7 +210,11 @@ pub(crate) mod tests {
                 id: drift,
                 name: "Drift: new binary executed".to_owned(),
                 severity: Severity::Critical,
-                coverage: Coverage::Detected,
+                coverage: Coverage::DetectedBefore,
+                operations: BTreeMap::from([
+                    ("exec".to_owned(), Coverage::Prevented),
+                    ("open".to_owned(), Coverage::DetectedBefore),
+                ]),
                 note: "seen as it happens".to_owned(),
             }],
             containers: vec![ContainerStatus {

@@ -10,6 +10,7 @@
 
 pub mod catalogue;
 mod compile;
+pub mod coverage;
 mod diagnostic;
 mod document;
 mod evaluate;
@@ -33,6 +34,7 @@ pub mod yaml;
 
 pub use catalogue::{Catalogue, CatalogueError};
 pub use compile::{CompileError, compile, compile_with};
+pub use coverage::{Coverage, Deed, RuleCoverage};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use document::Source;
 pub use evaluate::{Disagreement, Verdict, compare, confirm};
@@ -46,9 +48,7 @@ pub use policy::{
 };
 pub use resolve::{Asked, Decision, Effect, ResolvedRuleset, RulesetHash, Subject, resolve};
 pub use ringfence_api::{API_VERSION, Mitigation, RULESET_NAME, UnknownMitigation};
-pub use rule::{
-    ATTACK_VERSION, Aliases, Coverage, DecidedBy, NotARuleId, Rule, RuleId, Severity, TACTICS, TierCoverage, Tiers,
-};
+pub use rule::{ATTACK_VERSION, Aliases, DecidedBy, NotARuleId, Rule, RuleId, Severity, TACTICS};
 pub use ruleset::{ExceptionError, Exceptions, KIND, Rename, RuleException, Ruleset, Wish, read, renames};
 pub use selector::{Labels, Operator, Requirement, Selector};
 pub use tables::{Generational, LineOf, Prefix, Tables};

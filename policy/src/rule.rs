@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ringfence_abi::Tier;
 use serde::{Deserialize, Serialize};
 
 use crate::line::Line;
@@ -118,68 +117,6 @@ pub const TACTICS: [&str; 15] = [
     "Impact",
 ];
 
-/// What a tier can do about a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Coverage {
-    /// The violation is not seen.
-    Blind,
-    /// It is seen after it happened, or as it happens.
-    Detected,
-    /// It can be denied, or the process killed before it has an effect.
-    Prevented,
-}
-
-impl Coverage {
-    /// The word for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Blind => "blind",
-            Self::Detected => "detected",
-            Self::Prevented => "prevented",
-        }
-    }
-}
-
-impl fmt::Display for Coverage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// Coverage of a rule on one tier.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TierCoverage {
-    /// What the tier can do.
-    pub coverage: Coverage,
-    /// How it sees the violation, and what it misses.
-    pub note: String,
-}
-
-/// Coverage of a rule on every tier.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "named like the tiers")]
-pub struct Tiers {
-    pub lsm: TierCoverage,
-    pub fentry: TierCoverage,
-    pub kprobe: TierCoverage,
-    pub tracepoint: TierCoverage,
-}
-
-impl Tiers {
-    /// Coverage on one tier.
-    pub fn on(&self, tier: Tier) -> &TierCoverage {
-        match tier {
-            Tier::Lsm => &self.lsm,
-            Tier::Fentry => &self.fentry,
-            Tier::Kprobe => &self.kprobe,
-            Tier::Tracepoint => &self.tracepoint,
-        }
-    }
-}
-
 /// Names of the same detection elsewhere. Each may also be used in a ruleset instead of the id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -249,6 +186,7 @@ pub struct Rule {
     pub lines: Vec<Line>,
     /// Known benign causes.
     pub benign: Vec<String>,
-    /// What it does on each tier.
-    pub tiers: Tiers,
+    /// What it does not see, as far as [`crate::coverage`] can't know that: what may stand behind "Not seen:".
+    #[serde(default)]
+    pub misses: Option<String>,
 }

@@ -4,7 +4,10 @@ use std::fmt;
 
 use clap::{Args, ValueEnum};
 use ringfence_control::render;
-use ringfence_policy::{Catalogue, DecidedBy, Rule};
+use ringfence_policy::{
+    Catalogue, DecidedBy, Rule, RuleCoverage,
+    coverage::{TIERS, misses_by_tier, on_tier},
+};
 
 use super::{find, view::RuleView};
 use crate::{failure::Outcome, output};
@@ -67,15 +70,12 @@ impl fmt::Display for Page<'_> {
         }
         writeln!(f, "\nviolated by an event that satisfies one of these lines:")?;
         rule.lines.iter().try_for_each(|line| writeln!(f, "- {line}"))?;
-        let tiers = &rule.tiers;
-        let rows = [
-            ("lsm", &tiers.lsm),
-            ("fentry", &tiers.fentry),
-            ("kprobe", &tiers.kprobe),
-            ("tracepoint", &tiers.tracepoint),
-        ]
-        .map(|(tier, on)| [tier.to_owned(), on.coverage.to_string(), on.note.clone()]);
+        let (everywhere, besides) = misses_by_tier(rule);
+        let rows = TIERS.iter().zip(besides).map(|((name, tier), misses)| {
+            [(*name).to_owned(), RuleCoverage::of(rule, &on_tier(*tier)).to_string(), misses.join(" ")]
+        });
         writeln!(f, "\n{}", render::table(&["TIER", "COVERAGE", "NOTE"], rows))?;
+        everywhere.iter().try_for_each(|miss| writeln!(f, "{miss}"))?;
         if !rule.benign.is_empty() {
             writeln!(f, "\nknown benign causes:")?;
         }

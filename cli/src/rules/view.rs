@@ -1,6 +1,11 @@
 //! A rule as scripts see it.
 
-use ringfence_policy::{Aliases, DecidedBy, Mitigation, Rule, RuleId, Severity, Tiers};
+use std::collections::BTreeMap;
+
+use ringfence_policy::{
+    Aliases, Coverage, DecidedBy, Mitigation, Rule, RuleCoverage, RuleId, Severity,
+    coverage::{TIERS, on_tier},
+};
 use serde::Serialize;
 
 /// What is known about a rule.
@@ -20,7 +25,17 @@ pub struct RuleView<'a> {
     /// In the catalogue's declarative language; an event that satisfies one of them violates the rule.
     lines: Vec<String>,
     benign: &'a [String],
-    tiers: &'a Tiers,
+    tiers: BTreeMap<&'static str, TierView>,
+}
+
+/// What can be done about it on a kernel that allows the tier.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TierView {
+    /// That of the operation about which least can be done.
+    coverage: Coverage,
+    operations: BTreeMap<String, Coverage>,
+    note: String,
 }
 
 impl<'a> From<&'a Rule> for RuleView<'a> {
@@ -38,7 +53,14 @@ impl<'a> From<&'a Rule> for RuleView<'a> {
             decided_by: rule.decided_by,
             lines: rule.lines.iter().map(ToString::to_string).collect(),
             benign: &rule.benign,
-            tiers: &rule.tiers,
+            tiers: TIERS
+                .into_iter()
+                .map(|(name, tier)| {
+                    let on_it = RuleCoverage::of(rule, &on_tier(tier));
+                    let (coverage, note) = (on_it.weakest(), on_it.misses.join(" "));
+                    (name, TierView { coverage, operations: on_it.operations, note })
+                })
+                .collect(),
         }
     }
 }

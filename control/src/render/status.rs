@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ringfence_policy::Coverage;
+use ringfence_policy::{Coverage, coverage::in_words};
 
 use super::paint::{BAD, FAINT, GOOD, Paint, STRONG};
 use super::table::table;
@@ -93,8 +93,10 @@ fn class_table(classes: &[ClassStatus]) -> String {
 fn rule_table(rules: &[RuleStatus]) -> String {
     table(
         &["ID", "SEVERITY", "COVERAGE", "NAME", "NOTE"],
-        rules.iter().map(|RuleStatus { id, name, severity, coverage, note }| {
-            [id.to_string(), severity.to_string(), coverage.to_string(), printable(name), printable(note)]
+        rules.iter().map(|RuleStatus { id, name, severity, coverage, operations, note }| {
+            // An older enforcer has told the word alone.
+            let words = if operations.is_empty() { coverage.to_string() } else { printable(&in_words(operations)) };
+            [id.to_string(), severity.to_string(), words, printable(name), printable(note)]
         }),
     )
 }
@@ -143,12 +145,18 @@ fn datapath(DatapathStatus { kind, place }: &DatapathStatus) -> String {
     format!("{} {place}", printable(kind))
 }
 
+/// A rule counts as what can be done about the weakest of its operations.
 fn coverage_summary(f: &mut fmt::Formatter<'_>, rules: &[RuleStatus], paint: Paint) -> fmt::Result {
-    let count = |coverage| rules.iter().filter(|rule| rule.coverage == coverage).count();
-    let blind = count(Coverage::Blind);
-    let prevented = paint.style(GOOD, &format!("{} prevented", count(Coverage::Prevented)));
-    let blind = paint.style(if blind == 0 { GOOD } else { BAD }, &format!("{blind} not seen"));
-    writeln!(f, "\nof {} rules: {prevented}, {} only detected, {blind}", rules.len(), count(Coverage::Detected))
+    let counts = Coverage::ALL.map(|coverage| {
+        let count = rules.iter().filter(|rule| rule.coverage == coverage).count();
+        let words = format!("{count} {coverage}");
+        match coverage {
+            Coverage::Prevented => paint.style(GOOD, &words),
+            Coverage::Blind => paint.style(if count == 0 { GOOD } else { BAD }, &words),
+            Coverage::DetectedBefore | Coverage::DetectedAfter => words,
+        }
+    });
+    writeln!(f, "\nof {} rules: {}", rules.len(), counts.join(", "))
 }
 
 fn none_or(text: String) -> String {
@@ -173,9 +181,9 @@ mod tests {
             "rejected, the above stay in force: web.yaml:3:1: unknown rule\n",
             "exec     tracepoint  10",
             "network  not seen    0",
-            "RF-901  critical  detected  Drift: new binary executed  seen as it happens\n",
+            "RF-901  critical  prevented: exec; detected before: open  Drift: new binary executed  seen as it happens\n",
             "since 2026-11-25T03:01:00Z by RF-901, 7 packets dropped  cgroup_skb /kubepods",
-            "\nof 1 rules: 0 prevented, 1 only detected, 0 not seen\n",
+            "\nof 1 rules: 0 prevented, 1 detected before, 0 detected after, 0 blind\n",
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }

@@ -30,18 +30,18 @@ impl Agent {
     /// What of each ruleset does not work here as asked.
     fn failures(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut failures: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let blind: BTreeMap<_, _> = self
+        let unseen: BTreeMap<_, _> = self
             .parts
             .rulesets
             .named()
-            .map(|rule| (rule.id, self.rule(rule)))
-            .filter(|(_, status)| status.coverage == Coverage::Blind)
+            .map(|rule| (rule.id, self.coverage_of(rule)))
+            .filter(|(_, coverage)| coverage.weakest() == Coverage::Blind)
             .collect();
         for ruleset in self.parts.rulesets.enforced().rulesets() {
-            let unseen = blind.iter().filter(|(id, _)| ruleset.rules.contains_key(*id));
-            for (id, status) in unseen {
-                let why = if status.note.is_empty() { String::new() } else { format!(": {}", status.note) };
-                failures.entry(ruleset.name.clone()).or_default().insert(format!("{id} is not seen{why}"));
+            for (id, coverage) in unseen.iter().filter(|(id, _)| ruleset.rules.contains_key(*id)) {
+                let part = if coverage.is_blind() { "" } else { " in part" };
+                let why = coverage.misses.join(" ");
+                failures.entry(ruleset.name.clone()).or_default().insert(format!("{id} is not seen{part}: {why}"));
             }
         }
         for known in self.known.values().filter(|known| known.slot != 0) {

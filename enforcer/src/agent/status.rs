@@ -4,7 +4,7 @@ use super::Agent;
 use jiff::{SignedDuration, Timestamp};
 use ringfence_abi::{Class, Counter, Op, Tier};
 use ringfence_control::{ClassStatus, ContainerStatus, DatapathStatus, Escaped, Isolation, RuleStatus, Status};
-use ringfence_policy::{Coverage, Rule};
+use ringfence_policy::{Rule, RuleCoverage, coverage::Probed};
 use std::collections::BTreeMap;
 
 impl Agent {
@@ -52,26 +52,22 @@ impl Agent {
             .collect())
     }
 
-    /// A rule is as strong as its weakest operation on this node.
-    pub(super) fn rule(&self, rule: &Rule) -> RuleStatus {
-        let ops = rule.lines.iter().flat_map(|line| line.ops.iter());
-        let tier = ops.map(|op| self.parts.kernel.tier(*op)).min().unwrap_or(Tier::Tracepoint);
-        let covered = rule.tiers.on(tier);
-        let needs_overlay = rule.lines.iter().all(|line| {
-            let layers = ringfence_abi::flag::DRIFTED | ringfence_abi::flag::UPPER | ringfence_abi::flag::FROM_IMAGE;
-            line.flags.required & layers != 0
-        });
-        let blind = needs_overlay && !self.parts.kernel.drift_visible();
+    /// What this node can do about a rule.
+    pub(super) fn coverage_of(&self, rule: &Rule) -> RuleCoverage {
+        let kernel = &self.parts.kernel;
+        let (drift, rings) = (kernel.drift_visible(), kernel.rings_visible());
+        RuleCoverage::of(rule, &Probed { tier: |op| kernel.tier(op), drift, rings })
+    }
+
+    fn rule(&self, rule: &Rule) -> RuleStatus {
+        let coverage = self.coverage_of(rule);
         RuleStatus {
             id: rule.id,
             name: rule.name.clone(),
             severity: rule.severity,
-            coverage: if blind { Coverage::Blind } else { covered.coverage },
-            note: if blind {
-                "overlayfs's layers can't be told apart on this node".to_owned()
-            } else {
-                covered.note.clone()
-            },
+            coverage: coverage.weakest(),
+            note: coverage.misses.join(" "),
+            operations: coverage.operations,
         }
     }
 

@@ -242,4 +242,17 @@ mod tests {
             "executions and scripts come with sched_process_exec, escapes with cgroups, packets with the datapath"
         );
     }
+
+    /// What `ringfence_policy::coverage` goes by is what there are programs for.
+    #[test]
+    fn hooked_operations_are_those_that_coverage_knows() {
+        use ringfence_policy::coverage::{HOOKED, HOOKED_TO_DENY};
+        let of = |tier| {
+            let hooks = essential(tier).chain(FURTHER.iter().filter_map(move |hook| hook.on(tier)));
+            hooks.flat_map(|attachment| attachment.ops).copied().collect::<BTreeSet<Op>>()
+        };
+        let (denied, seen) = (of(Tier::Lsm), of(Tier::Kprobe));
+        assert_eq!(denied, HOOKED.iter().copied().collect());
+        assert_eq!(denied.difference(&seen).copied().collect::<Vec<_>>(), HOOKED_TO_DENY);
+    }
 }

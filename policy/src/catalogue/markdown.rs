@@ -2,9 +2,8 @@
 
 use std::fmt::{self, Write};
 
-use ringfence_abi::Tier;
-
 use crate::catalogue::Catalogue;
+use crate::coverage::{RuleCoverage, TIERS, misses_by_tier, on_tier};
 use crate::rule::{ATTACK_VERSION, Rule};
 
 const INTRODUCTION: &str = "\
@@ -63,12 +62,13 @@ fn write_rule(out: &mut String, rule: &Rule) -> fmt::Result {
     for cause in &rule.benign {
         writeln!(out, "- {cause}")?;
     }
-    writeln!(out, "\n| tier | | how, and what it misses |\n|---|---|---|")?;
-    let tiers =
-        [("lsm", Tier::Lsm), ("fentry", Tier::Fentry), ("kprobe", Tier::Kprobe), ("tracepoint", Tier::Tracepoint)];
-    for (name, tier) in tiers {
-        let tier = rule.tiers.on(tier);
-        writeln!(out, "| {name} | {} | {} |", tier.coverage, tier.note)?;
+    let (everywhere, besides) = misses_by_tier(rule);
+    writeln!(out, "\n| tier | [what can be done](coverage.md) | |\n|---|---|---|")?;
+    for ((name, tier), misses) in TIERS.iter().zip(besides) {
+        writeln!(out, "| {name} | {} | {} |", RuleCoverage::of(rule, &on_tier(*tier)), misses.join(" "))?;
+    }
+    if !everywhere.is_empty() {
+        writeln!(out, "\n{}", everywhere.join("\n"))?;
     }
     Ok(())
 }
