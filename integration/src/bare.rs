@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::env;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt as _;
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::pivot_root;
+use nix::unistd::{pivot_root, setsid};
 
 use crate::enforcer::finish_between;
 use crate::harness::cgroup;
@@ -94,11 +94,29 @@ impl Bare {
         &self.cgroup.0
     }
 
+    /// The directory that is its root.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Runs a program in new namespaces, in the cgroup and on the overlay, to its end.
     pub fn run(&self, command: &[String]) -> Result<Output> {
+        self.run_on(None, command)
+    }
+
+    /// The same, with a controlling terminal: a virtual one that nobody else has.
+    pub fn run_on_terminal(&self, command: &[String]) -> Result<Output> {
+        self.run_on(Some(Path::new("/dev/tty1")), command)
+    }
+
+    fn run_on(&self, terminal: Option<&Path>, command: &[String]) -> Result<Output> {
         ensure!(!command.is_empty(), "nothing to run");
         let mut entry = Command::new(env::current_exe()?);
-        entry.arg("enter").arg(&self.root).args(["sh", "-c", FIRST]).args(command);
+        entry.arg("enter");
+        if let Some(terminal) = terminal {
+            entry.arg("--terminal").arg(terminal);
+        }
+        entry.arg(&self.root).args(["sh", "-c", FIRST]).args(command);
         // Moved in by somebody outside, as a runtime does it: who moves itself is inside at once, and is judged.
         let first = |child: &mut Child| {
             for directory in &self.cgroup.1 {
@@ -114,8 +132,16 @@ impl Bare {
 
 /// The runtime's part inside: waits until it was moved into the cgroup, makes `root` the root of new namespaces and
 /// becomes the container's first program. Returns only with an error.
-pub fn enter(root: &Path, command: &[String]) -> Result<Infallible> {
+pub fn enter(terminal: Option<&Path>, root: &Path, command: &[String]) -> Result<Infallible> {
     io::stdin().read_to_end(&mut Vec::new()).context("wait for the start")?;
+    // The first that such a process opens controls it, as long as somebody has it open.
+    let input = match terminal {
+        Some(terminal) => {
+            setsid().context("begin a session")?;
+            File::options().read(true).write(true).open(terminal).context("open the terminal")?.into()
+        }
+        None => Stdio::null(),
+    };
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
@@ -129,5 +155,5 @@ pub fn enter(root: &Path, command: &[String]) -> Result<Infallible> {
     env::set_current_dir("/")?;
     let (program, arguments) = command.split_first().context("nothing to run")?;
     let mut first = Command::new(program);
-    Err(first.args(arguments).stdin(Stdio::null()).env("PATH", "/usr/bin:/bin").exec()).context(program.clone())
+    Err(first.args(arguments).stdin(input).env("PATH", "/usr/bin:/bin").exec()).context(program.clone())
 }

@@ -134,6 +134,9 @@ enum Command {
     /// Becomes the first program of a bare container, as a container runtime's own init would.
     #[command(hide = true)]
     Enter {
+        /// A terminal that becomes the controlling one.
+        #[arg(long)]
+        terminal: Option<PathBuf>,
         root: PathBuf,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
@@ -212,7 +215,7 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::BenchWorker { cgroup } => bench::serve(&cgroup).map(|()| ExitCode::SUCCESS),
-        Command::Enter { root, command } => match bare::enter(&root, &command)? {},
+        Command::Enter { terminal, root, command } => match bare::enter(terminal.as_deref(), &root, &command)? {},
         Command::VmSuite { filter, brief, cgroups } => vm::run(&Programs::find(None, None)?, &filter, brief, cgroups),
     }
 }

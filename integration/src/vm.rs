@@ -2,9 +2,10 @@
 //!
 //! There is no containerd: containers are bare ones, and the enforcer is told their cgroups.
 
+mod coverage;
 mod escapes;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -79,6 +80,8 @@ struct Machine {
     enforcer: Enforcer,
     journal: Journal,
     log: Bare,
+    /// Logs as well, and nothing has been changed in it yet.
+    control: Bare,
     block: HashMap<&'static str, Bare>,
     places: Places,
 }
@@ -114,6 +117,10 @@ pub fn run(programs: &Programs, filter: &str, brief: bool, cgroups: Cgroups) -> 
     machine.past_tracepoints(&mut report)?;
     escapes::run(&machine, &mut report);
     report.check("vm/RF-510/connect", || machine.metadata());
+    if !brief {
+        coverage::control(&machine, &mut report);
+        coverage::run(&machine, &mut report);
+    }
     // Whether or not it is asked for: the next one is not to find its programs at work.
     let uninstalled = machine.uninstall(programs);
     report.check("vm/uninstall", || uninstalled);
@@ -141,6 +148,9 @@ fn weaker(programs: &Programs, strongest: Tier, most: usize, report: &mut Report
         machine.past_tracepoints(report)?;
         if strongest == Tier::Tracepoint {
             escapes::run(&machine, report);
+        }
+        if most > 1 {
+            coverage::run(&machine, report);
         }
         report.check(&format!("vm/{strongest}/outlives"), || machine.outlives());
     }
@@ -181,16 +191,17 @@ impl Machine {
             Ok(bare)
         };
         let log = govern("log", "all", Mitigation::Log)?;
+        let control = govern("control", "all", Mitigation::Log)?;
         let mut block = HashMap::new();
-        for rule in suitable().map(|case| case.rule).chain([METADATA]) {
+        for rule in cases::all().map(|case| case.rule).collect::<BTreeSet<_>>() {
             block.insert(rule, govern(&format!("block-{rule}"), rule, Mitigation::Block)?);
         }
-        let control = directory.join("enforcer.sock");
-        command.arg("--socket").arg(&control).arg("--state").arg(directory.join("state"));
+        let socket = directory.join("enforcer.sock");
+        command.arg("--socket").arg(&socket).arg("--state").arg(directory.join("state"));
         let journal = Journal::default();
-        let enforcer = Enforcer::launch(command, &control, &journal)?;
+        let enforcer = Enforcer::launch(command, &socket, &journal)?;
         let places = Places { gateway4: String::new(), gateway6: String::new(), mac: String::new(), port: 0 };
-        Ok(Self { strongest, enforcer, journal, log, block, places })
+        Ok(Self { strongest, enforcer, journal, log, control, block, places })
     }
 
     /// On a kernel with BPF LSM, these classes are denied.
@@ -246,14 +257,21 @@ impl Machine {
         let from = now();
         let output = bare.run(command)?;
         let to = now();
+        self.everything_is_told()?;
+        let own =
+            |event: &Violation| (from..=to).contains(&event.kernel_time_ns) && event.rule_id.to_string() == case.rule;
+        Ok((output, self.journal.all(own)))
+    }
+
+    /// Waits until all events so far have come out.
+    fn everything_is_told(&self) -> Result<()> {
+        let to = now();
         for (rule, last) in AFTERWARDS {
             self.log.run(&last.arguments(&self.places))?;
             let after = |event: &Violation| event.kernel_time_ns > to && event.rule_id.to_string() == rule;
             self.journal.wait_for("the event that comes after all others", after)?;
         }
-        let own =
-            |event: &Violation| (from..=to).contains(&event.kernel_time_ns) && event.rule_id.to_string() == case.rule;
-        Ok((output, self.journal.all(own)))
+        Ok(())
     }
 
     fn logged(&self, case: &Case, act: &Act) -> Result<()> {
@@ -321,6 +339,13 @@ impl Machine {
         Ok(event.tier)
     }
 
+    /// Why this kernel has no such thing.
+    fn cannot(&self, act: &Act) -> Result<Option<&'static str>> {
+        let links = matches!(act.name, "uring-link" | "uring-symlink");
+        let cannot = links && self.kernel_is_older_than(5, 15)?;
+        Ok(cannot.then_some("this kernel's rings link nothing: they do since 5.15"))
+    }
+
     /// What security hooks see and system calls' tracepoints do not, on a tier that has hooks.
     fn past_tracepoints(&self, report: &mut Report) -> Result<()> {
         if self.strongest == Tier::Tracepoint {
@@ -329,8 +354,8 @@ impl Machine {
         for case in suitable() {
             for act in case.past_tracepoints {
                 let name = format!("vm/{}/{}/past-tracepoints/{}", self.strongest, case.rule, act.name);
-                if matches!(act.name, "uring-link" | "uring-symlink") && self.kernel_is_older_than(5, 15)? {
-                    report.skip(&name, "this kernel's rings link nothing: they do since 5.15");
+                if let Some(reason) = self.cannot(act)? {
+                    report.skip(&name, reason);
                     continue;
                 }
                 report.check(&name, || {

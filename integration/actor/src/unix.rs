@@ -1,9 +1,10 @@
-//! Talks to a Unix socket that this process itself serves.
+//! Talks to a Unix socket that this process itself serves, or is one side of that alone.
 
 use std::env;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -27,6 +28,12 @@ pub enum How {
     OpenPath,
     /// Its attributes are read.
     Stat,
+    /// Listens, until somebody takes leave, and says how many came before.
+    Serve,
+    /// connect(2) to what another process serves.
+    Visit,
+    /// connect(2) to what another process serves, which ends with that.
+    TakeLeave,
 }
 
 /// What `actor unix` takes.
@@ -41,6 +48,12 @@ impl Arguments {
     ///
     /// A daemon on the node would have made the socket; so the bind itself must not look like the behaviour.
     pub fn run(self) -> Result<()> {
+        match self.how {
+            How::Serve => return serve(&self.path),
+            How::Visit => return visit(&self.path, b""),
+            How::TakeLeave => return visit(&self.path, LEAVE),
+            _ => {}
+        }
         let parent = parent(&self.path)?;
         fs::create_dir_all(parent)?;
         let place = parent.join("place");
@@ -76,7 +89,33 @@ impl Arguments {
             How::Stat => {
                 fs::metadata(&self.path)?;
             }
+            How::Serve | How::Visit | How::TakeLeave => unreachable!("the other side is another process"),
         }
         Ok(())
     }
+}
+
+/// What the last one says.
+const LEAVE: &[u8] = b"bye";
+
+fn serve(path: &Path) -> Result<()> {
+    let listener = UnixListener::bind(path).with_context(|| format!("listen at {}", path.display()))?;
+    let mut came = 0;
+    loop {
+        let mut said = Vec::new();
+        // Who was killed may have left nothing but an error.
+        let _ = listener.accept()?.0.read_to_end(&mut said);
+        if said == LEAVE {
+            println!("{came} came");
+            return Ok(());
+        }
+        came += 1;
+    }
+}
+
+fn visit(path: &Path, say: &[u8]) -> Result<()> {
+    let mut stream = UnixStream::connect(path).with_context(|| format!("connect to {}", path.display()))?;
+    stream.write_all(say)?;
+    println!("visited {}", path.display());
+    Ok(())
 }
