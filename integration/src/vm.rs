@@ -119,7 +119,7 @@ pub fn run(programs: &Programs, filter: &str, brief: bool, cgroups: Cgroups) -> 
     report.check("vm/RF-510/connect", || machine.metadata());
     if !brief {
         coverage::control(&machine, &mut report);
-        coverage::run(&machine, &mut report);
+        coverage::run(&machine, &mut report)?;
     }
     // Whether or not it is asked for: the next one is not to find its programs at work.
     let uninstalled = machine.uninstall(programs);
@@ -150,7 +150,7 @@ fn weaker(programs: &Programs, strongest: Tier, most: usize, report: &mut Report
             escapes::run(&machine, report);
         }
         if most > 1 {
-            coverage::run(&machine, report);
+            coverage::run(&machine, report)?;
         }
         report.check(&format!("vm/{strongest}/outlives"), || machine.outlives());
     }

@@ -3,6 +3,7 @@
 use std::{
     iter,
     process::{Command, ExitCode},
+    time::Instant,
 };
 
 use anyhow::Result;
@@ -78,15 +79,15 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure(&purposes)?;
 
     let name = arguments.name.as_deref();
-    let mut results = Vec::new();
+    let mut results = Results { began: Instant::now(), of: Vec::new() };
     if wanted(Group::Unit) {
-        results.push(("unit".to_owned(), unit(name)?));
+        results.add("unit", unit(name)?);
     }
     if [Group::Containers, Group::Cluster, Group::Vm].into_iter().any(wanted) {
         let products = Products::build()?;
         if wanted(Group::Containers) {
-            results.push(("containers".to_owned(), suite(&products, &["suite"], "containers", name)?));
-            results.push(("datapath".to_owned(), datapath(&products, name)?));
+            results.add("containers", suite(&products, &["suite"], "containers", name)?);
+            results.add("datapath", datapath(&products, name)?);
         }
         if wanted(Group::Cluster) {
             let versions = arguments.kubernetes.iter().flat_map(|version| ["--kubernetes", version.as_str()]);
@@ -97,14 +98,16 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             if let Some(folder) = boot.as_ref().and_then(|folder| folder.path().to_str()) {
                 words.extend(["--boot", folder]);
             }
-            results.push(("cluster".to_owned(), suite(&products, &words, "cluster", name)?));
+            results.add("cluster", suite(&products, &words, "cluster", name)?);
         }
         if wanted(Group::Vm) {
-            results.extend(vm::matrix(&arguments.kernel, &products, name)?);
+            for (group, tally) in vm::matrix(&arguments.kernel, &products, name)? {
+                results.add(&group, tally);
+            }
         }
     }
     let mut sum = Tally::default();
-    for (group, tally) in &results {
+    for (group, tally) in &results.of {
         println!("{group}: {tally}");
         sum += *tally;
     }
@@ -114,6 +117,21 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     println!("{sum}");
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What came of each group.
+struct Results {
+    began: Instant,
+    of: Vec<(String, Tally)>,
+}
+
+impl Results {
+    /// A group is through: says when, so that it is seen which one grows.
+    fn add(&mut self, group: &str, tally: Tally) {
+        let seconds = self.began.elapsed().as_secs();
+        println!("==> {group} ended after {} min {} s", seconds / 60, seconds % 60);
+        self.of.push((group.to_owned(), tally));
+    }
 }
 
 /// Cargo's own tests of every crate that runs on this machine.

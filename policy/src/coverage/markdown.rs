@@ -58,7 +58,8 @@ const CHECKED: &str = "\
 `cargo xtask test` and `cargo xtask vm --kernel KERNEL --filter coverage` perform each operation of each rule, on each
 tier, in VMs with Debian's 5.10 (which has no `kprobe` tier), 6.1, 6.12 and newest (7.2) with cgroup v2, and look for the
 effect from outside: with `log` it must be there, with `block` it must be as the table says. A table that says more, or
-less, fails. The exceptions:
+less, fails. On 6.12 and the newest, `fentry`, `kprobe` and `tracepoint` perform each operation once, of one rule. The
+exceptions:
 
 - A connect of RF-510 does not get as far as the table says: the packet that begins it is dropped as well.
 - Not tried: `ptrace (write)` (of RF-409; it comes after an attach, which is a violation itself), operations that no

@@ -104,7 +104,12 @@ impl Tool {
                 }
                 command
             }
-            Self::CargoDeny => cargo_install("cargo-deny", CARGO_DENY),
+            Self::CargoDeny => {
+                let mut command = cargo_install("cargo-deny", CARGO_DENY);
+                // It runs for seconds, and optimised it builds for minutes.
+                command.arg("--debug");
+                command
+            }
             Self::CargoCycloneDx => cargo_install("cargo-cyclonedx", CARGO_CYCLONEDX),
         }
     }
