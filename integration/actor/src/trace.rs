@@ -1,5 +1,6 @@
 //! Traces a child of its own.
 
+use std::fs;
 use std::io::IoSlice;
 use std::process::{Child, Command, Stdio};
 
@@ -11,6 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::uio::{RemoteIoVec, process_vm_writev};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
+
+/// What the child does.
+const SLEEP: &str = "sleep";
 
 /// How it is traced.
 #[derive(Clone, Copy, ValueEnum)]
@@ -41,7 +45,7 @@ impl Arguments {
             println!("asked to be traced");
             return Ok(());
         }
-        let mut child = Command::new("/proc/self/exe").args(["sleep", "60000"]).stdout(Stdio::null()).spawn()?;
+        let mut child = Command::new("/proc/self/exe").args([SLEEP, "60000"]).stdout(Stdio::null()).spawn()?;
         let result = self.trace(&child);
         child.kill()?;
         child.wait()?;
@@ -64,6 +68,11 @@ impl Arguments {
                 kill(pid, Signal::SIGCONT)?;
             }
             How::Memory => {
+                // Until it has memory of its own, this process's is meant, which may be written to.
+                while !fs::read(format!("/proc/{pid}/cmdline"))?
+                    .windows(SLEEP.len())
+                    .any(|word| word == SLEEP.as_bytes())
+                {}
                 // Where nothing is mapped: whether it may is asked first.
                 let nowhere = RemoteIoVec { base: 0x1000, len: 1 };
                 match process_vm_writev(pid, &[IoSlice::new(&[0])], &[nowhere]) {

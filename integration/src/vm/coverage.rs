@@ -89,7 +89,7 @@ pub fn run(machine: &Machine, report: &mut Report) -> Result<()> {
         proofs.retain(|proof| tried.insert(proof.deed));
     }
     let named = proofs.iter().map(|proof| (format!("vm/{tier}/coverage/{}/{}", proof.rule, proof.deed), proof));
-    let block = |proof: &Proof| machine.block.get(proof.rule).context("there is a container for each rule");
+    let block = |proof: &Proof| machine.claimed.get(proof.rule).context("there is a container for each rule");
     tried(machine, report, named, block, |proof, trial, rules| {
         let rule = rules.iter().find(|rule| rule.id.to_string() == proof.rule).context("status lacks the rule")?;
         let claim = rule.operations.get(proof.deed).context("status lacks the operation")?;
