@@ -1,5 +1,6 @@
 //! Enforcers and the API server are killed, exchanged and away, and nothing gets past.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
@@ -107,14 +108,13 @@ pub fn api_server_away(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let uid = start(cluster, &pod("alone", "terminate", &spec(waits)))?;
     let marker = "cp /bin/busybox /tmp/true; sleep 8; while :; do /tmp/true; sleep 1; done";
     let cut = start(cluster, &pod("alone-too", "isolate", &spec(marker)))?;
-    cluster.kill("kube-apiserver")?;
     let log = cluster.state().join("pods");
-    cluster.wait_for("both in the enforcer's log", |_| {
-        let text = enforcer_log(&log)?;
-        Ok([&uid, &cut].iter().all(|uid| text.lines().any(|line| line.contains(*uid) && line.contains("isolated"))))
+    without_api_server(cluster, |cluster| {
+        cluster.wait_for("both in the enforcer's log", |_| {
+            let text = enforcer_log(&log)?;
+            Ok([&uid, &cut].iter().all(|uid| text.lines().any(|line| line.contains(*uid) && line.contains("isolated"))))
+        })
     })?;
-    cluster.restart("kube-apiserver")?;
-    cluster.wait_for("the API server", |cluster| Ok(cluster.kubectl(["get", "--raw", "/readyz"]).is_ok()))?;
     gone(cluster, &uid)?;
     let label = "{.metadata.labels.ringfence\\.dev/isolated}";
     cluster.wait_for("the label", |cluster| Ok(field(cluster, "alone-too", label)? == "true"))?;
@@ -141,23 +141,19 @@ pub fn started_alone(cluster: &mut Cluster, _: &Release) -> Result<()> {
     let log = cluster.state().join("pods");
     let alone = |text: &str| text.lines().filter(|line| line.contains("the API server does not answer")).count();
     let before = alone(&enforcer_log(&log)?);
-    cluster.kill("kube-apiserver")?;
-    for enforcer in processes("/enforcer")? {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(enforcer), nix::sys::signal::Signal::SIGKILL)?;
-    }
-    cluster.wait_for("another enforcer", |_| Ok(alone(&enforcer_log(&log)?) > before))?;
-    std::fs::write(folder.join("go"), "")?;
-    let told = |text: &str, uid: &str, done: &str| text.lines().any(|line| line.contains(uid) && line.contains(done));
-    cluster.wait_for("both in the enforcer's log", |_| {
-        let text = enforcer_log(&log)?;
-        Ok(told(&text, &ended, "\"terminated\"") && told(&text, &cut, "\"isolated\""))
+    without_api_server(cluster, |cluster| {
+        kill_all("/enforcer")?;
+        cluster.wait_for("another enforcer", |_| Ok(alone(&enforcer_log(&log)?) > before))?;
+        std::fs::write(folder.join("go"), "")?;
+        let told =
+            |text: &str, uid: &str, done: &str| text.lines().any(|line| line.contains(uid) && line.contains(done));
+        cluster.wait_for("both in the enforcer's log", |_| {
+            let text = enforcer_log(&log)?;
+            Ok(told(&text, &ended, "\"terminated\"") && told(&text, &cut, "\"isolated\""))
+        })?;
+        // What is still to be said outlives the enforcer too.
+        kill_all("/enforcer")
     })?;
-    // What is still to be said outlives the enforcer too.
-    for enforcer in processes("/enforcer")? {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(enforcer), nix::sys::signal::Signal::SIGKILL)?;
-    }
-    cluster.restart("kube-apiserver")?;
-    cluster.wait_for("the API server", |cluster| Ok(cluster.kubectl(["get", "--raw", "/readyz"]).is_ok()))?;
     gone(cluster, &ended)?;
     let label = "{.metadata.labels.ringfence\\.dev/isolated}";
     cluster.wait_for("the label", |cluster| Ok(field(cluster, "cut-alone", label)? == "true"))?;
@@ -166,15 +162,38 @@ pub fn started_alone(cluster: &mut Cluster, _: &Release) -> Result<()> {
     delete(cluster, &["cut-alone"])
 }
 
+/// Does `f` while there is no API server. There is one afterwards, whatever came of it: the tests that follow need it.
+fn without_api_server(cluster: &mut Cluster, f: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
+    cluster.kill("kube-apiserver")?;
+    let done = f(cluster);
+    cluster.restart("kube-apiserver")?;
+    cluster.wait_for("the API server", |cluster| Ok(cluster.kubectl(["get", "--raw", "/readyz"]).is_ok()))?;
+    done
+}
+
+/// Kills every process of this machine that has the program.
+fn kill_all(program: &str) -> Result<()> {
+    for process in processes(program)? {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), nix::sys::signal::Signal::SIGKILL)?;
+    }
+    Ok(())
+}
+
 /// The enforcer's log where the kubelet keeps it: there is no API server to ask.
 fn enforcer_log(pods: &Path) -> Result<String> {
     let mut text = String::new();
     for pod in std::fs::read_dir(pods)?.flatten() {
         if pod.file_name().to_string_lossy().starts_with("guard_ringfence-enforcer") {
             // Those that are full are compressed.
-            let files = std::fs::read_dir(pod.path().join("enforcer"))?.flatten().map(|file| file.path());
+            let files = std::fs::read_dir(pod.path().join("enforcer")).into_iter().flatten().flatten();
+            let files = files.map(|file| file.path());
             for file in files.filter(|file| file.extension().is_some_and(|end| end == "log")) {
-                text.push_str(&std::fs::read_to_string(file)?);
+                match std::fs::read_to_string(file) {
+                    Ok(log) => text.push_str(&log),
+                    // The kubelet keeps the logs of only so many containers that have ended.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
     }
