@@ -41,6 +41,12 @@ pub(super) struct Unheld {
     pub spared: Spared,
 }
 
+impl std::fmt::Display for Unheld {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "isolated, it has got a way past that, and is not terminated, because {}: {}", self.spared, self.gaps)
+    }
+}
+
 impl Agent {
     /// Looks for ways past the isolation of what is isolated, and at `all` datapaths.
     pub(super) async fn guard(&mut self, all: bool) {
@@ -90,12 +96,13 @@ impl Agent {
     /// Finds out in which network namespaces the processes of isolated containers are. A thread may be in another one
     /// than its process.
     fn follow(&mut self, isolated: &BTreeMap<ContainerKey, u32>) -> anyhow::Result<()> {
-        for key in self.followed.difference(&isolated.keys().cloned().collect()) {
+        let followed = isolated.keys().cloned().collect();
+        for key in self.followed.difference(&followed) {
             if let Some(known) = self.known.get(key) {
                 self.parts.datapaths.also_in(known.slot, &[]);
             }
         }
-        self.followed = isolated.keys().cloned().collect();
+        self.followed = followed;
         if isolated.is_empty() {
             return Ok(());
         }
@@ -160,12 +167,7 @@ impl Agent {
         if let Some(spared) = spared {
             let unheld = Unheld { gaps, spared };
             if self.unheld.get(key) != Some(&unheld) {
-                tracing::warn!(
-                    container = %key.id,
-                    %name,
-                    "isolated, it has got a way past that, and is not terminated, because {spared}: {}",
-                    unheld.gaps
-                );
+                tracing::warn!(container = %key.id, %name, "{unheld}");
                 self.tell(Told::Unheld { container, gaps: unheld.gaps.clone(), spared });
                 self.unheld.insert(key.clone(), unheld);
             }
@@ -198,10 +200,7 @@ impl Agent {
                 (Kind::Pod, Some(pod)) => format!("pod {}/{}", pod.namespace, pod.name),
                 _ => format!("container {}", container.name),
             };
-            Some(format!(
-                "{name} is isolated, has got a way past that, and is not terminated, because {}: {}",
-                unheld.spared, unheld.gaps
-            ))
+            Some(format!("{name}: {unheld}"))
         })
     }
 
