@@ -176,6 +176,8 @@ shared! {
         pub overlay_proven: u32,
         /// 1: system calls are seen by their functions' trampolines, whose context is another than a tracepoint's record.
         pub calls_by_function: u32,
+        /// 1: of 32-bit system calls, whose arguments are the lower halves of registers.
+        pub compat_calls: u32,
         /// 1: [`RDONLY_CAST`] was replaced, and kernel memory is loaded instead of copied by a helper.
         pub direct_reads: u32,
     }

@@ -23,6 +23,7 @@ static NODE: Node = Node {
     refusal: 0,
     overlay_proven: 0,
     calls_by_function: 0,
+    compat_calls: 0,
     direct_reads: 0,
 };
 
@@ -89,6 +90,12 @@ pub fn tracing_judged_early() -> bool {
 #[inline(always)]
 pub fn calls_by_function() -> bool {
     constant(&raw const NODE.calls_by_function) != 0
+}
+
+/// Whether these are the functions of 32-bit system calls.
+#[inline(always)]
+pub fn compat_calls() -> bool {
+    constant(&raw const NODE.compat_calls) != 0
 }
 
 #[inline(always)]

@@ -22,8 +22,7 @@ pub struct Case {
     pub behaviours: &'static [Act],
     /// Forms that try to go unseen: they must be seen all the same.
     pub evasions: &'static [Act],
-    /// Forms that the programs on system calls do not see, by `io_uring` or calls of 32-bit programs: those on security
-    /// hooks do.
+    /// Forms that the programs on system calls do not see, such as by `io_uring`: those on security hooks do.
     pub past_tracepoints: &'static [Act],
     /// Almost the behaviour: the rule must stay silent.
     pub near_misses: &'static [Act],

@@ -2,6 +2,7 @@
 //!
 //! There is no containerd: containers are bare ones, and the enforcer is told their cgroups.
 
+mod compat;
 mod coverage;
 mod escapes;
 
@@ -117,6 +118,8 @@ pub fn run(programs: &Programs, filter: &str, brief: bool, cgroups: Cgroups) -> 
         }
     }
     machine.past_tracepoints(&mut report)?;
+    compat::control(&machine, &mut report);
+    compat::run(&machine, &mut report);
     escapes::run(&machine, &mut report);
     report.check("vm/RF-510/connect", || machine.metadata());
     if !brief {
@@ -148,6 +151,7 @@ fn weaker(programs: &Programs, strongest: Tier, most: usize, report: &mut Report
             }
         }
         machine.past_tracepoints(report)?;
+        compat::run(&machine, report);
         if strongest == Tier::Tracepoint {
             escapes::run(&machine, report);
         }

@@ -4,7 +4,7 @@
 
 mod markdown;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ringfence_abi::{Facet, Op, Tier, flag};
@@ -236,11 +236,13 @@ pub struct Probed<F> {
     pub drift: bool,
     /// Whether it sees files that are opened through `io_uring` where opens are seen as they return.
     pub rings: bool,
+    /// Whether it sees 32-bit system calls as they return, if it has any.
+    pub compat: bool,
 }
 
 /// A kernel that lets us have this tier, and shows what any of that tier shows.
 pub fn on_tier(tier: Tier) -> Probed<impl Fn(Op) -> Tier> {
-    Probed { tier: move |op| seen_at(op, tier), drift: true, rings: true }
+    Probed { tier: move |op| seen_at(op, tier), drift: true, rings: true, compat: true }
 }
 
 /// What a node can do about a rule.
@@ -414,6 +416,17 @@ fn misses<F: Fn(Op) -> Tier>(rule: &Rule, node: &Probed<F>) -> Vec<String> {
     if opens && !node.rings && (node.tier)(Op::Open) == Tier::Tracepoint {
         misses.push("What is opened through io_uring is not seen on this kernel.".to_owned());
     }
+    if !node.compat {
+        // What is seen otherwise than as its system call returns.
+        const BY_OTHERS: [Op; 5] = [Op::Exec, Op::Script, Op::Packet, Op::Listen, Op::Escape];
+        let ops = rule.lines.iter().flat_map(|line| line.ops.iter().copied());
+        let by_calls: BTreeSet<Op> =
+            ops.filter(|op| (node.tier)(*op) == Tier::Tracepoint && !BY_OTHERS.contains(op)).collect();
+        if !by_calls.is_empty() {
+            let names: Vec<_> = by_calls.into_iter().map(op_name).collect();
+            misses.push(format!("By 32-bit system calls these are not seen on this node: {}.", names.join(", ")));
+        }
+    }
     if rule.lines.iter().any(|line| line.cares(Facet::Arg)) {
         misses.push(
             "With more than 2 KiB of arguments, user space decides: the program may run for milliseconds.".to_owned(),
@@ -473,6 +486,14 @@ mod tests {
         assert!(of("RF-501", &node).misses.iter().any(|miss| miss.contains("io_uring")));
         let node = Probed { rings: false, ..on_tier(Tier::Fentry) };
         assert!(!of("RF-501", &node).misses.iter().any(|miss| miss.contains("io_uring")), "the hook sees it");
+        let blind_to_compat = |rule, tier| {
+            let misses = of(rule, &Probed { compat: false, ..on_tier(tier) }).misses;
+            misses.into_iter().find(|miss| miss.starts_with("By 32-bit system calls"))
+        };
+        assert!(blind_to_compat("RF-312", Tier::Lsm).is_some_and(|miss| miss.contains(": setns.")));
+        assert!(blind_to_compat("RF-501", Tier::Tracepoint).is_some_and(|miss| miss.contains("open")));
+        assert_eq!(blind_to_compat("RF-501", Tier::Lsm), None, "the hook sees it");
+        assert_eq!(blind_to_compat("RF-901", Tier::Kprobe), None);
     }
 
     #[test]

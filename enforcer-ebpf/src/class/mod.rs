@@ -80,7 +80,8 @@ fn argument_at_exit(ctx: &TracePointContext, n: usize) -> u64 {
 
 #[inline(always)]
 fn register(registers: u64, n: usize) -> u64 {
-    kernel::read(registers, kernel::constant(&raw const OFFSETS.arguments[n]))
+    let offset = kernel::constant(&raw const OFFSETS.arguments[n]);
+    if kernel::compat_calls() { kernel::read::<u32>(registers, offset) as u64 } else { kernel::read(registers, offset) }
 }
 
 /// A parameter of a security hook, or of its function where that has the same one.

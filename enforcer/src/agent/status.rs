@@ -55,8 +55,8 @@ impl Agent {
     /// What this node can do about a rule.
     pub(super) fn coverage_of(&self, rule: &Rule) -> RuleCoverage {
         let kernel = &self.parts.kernel;
-        let (drift, rings) = (kernel.drift_visible(), kernel.rings_visible());
-        RuleCoverage::of(rule, &Probed { tier: |op| kernel.tier(op), drift, rings })
+        let (drift, rings, compat) = (kernel.drift_visible(), kernel.rings_visible(), kernel.compat_visible());
+        RuleCoverage::of(rule, &Probed { tier: |op| kernel.tier(op), drift, rings, compat })
     }
 
     fn rule(&self, rule: &Rule) -> RuleStatus {
@@ -138,6 +138,11 @@ impl Agent {
         }
         if !self.parts.kernel.rings_visible() && self.parts.kernel.tier(Op::Open) == Tier::Tracepoint {
             warnings.push("what is opened through io_uring is not seen on this kernel".to_owned());
+        }
+        if !self.parts.kernel.compat_visible() {
+            warnings.push(
+                "32-bit system calls are not seen: this kernel takes no BPF trampolines on their functions".to_owned(),
+            );
         }
         if self.candidates.undecided > 0 {
             warnings.push(format!(

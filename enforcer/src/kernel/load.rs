@@ -71,6 +71,12 @@ impl<'a> Loader<'a> {
         Self(loader)
     }
 
+    /// With other offsets.
+    pub fn with(&mut self, offsets: &'a Offsets) -> &mut Self {
+        self.0.override_global("OFFSETS", offsets, true);
+        self
+    }
+
     /// The object with maps of its own.
     pub fn open(&mut self, object: &Object, node: &'a Node) -> Result<Ebpf, Error> {
         Ok(self.0.override_global("NODE", node, true).load(object.bytes())?)
@@ -78,7 +84,7 @@ impl<'a> Loader<'a> {
 
     /// The object over the pinned maps, which are made and pinned where they are missing.
     pub fn open_pinned(
-        mut self,
+        &mut self,
         object: &Object,
         node: &'a Node,
         pins: &Pins,
@@ -206,7 +212,7 @@ impl Trial {
     }
 
     /// Whether a program can be put on a function by a trampoline.
-    fn takes_trampoline(&mut self, function: &str, btf: &Btf) -> bool {
+    pub fn takes_trampoline(&mut self, function: &str, btf: &Btf) -> bool {
         let Some(Program::FExit(program)) = self.ebpf.program_mut("trial_trampoline") else {
             unreachable!("the trial is a program of the object")
         };
@@ -266,6 +272,7 @@ pub fn node(v1_controller: Option<u32>) -> Node {
         refusal: REFUSAL,
         overlay_proven: 1,
         calls_by_function: 0,
+        compat_calls: 0,
         direct_reads: 0,
     }
 }
@@ -279,6 +286,11 @@ pub fn formed(node: Node, form: Form, hooks: &[Attachment]) -> Node {
         calls_by_function: u32::from(form.calls == Calls::Functions),
         ..node
     }
+}
+
+/// The same for programs on the functions of 32-bit system calls.
+pub fn compat(node: Node) -> Node {
+    Node { calls_by_function: 1, compat_calls: 1, ..node }
 }
 
 /// Loads the programs of these attachments that are not loaded yet.

@@ -5,6 +5,7 @@
 //! - A start attaches what is missing before it removes what an older object left: there is no moment without.
 //! - A program is loaded only when a rule needs it; the tier of a class is what loads, never what a version promises.
 
+mod compat;
 mod error;
 mod load;
 mod object;
@@ -26,8 +27,9 @@ pub use records::{Candidate, Record, Records, record};
 pub use retain::Isolated;
 pub use verify::{Outcome, Statistics, Verified, verify};
 
+use compat::Compat;
 use load::{Loader, Trial, Types};
-use object::Form;
+use object::{Calls, Form};
 
 use aya::{
     Btf, Ebpf,
@@ -91,6 +93,10 @@ pub struct Options {
 /// The loaded object.
 pub struct Kernel {
     ebpf: Ebpf,
+    /// Another one for 32-bit system calls, where there are any and they can be seen.
+    compat: Option<Compat>,
+    /// The kernel's types, until the first rules are in force.
+    btf: Option<Btf>,
     pins: Pins,
     /// As long as it is open, nobody else works over the pins.
     _claim: File,
@@ -102,6 +108,7 @@ pub struct Kernel {
     adopted: bool,
     drift_visible: bool,
     rings_visible: bool,
+    compat_visible: bool,
 }
 
 impl Kernel {
@@ -109,6 +116,7 @@ impl Kernel {
     pub fn load(options: &Options) -> Result<Self, Error> {
         let types = Types::read()?;
         let offsets = offsets::find(&types.ours)?;
+        let compat_offsets = offsets::compat(&types.ours, &offsets);
         let pins = Pins::new(&options.bpffs);
         let claim = pins.claim()?;
         let helper = load::node(options.hierarchy.controller());
@@ -117,20 +125,33 @@ impl Kernel {
         let mut trial = Trial::new(&mut loader, &types, &helper, &direct)?;
         let form = trial.form(options.strongest, &btf)?;
         let hooks = trial.hooks(form.hooks, &types, &btf);
+        let seen = compat_offsets.is_some() && trial.takes_trampoline(compat::ANY, &btf);
+        // A kernel without them hides nothing.
+        let compat_visible = seen || (compat_offsets.is_some() && types.function_number(compat::ANY).is_none());
         let drift_visible = offsets.ovl_upper != ABSENT && overlay::told_apart(trial.ebpf);
         let node = Node {
             overlay_proven: u32::from(drift_visible),
             direct_reads: u32::from(trial.direct_reads),
             ..load::formed(helper, form, &hooks)
         };
-        let elf = trial.object.in_form(form);
+        let elf = trial.object.clone().in_form(form);
         let object = fingerprint(&[elf.bytes(), &bytes_of(&offsets), &bytes_of(&node)]);
         pins.create(&object)?;
         let adopted = pins.links(&object).read_dir().is_ok_and(|mut dir| dir.next().is_some())
             || !pins.foreign_links(&object).is_empty();
         let ebpf = loader.open_pinned(&elf, &node, &pins, PINNED)?;
+        let compat_node = load::compat(node);
+        let compat = match compat_offsets.as_ref().filter(|_| seen) {
+            Some(offsets) => {
+                let elf = trial.object.in_form(Form { calls: Calls::Functions, ..form });
+                Some(Compat::new(loader.with(offsets).open_pinned(&elf, &compat_node, &pins, PINNED)?, &types))
+            }
+            None => None,
+        };
         let mut kernel = Self {
             ebpf,
+            compat,
+            btf: None,
             pins,
             _claim: claim,
             object,
@@ -140,6 +161,7 @@ impl Kernel {
             adopted,
             drift_visible,
             rings_visible: offsets.io_result != ABSENT,
+            compat_visible,
         };
         let all: Vec<Attachment> = programs::IDENTITY.iter().copied().chain(kernel.wanted(&options.ops)).collect();
         let missing: Vec<&Attachment> = all.iter().filter(|attachment| kernel.is_missing(attachment)).collect();
@@ -147,6 +169,7 @@ impl Kernel {
         for attachment in programs::IDENTITY {
             kernel.attach(attachment, Some(&btf))?;
         }
+        kernel.btf = Some(btf);
         Ok(kernel)
     }
 
@@ -163,6 +186,11 @@ impl Kernel {
     /// Whether what is opened through `io_uring` is seen (tracepoint tier).
     pub fn rings_visible(&self) -> bool {
         self.rings_visible
+    }
+
+    /// Whether 32-bit system calls are seen like others, if there are any.
+    pub fn compat_visible(&self) -> bool {
+        self.compat_visible
     }
 
     /// The pins.
@@ -189,16 +217,26 @@ impl Kernel {
     pub fn attach_for(&mut self, ops: &BTreeSet<Op>) -> Result<(), Error> {
         let wanted = self.wanted(ops);
         let missing: Vec<&Attachment> = wanted.iter().filter(|attachment| self.is_missing(attachment)).collect();
-        let mut btf = None;
-        if missing.iter().any(|attachment| !self.is_loaded(attachment)) {
+        let links = self.pins.links(&self.object);
+        let compat_is_missing = self.compat.as_ref().is_some_and(|compat| compat.is_missing(&wanted, &links));
+        let mut btf = self.btf.take();
+        if compat_is_missing || missing.iter().any(|attachment| !self.is_loaded(attachment)) {
             // Read anew: the kernel's types are large, and seldom needed once the first rules are in force.
-            let btf = btf.insert(Btf::from_sys_fs().map_err(aya::EbpfError::BtfError)?);
+            let btf = match &btf {
+                Some(btf) => btf,
+                None => btf.insert(Btf::from_sys_fs().map_err(aya::EbpfError::BtfError)?),
+            };
             load::load(&mut self.ebpf, btf, &missing)?;
         }
         for attachment in &wanted {
             self.attach(attachment, btf.as_ref())?;
         }
-        let keep: BTreeSet<String> = wanted.iter().chain(programs::IDENTITY).map(Attachment::link_name).collect();
+        let mut keep: BTreeSet<String> = wanted.iter().chain(programs::IDENTITY).map(Attachment::link_name).collect();
+        if let Some(compat) = &mut self.compat {
+            let names = compat.attach(&wanted, &links, btf.as_ref())?;
+            self.attached.extend(names.iter().cloned());
+            keep.extend(names);
+        }
         for gone in self.attached.iter().filter(|name| !keep.contains(*name)).cloned().collect::<Vec<_>>() {
             let path = self.pin(&gone);
             std::fs::remove_file(&path).map_err(|source| Error::Path { path, source })?;
@@ -284,20 +322,8 @@ impl Kernel {
                 let id = p.attach(function, 0)?;
                 p.take_link(id)?.try_into().map_err(|_| not_pinnable(function))
             }
-            // The link keeps what was loaded; the program is free to be loaded for the next call.
-            (Program::FEntry(p), Hook::Enter(call)) => {
-                p.load(&programs::function_of(call), btf())?;
-                let id = p.attach()?;
-                let link = p.take_link(id)?;
-                p.unload()?;
-                Ok(link.into())
-            }
-            (Program::FExit(p), Hook::Exit(call)) => {
-                p.load(&programs::function_of(call), btf())?;
-                let id = p.attach()?;
-                let link = p.take_link(id)?;
-                p.unload()?;
-                Ok(link.into())
+            (program @ (Program::FEntry(_) | Program::FExit(_)), Hook::Enter(call) | Hook::Exit(call)) => {
+                compat::on_function(program, &programs::function_of(call), btf())
             }
             (Program::TracePoint(p), Hook::Enter(call) | Hook::Exit(call)) => {
                 let side = if matches!(attachment.hook, Hook::Enter(_)) { "enter" } else { "exit" };

@@ -38,6 +38,14 @@ fn arguments(kernel: &Btf) -> Result<[u32; 5], Error> {
     }
 }
 
+/// The same for 32-bit system calls (`arch/x86/include/asm/syscall_wrapper.h`, `SC_IA32_REGS_TO_ARGS`). `None`: of another
+/// architecture, whose 32-bit calls nothing here knows.
+pub fn compat(kernel: &Btf, offsets: &Offsets) -> Option<Offsets> {
+    let register = |name: &str| kernel.offset("pt_regs", name).ok();
+    let arguments = [register("bx")?, register("cx")?, register("dx")?, register("si")?, register("di")?];
+    Some(Offsets { arguments, ..*offsets })
+}
+
 /// Where the arguments of a function are at its entry: the registers of the architecture's convention for calls.
 fn parameters(kernel: &Btf) -> Result<[u32; 5], Error> {
     let register = |name: &str| any_of(kernel, "pt_regs", name);

@@ -214,9 +214,35 @@ pub fn function_of(call: &str) -> String {
     format!("__{architecture}_sys_{call}")
 }
 
+/// The functions of a 32-bit system call, of those that this kernel has
+/// (`arch/x86/entry/syscalls/syscall_32.tbl`): of one that takes its arguments otherwise, that one.
+pub fn compat_functions_of(call: &str, has: impl Fn(&str) -> bool) -> Vec<String> {
+    // What is one call for programs of 64 bits.
+    let further: &[&str] = match call {
+        "fcntl" => &["fcntl64"],
+        "ftruncate" => &["ia32_ftruncate64"],
+        "mmap" => &["mmap_pgoff"],
+        "truncate" => &["ia32_truncate64"],
+        _ => &[],
+    };
+    let calls = [call].into_iter().chain(further.iter().copied());
+    let function = |call| ["__ia32_compat_sys_", "__ia32_sys_"].map(|prefix| format!("{prefix}{call}"));
+    calls.filter_map(|call| function(call).into_iter().find(|function| has(function))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_compat_function_is_taken_where_there_is_one() {
+        let kernel =
+            ["__ia32_compat_sys_truncate", "__ia32_sys_truncate", "__ia32_sys_ia32_truncate64", "__ia32_sys_dup"];
+        let has = |function: &str| kernel.contains(&function);
+        assert_eq!(compat_functions_of("truncate", has), ["__ia32_compat_sys_truncate", "__ia32_sys_ia32_truncate64"]);
+        assert_eq!(compat_functions_of("dup", has), ["__ia32_sys_dup"]);
+        assert_eq!(compat_functions_of("fsconfig", has), [""; 0]);
+    }
 
     #[test]
     fn link_names_are_unique() {

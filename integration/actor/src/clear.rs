@@ -30,6 +30,9 @@ pub enum How {
     /// unlink(2) of 32-bit programs.
     #[cfg(target_arch = "x86_64")]
     CompatUnlink,
+    /// truncate(2) of 32-bit programs.
+    #[cfg(target_arch = "x86_64")]
+    CompatTruncate,
 }
 
 /// What `actor clear` takes.
@@ -57,6 +60,8 @@ impl Arguments {
             How::UringUnlink => uring::unlink(path)?,
             #[cfg(target_arch = "x86_64")]
             How::CompatUnlink => crate::compat::unlink(path)?,
+            #[cfg(target_arch = "x86_64")]
+            How::CompatTruncate => crate::compat::truncate(path)?,
         }
         println!("cleared {} of {before} bytes", path.display());
         Ok(())

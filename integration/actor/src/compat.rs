@@ -5,7 +5,7 @@
 use std::ffi::CString;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
 
@@ -20,7 +20,12 @@ enum Call {
     Unlink = 10,
     Chmod = 15,
     Rename = 38,
+    Dup2 = 63,
     Symlink = 83,
+    Truncate = 92,
+    Setns = 346,
+    Fsopen = 430,
+    Fsconfig = 431,
 }
 
 /// A string below 4 GiB, where 32 bits reach.
@@ -58,8 +63,8 @@ impl Drop for Low {
 ///
 /// # Safety
 /// What the arguments point to must be what the call expects.
-unsafe fn call(call: Call, arguments: [u32; 3]) -> io::Result<i32> {
-    let [first, second, third] = arguments.map(u64::from);
+unsafe fn call<const N: usize>(call: Call, arguments: [u32; N]) -> io::Result<i32> {
+    let argument = |n: usize| arguments.get(n).copied().map_or(0, u64::from);
     let mut result = call as u64;
     // SAFETY: rbx, which the compiler keeps for itself, is put back. The kernel clears r8 to r11 of a 32-bit call.
     unsafe {
@@ -67,10 +72,12 @@ unsafe fn call(call: Call, arguments: [u32; 3]) -> io::Result<i32> {
             "xchg rbx, {first}",
             "int 0x80",
             "xchg rbx, {first}",
-            first = inout(reg) first => _,
+            first = inout(reg) argument(0) => _,
             inlateout("rax") result,
-            in("rcx") second,
-            in("rdx") third,
+            in("rcx") argument(1),
+            in("rdx") argument(2),
+            in("rsi") argument(3),
+            in("rdi") argument(4),
             out("r8") _, out("r9") _, out("r10") _, out("r11") _,
         );
     }
@@ -82,13 +89,13 @@ unsafe fn call(call: Call, arguments: [u32; 3]) -> io::Result<i32> {
 fn by_path(number: Call, path: &Path, argument: u32) -> Result<i32> {
     let low = Low::path(path)?;
     // SAFETY: a call with a path and a number.
-    unsafe { call(number, [low.address(), argument, 0]) }.with_context(|| path.display().to_string())
+    unsafe { call(number, [low.address(), argument]) }.with_context(|| path.display().to_string())
 }
 
 fn by_paths(number: Call, one: &Path, other: &Path) -> Result<()> {
     let (one, other) = (Low::path(one)?, Low::path(other)?);
     // SAFETY: a call with two paths.
-    unsafe { call(number, [one.address(), other.address(), 0]) }?;
+    unsafe { call(number, [one.address(), other.address()]) }?;
     Ok(())
 }
 
@@ -122,4 +129,40 @@ pub fn link(from: &Path, to: &Path) -> Result<()> {
 /// symlink(2)
 pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     by_paths(Call::Symlink, target, link)
+}
+
+/// truncate(2) to nothing.
+pub fn truncate(path: &Path) -> Result<()> {
+    by_path(Call::Truncate, path, 0).map(drop)
+}
+
+/// dup2(2)
+pub fn dup2(descriptor: BorrowedFd<'_>, onto: u32) -> Result<()> {
+    // SAFETY: a call with numbers.
+    unsafe { call(Call::Dup2, [number(descriptor)?, onto]) }?;
+    Ok(())
+}
+
+/// setns(2)
+pub fn setns(descriptor: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: a call with numbers.
+    unsafe { call(Call::Setns, [number(descriptor)?, 0]) }?;
+    Ok(())
+}
+
+/// fsopen(2) of a file system, and its source by fsconfig(2).
+pub fn mount_source(kind: &str, source: &Path) -> Result<()> {
+    const FSCONFIG_SET_STRING: u32 = 1;
+    let context = by_path(Call::Fsopen, Path::new(kind), 0)?;
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    let context = unsafe { OwnedFd::from_raw_fd(context) };
+    let (key, value) = (Low::path(Path::new("source"))?, Low::path(source)?);
+    let arguments = [number(context.as_fd())?, FSCONFIG_SET_STRING, key.address(), value.address(), 0];
+    // SAFETY: a call with two strings.
+    unsafe { call(Call::Fsconfig, arguments) }?;
+    Ok(())
+}
+
+fn number(descriptor: BorrowedFd<'_>) -> Result<u32> {
+    Ok(u32::try_from(descriptor.as_raw_fd())?)
 }

@@ -1,7 +1,8 @@
 //! Namespaces and mounts.
 
 use std::fs::File;
-use std::io::stdin;
+use std::io::{self, stdin};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -17,6 +18,15 @@ use crate::scratch;
 pub enum Act {
     /// `setns(0, 0)`: fails, because the standard input is no namespace; the attempt is the behaviour.
     SetnsInvalid,
+    /// The same by the call of 32-bit programs.
+    #[cfg(target_arch = "x86_64")]
+    CompatSetnsInvalid,
+    /// Names a source by fsconfig(2) of 32-bit programs, and goes no further.
+    #[cfg(target_arch = "x86_64")]
+    CompatFsconfig {
+        /// The device.
+        source: PathBuf,
+    },
     /// setns to a namespace by its file, such as /proc/1/ns/uts.
     Setns {
         /// The namespace's file.
@@ -56,6 +66,18 @@ impl Act {
                 Err(Errno::EINVAL) => println!("setns of no namespace failed, as it must"),
                 other => other.context("setns of no namespace")?,
             },
+            #[cfg(target_arch = "x86_64")]
+            Self::CompatSetnsInvalid => match crate::compat::setns(stdin().as_fd()) {
+                Err(error) if error.downcast_ref().and_then(io::Error::raw_os_error) == Some(Errno::EINVAL as i32) => {
+                    println!("setns of no namespace failed, as it must");
+                }
+                other => other.context("setns of no namespace")?,
+            },
+            #[cfg(target_arch = "x86_64")]
+            Self::CompatFsconfig { source } => {
+                crate::compat::mount_source("tmpfs", &source)?;
+                println!("{} is the source of a mount to be", source.display());
+            }
             Self::Setns { path } => {
                 setns(open(&path)?, CloneFlags::empty()).with_context(|| format!("setns {}", path.display()))?;
                 println!("entered {}", path.display());

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +15,9 @@ use nix::unistd::{close, dup2_stderr, dup2_stdin, dup2_stdout, dup3};
 pub enum How {
     /// dup2(2).
     Dup2,
+    /// dup2(2) of 32-bit programs.
+    #[cfg(target_arch = "x86_64")]
+    CompatDup2,
     /// dup3(2).
     Dup3,
     /// Closed, then fcntl(2) `F_DUPFD`.
@@ -69,6 +72,8 @@ impl Arguments {
                 1 => dup2_stdout(&descriptor)?,
                 _ => dup2_stderr(&descriptor)?,
             },
+            #[cfg(target_arch = "x86_64")]
+            How::CompatDup2 => crate::compat::dup2(descriptor.as_fd(), self.stream.cast_unsigned())?,
             How::Dup3 => {
                 let mut stream = self.freed(&File::open("/dev/null")?.into())?;
                 dup3(&descriptor, &mut stream, OFlag::O_CLOEXEC)?;

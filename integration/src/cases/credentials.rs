@@ -26,7 +26,6 @@ pub const CASES: &[Case] = &[
             act("renamed-parent", "actor read renamed-parent /etc/sudoers.d/extra"),
             act("exchange", "actor read exchange /etc/shadow"),
         ],
-        past_tracepoints: &[act("compat", "actor read compat /etc/shadow")],
         near_misses: &[
             act("passwd", "actor read plain /etc/passwd"),
             act("stat", "actor read stat /etc/shadow"),

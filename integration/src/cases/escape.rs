@@ -115,10 +115,6 @@ pub const CASES: &[Case] = &[
             act("setgid", "sh -c 'cp /usr/bin/tool /tmp/set-d; actor mode chmod 2755 /tmp/set-d'"),
             act("of-image", "actor mode fchmod 6755 /usr/bin/tool-setuid"),
         ],
-        past_tracepoints: &[act(
-            "compat-chmod",
-            "sh -c 'cp /usr/bin/tool /tmp/set-i; actor mode compat-chmod 4755 /tmp/set-i'",
-        )],
         near_misses: &[
             act("executable", "sh -c 'cp /usr/bin/tool /tmp/set-e; actor mode chmod 755 /tmp/set-e'"),
             act("sticky-directory", "sh -c 'mkdir -p /tmp/set-f; actor mode chmod 1777 /tmp/set-f'"),

@@ -20,7 +20,6 @@ pub const CASES: &[Case] = &[
         ],
         past_tracepoints: &[
             act("uring-rename", "actor write uring-rename /etc/ld.so.preload"),
-            act("compat-rename", "actor write compat-rename /etc/ld.so.preload"),
             act("uring-link", "sh -c 'rm -f /etc/ld.so.preload; actor write uring-link /etc/ld.so.preload'"),
             act("uring-symlink", "sh -c 'rm -f /etc/ld.so.preload; actor write uring-symlink /etc/ld.so.preload'"),
         ],
@@ -70,9 +69,6 @@ pub const CASES: &[Case] = &[
             act("uring-rename", "actor write uring-rename /usr/bin/new-k"),
             act("uring-link", "actor write uring-link /usr/bin/new-l"),
             act("uring-symlink", "actor write uring-symlink /usr/bin/new-m"),
-            act("compat-rename", "actor write compat-rename /usr/bin/new-n"),
-            act("compat-link", "actor write compat-link /usr/bin/new-o"),
-            act("compat-symlink", "actor write compat-symlink /usr/bin/new-p"),
             act(
                 "symlink-directory-rename",
                 "sh -c 'ln -s /usr/bin /tmp/way; actor write rename /tmp/way/new-q; s=$?; rm /tmp/way; exit $s'",
@@ -101,10 +97,10 @@ pub const CASES: &[Case] = &[
             ),
             act("shell", "sh -c ': > /var/log/secure'"),
         ],
-        past_tracepoints: &[
-            act("uring-unlink", "sh -c 'echo >/var/log/one.log; actor clear uring-unlink /var/log/one.log'"),
-            act("compat-unlink", "sh -c 'echo >/var/log/two.log; actor clear compat-unlink /var/log/two.log'"),
-        ],
+        past_tracepoints: &[act(
+            "uring-unlink",
+            "sh -c 'echo >/var/log/one.log; actor clear uring-unlink /var/log/one.log'",
+        )],
         near_misses: &[
             act("append", "actor write append /var/log/dpkg.log"),
             act("read", "actor read plain /var/log/dpkg.log"),

@@ -39,8 +39,10 @@ const BEYOND: &str = "\
 - **By `io_uring`.** Where an operation is seen at a security hook, it is seen whatever it comes by. Where it is seen as
   its system call returns (on `tracepoint` everything, on the others what has no hook), operations by a ring are blind,
   but for opens that leave an entry in the completion queue (Linux 5.19 and later), TCP connects and packets.
-- **By 32-bit system calls** (`int 0x80`, x32): the same, and there opens are blind too. Executions, TCP connects and
-  packets are seen on every tier.
+- **By 32-bit system calls** (`int 0x80`): seen like the others, on the functions of these calls, where the kernel takes
+  BPF trampolines. Where it takes none, what is seen as its system call returns is blind by them; `ringfence status` says
+  so. Sockets by `socketcall(2)`: what has a hook is seen there, the rest is not. By x32 calls (which few kernels have and
+  fewer have switched on) the same is blind.
 - **Memory of other processes** (`process_vm_writev`, `/proc/PID/mem`, `pidfd_getfd`) counts as `ptrace` where that has its
   hook, and is blind on `tracepoint`.
 - **Mounts by `fsconfig`** are seen as on `tracepoint`.

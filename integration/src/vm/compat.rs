@@ -1,0 +1,47 @@
+//! System calls of 32-bit programs: no tracepoint tells of them, and they are seen all the same, on every tier.
+
+use anyhow::{Context, Result};
+
+use super::Machine;
+use crate::cases::{self, Act, Case, act};
+use crate::suite::Report;
+
+/// Rules, and how they are violated. What has a security hook is here as well as what has none.
+const ACTS: [(&str, Act); 10] = [
+    (
+        "RF-105",
+        act(
+            "dup2",
+            "sh -c 'nc -l -p 9132 </dev/null >/dev/null & until netstat -ltn | grep -q :9132; do :; done; \
+             actor stdio compat-dup2 tcp --to 169.254.0.1:9132'",
+        ),
+    ),
+    ("RF-210", act("rename", "actor write compat-rename /etc/ld.so.preload")),
+    ("RF-212", act("link", "actor write compat-link /usr/bin/new-o")),
+    ("RF-212", act("symlink", "actor write compat-symlink /usr/bin/new-p")),
+    ("RF-309", act("fsconfig", "actor namespace compat-fsconfig /dev/vda")),
+    ("RF-312", act("setns", "actor namespace compat-setns-invalid")),
+    ("RF-317", act("chmod", "sh -c 'cp /usr/bin/tool /tmp/set-i; actor mode compat-chmod 4755 /tmp/set-i'")),
+    ("RF-401", act("truncate", "sh -c 'echo >/var/log/one.log; actor clear compat-truncate /var/log/one.log'")),
+    ("RF-401", act("unlink", "sh -c 'echo >/var/log/two.log; actor clear compat-unlink /var/log/two.log'")),
+    ("RF-501", act("open", "actor read compat /etc/shadow")),
+];
+
+/// That they work, and are seen, where they are only logged.
+pub fn control(machine: &Machine, report: &mut Report) {
+    for (rule, act) in ACTS {
+        report.check(&format!("vm/compat/{rule}/{}/log", act.name), || machine.logged(case(rule)?, &act));
+    }
+}
+
+/// That they are stopped on this machine's tier.
+pub fn run(machine: &Machine, report: &mut Report) {
+    for (rule, act) in ACTS {
+        let name = format!("vm/{}/compat/{rule}/{}", machine.strongest, act.name);
+        report.check(&name, || machine.blocked(case(rule)?, &act).map(drop));
+    }
+}
+
+fn case(rule: &str) -> Result<&'static Case> {
+    cases::all().find(|case| case.rule == rule).context("no case for the rule")
+}
