@@ -443,6 +443,7 @@ impl Agent {
         self.in_force = true;
         let ops: BTreeSet<_> = rulesets::ops(&tables);
         self.parts.kernel.attach_for(&ops)?;
+        self.parts.kernel.remove_foreign()?;
         if let Some(old) = self.tables.get(&before).cloned() {
             self.parts.kernel.remove_tables(before, &old)?;
         }

@@ -5,6 +5,7 @@
 //! - A start attaches what is missing before it removes what an older object left: there is no moment without.
 //! - A program is loaded only when a rule needs it; the tier of a class is what loads, never what a version promises.
 
+mod carry;
 mod compat;
 mod error;
 mod load;
@@ -148,6 +149,7 @@ impl Kernel {
             }
             None => None,
         };
+        carry::over(&pins)?;
         let mut kernel = Self {
             ebpf,
             compat,
@@ -212,7 +214,7 @@ impl Kernel {
         self.hooks.iter().any(|hook| hook.ops.contains(&op))
     }
 
-    /// Attaches what these operations need, then detaches what they do not need any more, and what older objects left.
+    /// Attaches what these operations need, then detaches what they do not need any more.
     /// Hooks that the kernel does not have (system calls of other architectures or versions) are left out.
     pub fn attach_for(&mut self, ops: &BTreeSet<Op>) -> Result<(), Error> {
         let wanted = self.wanted(ops);
@@ -242,10 +244,16 @@ impl Kernel {
             std::fs::remove_file(&path).map_err(|source| Error::Path { path, source })?;
             self.attached.remove(&gone);
         }
+        Ok(())
+    }
+
+    /// Detaches what older objects left: their links, and then maps of other layouts. To be called once a generation is in
+    /// force: until then, in maps of a new layout, nothing is.
+    pub fn remove_foreign(&self) -> Result<(), Error> {
         for old in self.pins.foreign_links(&self.object) {
             pins::remove(&old)?;
         }
-        Ok(())
+        carry::finish(&self.pins)
     }
 
     /// What these operations need on the tiers that this kernel has.

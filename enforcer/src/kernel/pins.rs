@@ -74,6 +74,11 @@ impl Pins {
         entries(&self.root.join("links")).into_iter().filter(|dir| !dir.ends_with(object)).collect()
     }
 
+    /// Folders of maps of other layouts: of an older or newer enforcer.
+    pub fn foreign_maps(&self) -> Vec<PathBuf> {
+        entries(&self.root.join("maps")).into_iter().filter(|dir| !dir.ends_with(LAYOUT)).collect()
+    }
+
     /// Links of every object.
     pub fn all_links(&self) -> Vec<PathBuf> {
         entries(&self.root.join("links")).iter().flat_map(|object| entries(object)).collect()

@@ -7,7 +7,7 @@ use super::{Error, Pins, cgroup_name, pins, programs};
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use ringfence_abi::{CgroupKey, CgroupName, Isolation, SLOTS, Slot};
 use ringfence_containers::ANY_POD;
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::Path};
 
 /// Isolated slots that somebody has, and the interfaces that lead to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,10 +86,20 @@ fn open<M: TryFrom<Map, Error = MapError>>(
     map: &'static str,
     kind: fn(MapData) -> Map,
 ) -> Result<M, Error> {
-    let data = MapData::from_pin(pins.maps().join(map)).map_err(failed(map))?;
+    open_in(&pins.maps(), map, kind)
+}
+
+/// A map that is pinned in a folder.
+pub fn open_in<M: TryFrom<Map, Error = MapError>>(
+    dir: &Path,
+    map: &'static str,
+    kind: fn(MapData) -> Map,
+) -> Result<M, Error> {
+    let data = MapData::from_pin(dir.join(map)).map_err(failed(map))?;
     M::try_from(kind(data)).map_err(failed(map))
 }
 
-fn failed(map: &'static str) -> impl Fn(MapError) -> Error {
+/// Names the map that an error is about.
+pub fn failed(map: &'static str) -> impl Fn(MapError) -> Error {
     move |source| Error::Map { map, source }
 }
