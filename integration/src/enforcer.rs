@@ -227,16 +227,12 @@ impl Enforcer {
 
     /// Asks the enforcer something.
     fn ask<T>(&self, question: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>) -> Result<T> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let mut client = Client::connect(&self.control).await?;
-            Ok(question(&mut client).await?)
-        })
+        ask(&self.control, question)
     }
 
     /// Its state.
     pub fn status(&self) -> Result<Status> {
-        self.ask(async |client| client.status().await)
+        status(&self.control)
     }
 
     /// A container's state, once the enforcer knows it.
@@ -271,6 +267,20 @@ impl Drop for Enforcer {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// Asks whoever listens there something.
+pub fn ask<T>(control: &Path, question: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut client = Client::connect(control).await?;
+        Ok(question(&mut client).await?)
+    })
+}
+
+/// The state of who listens there.
+pub fn status(control: &Path) -> Result<Status> {
+    ask(control, async |client| client.status().await)
 }
 
 /// The enforcer beside this program, unless another is named.

@@ -58,7 +58,7 @@ impl Part {
 }
 
 /// In this order: what needs the node's only enforcer for itself comes last.
-const PARTS: [Part; 13] = [
+const PARTS: [Part; 14] = [
     node::PART,
     mitigations::PART,
     entry::PART,
@@ -70,6 +70,7 @@ const PARTS: [Part; 13] = [
     first::PART,
     reload::PART,
     crash::PART,
+    crash::points::PART,
     log::PART,
     usage::PART,
 ];

@@ -1,5 +1,9 @@
 //! The enforcer is killed while a container is isolated, and comes back.
 
+pub mod points;
+mod step;
+mod tracer;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::thread;

@@ -1,0 +1,421 @@
+//! The enforcer is killed at each kind of step of its start and of its mitigations. All the while one container violates
+//! without pause and never gets anywhere, and another one is isolated and stays so.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::programs::loaded_links;
+use nix::sys::signal::Signal;
+use ringfence_actor::now;
+use ringfence_policy::Mitigation;
+
+use super::super::Part;
+use super::super::context::{Context, address4, cut_at, of};
+use super::super::report::Report;
+use super::tracer::{End, Point, Steps, Traced, points};
+use crate::cases::Needs;
+use crate::enforcer::{ask, status};
+use crate::harness::Container;
+use crate::rulesets::ruleset;
+
+/// Points are found when the steps are seen: only what finds them has a name before.
+pub const PART: Part = Part::Made { names: || vec![FOUND.into(), STRIKE.into()], run };
+
+const FOUND: &str = "crash/points";
+const STRIKE: &str = "crash/uninstall-after-all";
+/// As many at least.
+const LEAST: usize = 30;
+/// Over what a version with other programs has left.
+const START: &str = "start";
+/// Over what a version with other programs and another layout of maps has left.
+const UPGRADE: &str = "upgrade";
+/// A guard against hanging.
+const LIMIT: Duration = Duration::from_mins(1);
+/// What is done while an enforcer runs.
+const ACTS: [&str; 7] = [GOVERN, "log", "isolate", "terminate", "isolate-by-hand", "release", "reload"];
+const STOP: &str = "stop";
+/// A container comes.
+const GOVERN: &str = "govern";
+/// How long a step may take to come. A guard against hanging.
+const STEP: Duration = Duration::from_secs(5);
+/// Nothing that is looked at.
+const BETWEEN: &str = "between";
+/// What an act leaves to be done later is done by then.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// What is there all the while.
+struct Stage {
+    looper: Container,
+    isolated: Container,
+    /// When it was isolated.
+    cut: u64,
+    victim: Container,
+    /// What is there when an enforcer is in force.
+    whole: Option<Whole>,
+    /// Programs of others, which were there before.
+    others: BTreeSet<u32>,
+    reloads: u32,
+}
+
+/// What an enforcer in force has made.
+#[derive(Debug, PartialEq, Eq)]
+struct Whole {
+    pins: BTreeSet<PathBuf>,
+    /// Of files that are written anew.
+    unfinished: BTreeSet<PathBuf>,
+    links: usize,
+}
+
+fn run(context: &mut Context, report: &mut Report) {
+    let stage = Stage::set(context).and_then(|mut stage| {
+        let found = stage.found(context)?;
+        Ok((stage, found))
+    });
+    match stage {
+        Err(error) => report.fail(FOUND, &format!("{error:#}; {}", context.enforcer_says())),
+        Ok((mut stage, found)) => {
+            let enough = found.len() >= LEAST;
+            report.check(FOUND, || {
+                ensure!(enough, "{} points, fewer than {LEAST}: {found:?}", found.len());
+                Ok(())
+            });
+            for point in found {
+                report.check(&point.name(), || stage.crash(context, &point));
+            }
+            report.check(STRIKE, || stage.strike(context));
+            if let Err(error) = fs::remove_file(context.start.rulesets.join("reload.yaml")) {
+                report.fail(FOUND, &format!("the rulesets are not as they were: {error}"));
+            }
+        }
+    }
+}
+
+/// What an enforcer has left when it was killed is from now on another version's: its programs are, and its maps if those
+/// have another layout. They go on as before.
+fn age(context: &Context, phase: &str) -> Result<()> {
+    let root = context.start.bpffs.join("ringfence");
+    let folders: &[&str] = match phase {
+        START => &["links"],
+        UPGRADE => &["links", "maps"],
+        _ => &[],
+    };
+    for folder in folders {
+        let inside: Vec<_> = fs::read_dir(root.join(folder))?.flatten().map(|entry| entry.path()).collect();
+        let [own] = &inside[..] else { bail!("not one but {inside:?}") };
+        fs::rename(own, root.join(folder).join("another"))?;
+    }
+    Ok(())
+}
+
+fn tree(of: &std::path::Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut todo = vec![of.to_path_buf()];
+    while let Some(folder) = todo.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                todo.push(path.clone());
+            }
+            found.insert(path);
+        }
+    }
+    found
+}
+
+impl Whole {
+    fn look(context: &Context) -> Self {
+        Self {
+            pins: tree(&context.start.bpffs.join("ringfence")),
+            unfinished: tree(&context.start.state)
+                .into_iter()
+                .filter(|path| path.extension().is_some_and(|end| end == "next"))
+                .collect(),
+            links: loaded_links().count(),
+        }
+    }
+
+    /// Waits until there is nothing else. Programs are not counted: what was loaded before a crash stays with the links that
+    /// it has, and is loaded once more for those that were missing.
+    fn expect(&self, context: &Context) -> Result<()> {
+        let until = Instant::now() + LIMIT;
+        loop {
+            let now = Self::look(context);
+            if now == *self {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                let more: Vec<_> =
+                    now.pins.difference(&self.pins).chain(now.unfinished.difference(&self.unfinished)).collect();
+                let less: Vec<_> = self.pins.difference(&now.pins).collect();
+                bail!("left over: {more:?}; missing: {less:?}; {} links instead of {}", now.links, self.links);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Stage {
+    fn set(context: &mut Context) -> Result<Self> {
+        context.stop_enforcer()?;
+        ensure!(context.start.uninstall(&context.node)?.status.success(), "a first uninstall failed");
+        let others = super::programs()?;
+        context.enforcer()?;
+        let script = "while :; do got=$(cat /etc/shadow 2>/dev/null); \
+                      if [ -n \"$got\" ]; then echo GOT; else echo no; fi; sleep 0.01; done";
+        let spec = context.spec(Needs::Nothing, "RF-501", Mitigation::Block, ["sh", "-c", script]);
+        let looper = context.run(&spec)?;
+        context.enforcer()?.container(looper.id())?;
+        let isolated = super::beacon(context, Mitigation::Isolate)?;
+        isolated.exec(["cat", "/etc/shadow"])?;
+        let cut = cut_at(&*context.journal.wait_for("the violation", of(&isolated, "RF-501"))?);
+        let victim = super::beacon(context, Mitigation::Isolate)?;
+        context.take_enforcer()?.crash()?;
+        let stage = Self { looper, isolated, cut, victim, whole: None, others, reloads: 0 };
+        stage.holds(context)?;
+        Ok(stage)
+    }
+
+    /// All points.
+    fn found(&mut self, context: &mut Context) -> Result<Vec<Point>> {
+        let (mut acts, mut starts) = (Vec::new(), Vec::new());
+        // The first start is not over what another one left when it was killed.
+        for phase in [START, START, UPGRADE, START, UPGRADE] {
+            age(context, phase)?;
+            let mut traced = Traced::start(&context.start.command(&context.node), phase, None, &context.journal)?;
+            ensure!(Self::ready(context, &traced)?, "it ended: {}", traced.messages());
+            self.whole = Some(Whole::look(context));
+            if acts.is_empty() {
+                self.perform(context, &traced)?;
+                traced.enter(STOP);
+                traced.signal(Signal::SIGTERM)?;
+                traced.wait()?;
+                acts = traced.steps();
+                // As if it had been killed.
+                context.take_enforcer()?.crash()?;
+                continue;
+            }
+            traced.signal(Signal::SIGKILL)?;
+            traced.wait()?;
+            starts.push((phase, traced.steps()));
+        }
+        self.holds(context)?;
+        let mut found = Vec::new();
+        for (phase, after) in [(START, false), (UPGRADE, true)] {
+            let seen: Vec<Steps> =
+                starts.iter().filter(|(of, _)| *of == phase).map(|(_, steps)| steps.clone()).collect();
+            found
+                .extend(points(&seen, phase)?.into_iter().filter(|point| point.after == after && point.is_essential()));
+        }
+        for act in ACTS.into_iter().chain([STOP]) {
+            found.extend(points(std::slice::from_ref(&acts), act)?);
+        }
+        Ok(found)
+    }
+
+    /// Does everything once.
+    fn perform(&mut self, context: &mut Context, traced: &Traced) -> Result<()> {
+        for act in ACTS {
+            traced.enter(if act == GOVERN { GOVERN } else { BETWEEN });
+            let doomed = self.prepare(context, act)?;
+            if let Some(doomed) = &doomed {
+                Self::wait_until_known(context, doomed)?;
+            }
+            traced.enter(act);
+            self.act(context, act, doomed.as_ref())
+                .with_context(|| format!("{act}, undisturbed: {}", traced.messages()))?;
+            thread::sleep(SETTLE);
+            traced.enter(BETWEEN);
+            let victim = self.victim.id();
+            ask(&context.start.control, async |client| client.release(victim).await)?;
+            drop(doomed);
+            thread::sleep(SETTLE);
+        }
+        Ok(())
+    }
+
+    /// Waits until it answers, or has ended.
+    fn ready(context: &Context, traced: &Traced) -> Result<bool> {
+        let until = Instant::now() + LIMIT;
+        while !traced.has_ended() {
+            if status(&context.start.control).is_ok() {
+                return Ok(true);
+            }
+            ensure!(Instant::now() < until, "it did not answer within {LIMIT:?}: {}", traced.messages());
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(false)
+    }
+
+    /// The violating loop goes on and gets nowhere; what is isolated stays so.
+    fn holds(&self, context: &Context) -> Result<()> {
+        let attempts = |text: &str| text.lines().count();
+        let until = Instant::now() + LIMIT;
+        let before = attempts(&self.looper.stdout());
+        loop {
+            let told = self.looper.stdout();
+            ensure!(
+                !told.contains("GOT"),
+                "a violation was let through, attempt {:?}",
+                told.lines().position(|l| l == "GOT")
+            );
+            if attempts(&told) >= before + 3 {
+                break;
+            }
+            ensure!(Instant::now() < until, "the violating loop stands still");
+            thread::sleep(Duration::from_millis(10));
+        }
+        let last = context.sink.from(address4(&self.isolated)?).last;
+        ensure!(last <= self.cut, "a packet of {} ns after the isolation arrived", last - self.cut);
+        Ok(())
+    }
+
+    /// What a phase takes for granted.
+    fn prepare(&self, context: &mut Context, act: &str) -> Result<Option<Container>> {
+        let (control, victim) = (&context.start.control, self.victim.id());
+        match act {
+            GOVERN | "terminate" => Self::doomed(context).map(Some),
+            "release" => ask(control, async |client| client.isolate(victim, None).await).map(|_| None),
+            _ => Ok(None),
+        }
+    }
+
+    /// Does what a phase is about.
+    fn act(&mut self, context: &mut Context, act: &str, doomed: Option<&Container>) -> Result<()> {
+        let (control, victim) = (context.start.control.clone(), self.victim.id().to_owned());
+        let since = now();
+        match (act, doomed) {
+            (GOVERN, _) => Ok(()),
+            ("log", _) => {
+                let matches = of(&self.looper, "RF-501");
+                context
+                    .journal
+                    .wait_for("a violation", |event| matches(event) && event.kernel_time_ns >= since)
+                    .map(drop)
+            }
+            ("isolate", _) => {
+                self.victim.exec(["cat", "/etc/shadow"])?;
+                let matches = of(&self.victim, "RF-501");
+                context.journal.wait_for("it", |event| matches(event) && event.kernel_time_ns >= since).map(drop)
+            }
+            ("terminate", Some(doomed)) => {
+                // It may be gone before the runtime has told how this ended.
+                drop(doomed.exec(["cat", "/etc/shadow"]));
+                ensure!(doomed.wait()? == 137, "it was not killed");
+                Ok(())
+            }
+            ("isolate-by-hand", _) => ask(&control, async |client| client.isolate(&victim, None).await).map(drop),
+            ("release", _) => ask(&control, async |client| client.release(&victim).await).map(drop),
+            ("reload", _) => self.reload(context),
+            _ => bail!("nobody knows how to {act}"),
+        }
+    }
+
+    fn doomed(context: &mut Context) -> Result<Container> {
+        let spec = context.spec(Needs::Nothing, "RF-501", Mitigation::Terminate, ["actor", "sleep", "600000"]);
+        context.run(&spec)
+    }
+
+    fn wait_until_known(context: &Context, container: &Container) -> Result<()> {
+        let until = Instant::now() + LIMIT;
+        while !status(&context.start.control)?.containers.iter().any(|one| one.id.as_str() == container.id()) {
+            ensure!(Instant::now() < until, "it does not get known");
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Another ruleset comes into force.
+    fn reload(&mut self, context: &Context) -> Result<()> {
+        self.reloads += 1;
+        let label = format!("crash{}", self.reloads);
+        fs::write(context.start.rulesets.join("reload.yaml"), ruleset(&label, &["RF-501".parse()?], Mitigation::Log))?;
+        let until = Instant::now() + LIMIT;
+        while !status(&context.start.control)?.rulesets.names.iter().any(|name| name.starts_with(&label)) {
+            ensure!(Instant::now() < until, "the change is not noticed");
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Killed at a point, and started again.
+    fn crash(&mut self, context: &mut Context, point: &Point) -> Result<()> {
+        context.take_enforcer()?.crash()?;
+        age(context, point.phase)?;
+        let starts = [START, UPGRADE].contains(&point.phase);
+        let command = context.start.command(&context.node);
+        let first = if starts { point.phase } else { BETWEEN };
+        let mut traced = Traced::start(&command, first, Some(point.clone()), &context.journal)?;
+        let mut doomed = None;
+        let mut done = Ok(());
+        if Self::ready(context, &traced)? && !starts {
+            if point.phase == STOP {
+                traced.enter(STOP);
+                traced.signal(Signal::SIGTERM)?;
+            } else {
+                traced.enter(if point.phase == "release" { BETWEEN } else { GOVERN });
+                doomed = self.prepare(context, point.phase)?;
+                if point.phase != GOVERN {
+                    if let Some(doomed) = &doomed {
+                        Self::wait_until_known(context, doomed)?;
+                    }
+                    traced.enter(point.phase);
+                    done = self.act(context, point.phase, doomed.as_ref());
+                }
+            }
+        }
+        let end = traced.end_within(STEP)?;
+        ensure!(end == End::Killed, "it ended with {end:?}: {done:?} {}", traced.messages());
+        self.holds(context).context("after the crash")?;
+        context.enforcer().context("the next start")?;
+        self.holds(context).context("after the next start")?;
+        let known = context.enforcer()?.container(self.isolated.id())?;
+        ensure!(known.isolated.is_some(), "the next one does not know that it is isolated");
+        self.outcome(context, point.phase, done.is_ok(), doomed.as_ref())?;
+        drop(doomed);
+        self.whole.as_ref().context("it was not looked at")?.expect(context)
+    }
+
+    /// After all that, everything can be removed.
+    fn strike(self, context: &mut Context) -> Result<()> {
+        drop((self.looper, self.victim));
+        context.take_enforcer()?.crash()?;
+        let output = context.start.uninstall(&context.node)?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        context.sink.wait_for_more(address4(&self.isolated)?, 5).context("traffic after uninstall")?;
+        let root = context.start.bpffs.join("ringfence");
+        ensure!(!root.exists(), "still pinned: {:?}", tree(&root));
+        let until = Instant::now() + LIMIT;
+        // Programs are freed after a grace period of the kernel.
+        while !super::programs()?.is_subset(&self.others) {
+            ensure!(Instant::now() < until, "programs are left: {:?}", super::programs()?.difference(&self.others));
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// What a mitigation during which the enforcer was killed has come to.
+    fn outcome(&self, context: &mut Context, act: &str, done: bool, doomed: Option<&Container>) -> Result<()> {
+        let victim = self.victim.id();
+        if let Some(doomed) = doomed {
+            if act == GOVERN {
+                context.enforcer()?.container(doomed.id())?;
+                drop(doomed.exec(["cat", "/etc/shadow"]));
+            }
+            let status = doomed.wait_within(Duration::from_secs(10)).context("to be terminated, it lives on")?;
+            ensure!(status == 137, "it ended with {status}");
+        }
+        let isolated = context.enforcer()?.container(victim)?.isolated.is_some();
+        match act {
+            "isolate" => ensure!(isolated, "what had violated is not isolated"),
+            "isolate-by-hand" => ensure!(isolated || !done, "what was said to be isolated is not"),
+            "release" => ensure!(!isolated || !done, "what was said to be released is isolated"),
+            _ => ensure!(!isolated, "what has done nothing is isolated"),
+        }
+        context.enforcer()?.release(victim)?;
+        context.sink.wait_for_more(address4(&self.victim)?, 3).context("after the release")
+    }
+}
