@@ -211,7 +211,7 @@ impl Stage {
                 .extend(points(&seen, phase)?.into_iter().filter(|point| point.after == after && point.is_essential()));
         }
         for act in ACTS.into_iter().chain([STOP]) {
-            found.extend(points(std::slice::from_ref(&acts), act)?);
+            found.extend(points(std::slice::from_ref(&acts), act)?.into_iter().filter(Point::is_essential));
         }
         Ok(found)
     }

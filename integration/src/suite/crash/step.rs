@@ -9,6 +9,8 @@ use nix::libc;
 use nix::unistd::Pid;
 
 const PATH: usize = 256;
+/// Maps of which what is written decides who is governed, and how. Entries of others are of one kind.
+const TELLING: [&str; 5] = ["generation", "isolated", "cgroups", "coming", "members"];
 /// Older forms of the same calls.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[(i64, &str)] = &[
@@ -77,11 +79,14 @@ pub fn of(thread: Pid, names: &mut Names) -> Option<String> {
 
 fn bpf(memory: &Memory, [command, attributes, ..]: [u64; 6], names: &mut Names) -> Option<String> {
     let word = |at| memory.number(attributes + at);
-    let of_map = |names: &mut Names| names.of(memory.0, word(0)?.into());
+    let mut entry = |verb: &str| {
+        let map = names.of(memory.0, word(0)?.into())?;
+        Some(if TELLING.contains(&map.as_str()) { format!("{verb}-{map}") } else { verb.to_owned() })
+    };
     Some(match command {
         0 => "bpf-map-create".into(),
-        2 => format!("bpf-map-update-{}", of_map(names)?),
-        3 => format!("bpf-map-delete-{}", of_map(names)?),
+        2 => entry("bpf-map-update")?,
+        3 => entry("bpf-map-delete")?,
         5 => "bpf-prog-load".into(),
         6 => {
             let path = memory.text(memory.long(attributes)?)?;

@@ -273,15 +273,14 @@ pub fn points(seen: &[Steps], phase: &'static str) -> Result<Vec<Point>> {
 }
 
 impl Point {
-    /// Whether it is among those that a start, which has steps of dozens of kinds, is killed at: a first one that is about
-    /// to be made, a last one that has been made, and one in between where there are many (but for what is
-    /// written into one map: those are entries of the same kind).
+    /// Whether the enforcer is killed at it: a first one of its kind that is about to be made, a last one that has been
+    /// made, and one in between where there are many.
     pub fn is_essential(&self) -> bool {
         const MANY: usize = 20;
         match (self.nth, self.after) {
             (1, false) => true,
             (nth, true) if nth == self.of => true,
-            (nth, _) => nth != 1 && nth != self.of && self.of > MANY && !self.kind.starts_with("bpf-map-update-"),
+            (nth, _) => nth != 1 && nth != self.of && self.of > MANY,
         }
     }
 
