@@ -41,7 +41,7 @@ const STOP: &str = "stop";
 /// A container comes.
 const GOVERN: &str = "govern";
 /// How long a step may take to come. A guard against hanging.
-const STEP: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_secs(20);
 /// Nothing that is looked at.
 const BETWEEN: &str = "between";
 /// What an act leaves to be done later is done by then.
@@ -181,19 +181,28 @@ impl Stage {
 
     /// All points.
     fn found(&mut self, context: &mut Context) -> Result<Vec<Point>> {
-        let (mut acts, mut starts) = (Vec::new(), Vec::new());
+        let (mut acts, mut again, mut stop, mut starts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         // The first start is not over what another one left when it was killed.
         for phase in [START, START, UPGRADE, START, UPGRADE] {
             age(context, phase)?;
             let mut traced = Traced::start(&context.start.command(&context.node), phase, None, &context.journal)?;
             ensure!(Self::ready(context, &traced)?, "it ended: {}", traced.messages());
-            self.whole = Some(Whole::look(context));
+            // Of links that were removed some are freed later.
+            let seen = Whole::look(context);
+            if self.whole.as_ref().is_none_or(|whole| seen.links < whole.links) {
+                self.whole = Some(seen);
+            }
             if acts.is_empty() {
+                // Twice: what comes only once belongs to something else.
+                self.perform(context, &traced)?;
+                let once = traced.steps().len();
                 self.perform(context, &traced)?;
                 traced.enter(STOP);
                 traced.signal(Signal::SIGTERM)?;
                 traced.wait()?;
                 acts = traced.steps();
+                stop = acts.split_off(acts.iter().position(|(phase, _)| *phase == STOP).unwrap_or(acts.len()));
+                again = acts.split_off(once);
                 // As if it had been killed.
                 context.take_enforcer()?.crash()?;
                 continue;
@@ -210,9 +219,11 @@ impl Stage {
             found
                 .extend(points(&seen, phase)?.into_iter().filter(|point| point.after == after && point.is_essential()));
         }
-        for act in ACTS.into_iter().chain([STOP]) {
-            found.extend(points(std::slice::from_ref(&acts), act)?.into_iter().filter(Point::is_essential));
+        let acts = [acts, again];
+        for act in ACTS {
+            found.extend(points(&acts, act)?.into_iter().filter(Point::is_essential));
         }
+        found.extend(points(&[stop], STOP)?.into_iter().filter(Point::is_essential));
         Ok(found)
     }
 
@@ -225,7 +236,7 @@ impl Stage {
                 Self::wait_until_known(context, doomed)?;
             }
             traced.enter(act);
-            self.act(context, act, doomed.as_ref())
+            self.act(context, traced, act, doomed.as_ref())
                 .with_context(|| format!("{act}, undisturbed: {}", traced.messages()))?;
             thread::sleep(SETTLE);
             traced.enter(BETWEEN);
@@ -284,22 +295,21 @@ impl Stage {
     }
 
     /// Does what a phase is about.
-    fn act(&mut self, context: &mut Context, act: &str, doomed: Option<&Container>) -> Result<()> {
+    fn act(
+        &mut self,
+        context: &mut Context,
+        traced: &Traced,
+        act: &str,
+        doomed: Option<&Container>,
+    ) -> Result<()> {
         let (control, victim) = (context.start.control.clone(), self.victim.id().to_owned());
         let since = now();
         match (act, doomed) {
             (GOVERN, _) => Ok(()),
-            ("log", _) => {
-                let matches = of(&self.looper, "RF-501");
-                context
-                    .journal
-                    .wait_for("a violation", |event| matches(event) && event.kernel_time_ns >= since)
-                    .map(drop)
-            }
+            ("log", _) => Self::told(context, traced, &self.looper, since),
             ("isolate", _) => {
                 self.victim.exec(["cat", "/etc/shadow"])?;
-                let matches = of(&self.victim, "RF-501");
-                context.journal.wait_for("it", |event| matches(event) && event.kernel_time_ns >= since).map(drop)
+                Self::told(context, traced, &self.victim, since)
             }
             ("terminate", Some(doomed)) => {
                 // It may be gone before the runtime has told how this ended.
@@ -312,6 +322,18 @@ impl Stage {
             ("reload", _) => self.reload(context),
             _ => bail!("nobody knows how to {act}"),
         }
+    }
+
+    /// Waits until a violation of the container has been told, or the enforcer is gone.
+    fn told(context: &Context, traced: &Traced, container: &Container, since: u64) -> Result<()> {
+        let matches = of(container, "RF-501");
+        let until = Instant::now() + LIMIT;
+        while context.journal.all(|event| matches(event) && event.kernel_time_ns >= since).is_empty() {
+            ensure!(!traced.has_ended(), "it is gone, and has told nothing");
+            ensure!(Instant::now() < until, "nothing is told");
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     fn doomed(context: &mut Context) -> Result<Container> {
@@ -363,7 +385,7 @@ impl Stage {
                         Self::wait_until_known(context, doomed)?;
                     }
                     traced.enter(point.phase);
-                    done = self.act(context, point.phase, doomed.as_ref());
+                    done = self.act(context, &traced, point.phase, doomed.as_ref());
                 }
             }
         }

@@ -72,9 +72,15 @@ pub fn of(thread: Pid, names: &mut Names) -> Option<String> {
         libc::SYS_openat => open(&memory, arguments[1], arguments[2]),
         OPEN => open(&memory, arguments[0], arguments[1]),
         libc::SYS_sendto => netlink(&memory, arguments[1], arguments[2]),
-        libc::SYS_write if arguments[0] == 1 => Some("tell".into()),
+        libc::SYS_write if is_output(thread, arguments[0]) => Some("tell".into()),
         _ => OLD.iter().chain(NEW).find(|(of, _)| *of == number).map(|(_, name)| (*name).to_owned()),
     }
+}
+
+/// Whether a descriptor is the standard output, maybe by another number.
+fn is_output(thread: Pid, fd: u64) -> bool {
+    let file = |fd| fs::read_link(format!("/proc/{thread}/fd/{fd}")).ok();
+    file(1).is_some_and(|output| file(fd) == Some(output))
 }
 
 fn bpf(memory: &Memory, [command, attributes, ..]: [u64; 6], names: &mut Names) -> Option<String> {
