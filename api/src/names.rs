@@ -30,10 +30,12 @@ pub const MANY_SPARE: u32 = 5;
 /// more may be.
 pub const TERMINATIONS_LEFT_LABEL: &str = "ringfence.dev/terminations-left";
 /// Annotation of a pod that is being terminated, which it bears for the moment until it is gone: rule that was violated,
-/// or [`UNHELD`].
+/// or [`UNHELD`], or [`UNFINISHED`].
 pub const TERMINATED_BY_ANNOTATION: &str = "ringfence.dev/terminated-by";
 /// Value of [`TERMINATED_BY_ANNOTATION`] of a pod that its isolation did not hold, where the rule is not known any more.
 pub const UNHELD: &str = "isolation";
+/// The same of a pod that a violation asked to be terminated, of which the enforcer that terminates it does not know more.
+pub const UNFINISHED: &str = "violation";
 /// Annotation of an enforcer's own pod: a [`NodeReport`](crate::NodeReport).
 pub const REPORT_ANNOTATION: &str = "ringfence.dev/report";
 

@@ -18,12 +18,16 @@ use aya_ebpf::{
 };
 use ringfence_abi::{
     CANDIDATE_ARGS, CLASSES, COUNTERS, Class, Counter, EVENT_ARGS, EVENT_FIXED, Op, RULESET_ENTRIES, RulesetVectors,
-    Tier, done, room, ruleset_index,
+    SLOTS, Tier, done, room, ruleset_index,
 };
 
 /// Which generation of the tables is in force. Flipped by user space once the next one is complete.
 #[map]
 static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Since when slots are to be terminated (`CLOCK_MONOTONIC`, ns), as long as user space has not done it.
+#[map]
+static TERMINATING: Array<u64> = Array::with_max_entries(SLOTS, 0);
 
 #[map]
 static RULESETS: Array<RulesetVectors> = Array::with_max_entries(RULESET_ENTRIES, 0);
@@ -216,6 +220,9 @@ pub fn settle<E: EntryPoint>(s: &mut Scratch, class: Class, report: Report) -> V
         set_isolated(slot, s.event.header.at);
         s.event.header.done |= done::ISOLATED;
     }
+    if terminate {
+        set_terminating(slot, s.event.header.at);
+    }
     let mut verdict = Verdict::Pass;
     if block || terminate {
         verdict = Verdict::Stop;
@@ -311,6 +318,20 @@ fn emit(s: &mut Scratch, class: Class, mitigating: bool) {
     };
     if failed != 0 {
         count(class, if mitigating { Counter::LostMitigating } else { Counter::LostLog });
+    }
+}
+
+/// Asks for the slot's end. User space forgets it once that has come, so that neither a record that is lost nor an enforcer
+/// that ends meanwhile lets the slot live.
+#[inline(always)]
+fn set_terminating(slot: u32, at: u64) {
+    if let Some(since) = TERMINATING.get_ptr_mut(slot) {
+        // SAFETY: from the map. Two CPUs that set it at once write two times that are both true.
+        unsafe {
+            if *since == 0 {
+                *since = at;
+            }
+        }
     }
 }
 

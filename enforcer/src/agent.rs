@@ -11,6 +11,7 @@ mod node;
 mod owners;
 mod status;
 mod tally;
+mod termination;
 
 use crate::{
     kernel::{Kernel, Record, Records},
@@ -41,6 +42,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tally::Tally;
+pub use termination::Reason;
+use termination::{Cause, Terminated};
 use tokio::sync::{mpsc, oneshot};
 
 /// How often the rulesets' files are looked at, and the datapaths verified.
@@ -74,14 +77,12 @@ pub enum Told {
         /// Why it was not terminated.
         spared: Spared,
     },
-    /// It was terminated because of that.
+    /// It was terminated, not because of a violation that was told.
     Terminated {
         /// Which one.
         container: Container,
-        /// The rule by which it was isolated, if that is known.
-        rule: Option<RuleId>,
-        /// The ways.
-        gaps: Escaped,
+        /// Why.
+        reason: Reason,
         /// What did not work.
         outcome: Result<(), String>,
     },
@@ -155,23 +156,6 @@ struct Context {
     owner: Arc<Owner>,
     tables: Arc<Tables>,
     class: Class,
-}
-
-/// Why a container is terminated.
-enum Cause {
-    Violations(Vec<Violation>),
-    /// It was isolated, and isolation does not hold it any more.
-    Unheld {
-        rule: Option<RuleId>,
-        gaps: Escaped,
-    },
-}
-
-/// Everything that an end of a termination needs.
-struct Terminated {
-    container: Container,
-    cause: Cause,
-    outcome: Result<usize, String>,
 }
 
 /// The agent of a node.
@@ -372,6 +356,7 @@ impl Agent {
         if self.counted.count(self.window(), Instant::now()) {
             self.limit();
         }
+        self.finish_terminations();
         self.guard(true).await;
     }
 
@@ -522,68 +507,6 @@ impl Agent {
         self.publish(violations);
     }
 
-    fn terminate(&self, container: Container, names: &[String], cause: Cause) {
-        let paths = match container.kind {
-            Kind::Pod => self.paths(names),
-            _ => Ok(vec![cgroup_path(&container.cgroups_path)]),
-        };
-        let (hierarchies, runtime) = (Arc::clone(&self.parts.hierarchies), self.parts.runtime.clone());
-        let done = self.terminations.0.clone();
-        tokio::spawn(async move {
-            let outcome = kill_all(&hierarchies, paths).await;
-            let (key, kind) = (container.key.clone(), container.kind);
-            // Reported as soon as nothing runs any more; the runtime tidies up after that. A pod is the API server's to
-            // delete.
-            let _ = done.send(Terminated { container, cause, outcome });
-            if kind != Kind::Pod
-                && let Some(runtime) = runtime
-                && let Err(error) = runtime.stop(&key).await
-            {
-                tracing::error!(container = %key.id, %error, "the runtime could not stop a terminated container");
-            }
-        });
-    }
-
-    /// Paths of the cgroups that exist under these names, those below them left out.
-    fn paths(&self, names: &[String]) -> Result<Vec<String>, String> {
-        let wanted = names.iter().map(|name| (name.clone(), ())).collect();
-        let found = self.parts.hierarchies.find(&wanted).map_err(|error| error.to_string())?;
-        let mut paths: Vec<String> = found.into_iter().map(|((), cgroup)| cgroup.path).collect();
-        paths.sort();
-        paths.dedup_by(|path, above| path == above || path.starts_with(&format!("{above}/")));
-        Ok(paths)
-    }
-
-    fn terminated(&mut self, terminated: Terminated) {
-        let Terminated { container, cause, outcome } = terminated;
-        let known = self.known.get_mut(&container.key);
-        if let Some(known) = known {
-            // It may be started again, and is to be ended again then.
-            known.terminating = false;
-            if matches!(cause, Cause::Unheld { .. }) && outcome.is_ok() {
-                known.ended = known.pid;
-            }
-        }
-        match cause {
-            Cause::Violations(mut violations) => {
-                for violation in &mut violations {
-                    match &outcome {
-                        Ok(_) => violation.mitigation_done.push(Done::Terminated),
-                        Err(problem) => violation.mitigation_failed.push(problem.clone()),
-                    }
-                }
-                self.publish(violations);
-                self.parts.output.flush();
-            }
-            Cause::Unheld { rule, gaps } => {
-                if let Err(problem) = &outcome {
-                    tracing::error!(container = %container.key.id, "it could not be terminated: {problem}");
-                }
-                self.tell(Told::Terminated { container, rule, gaps, outcome: outcome.map(drop) });
-            }
-        }
-    }
-
     fn publish(&mut self, violations: Vec<Violation>) {
         for violation in violations {
             self.tally.count(std::iter::once(&violation.rule_set_name).chain(&violation.other_rule_set_names));
@@ -692,48 +615,5 @@ fn spare(header: &EventHeader, limit: Limit, violations: &mut [Violation]) {
             Ok(()) => violation.mitigation_done.push(Done::Killed),
             Err(problem) => violation.mitigation_failed.push(problem.clone()),
         }
-    }
-}
-
-/// Kills every process of these cgroups; returns how many they were.
-async fn kill_all(hierarchies: &Hierarchies, paths: Result<Vec<String>, String>) -> Result<usize, String> {
-    let mut killed = 0;
-    for path in paths? {
-        killed += hierarchies.kill_all(&path).await.map_err(|error| error.to_string())?;
-    }
-    Ok(killed)
-}
-
-/// The path of a container's cgroup below the hierarchies' roots: the systemd form is spelt out.
-fn cgroup_path(cgroups_path: &str) -> String {
-    let parts: Vec<&str> = cgroups_path.split(':').collect();
-    let [slice, prefix, name] = parts.as_slice() else { return cgroups_path.to_owned() };
-    let mut path = String::new();
-    let stem = slice.trim_end_matches(".slice");
-    let mut so_far = String::new();
-    for part in stem.split('-').filter(|part| !part.is_empty()) {
-        if !so_far.is_empty() {
-            so_far.push('-');
-        }
-        so_far.push_str(part);
-        path.push('/');
-        path.push_str(&so_far);
-        path.push_str(".slice");
-    }
-    let scope = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };
-    format!("{path}/{scope}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_systemd_form_of_a_cgroup_path_is_spelt_out() {
-        assert_eq!(cgroup_path("/default/demo"), "/default/demo");
-        assert_eq!(
-            cgroup_path("kubepods-burstable-podx_y.slice:cri-containerd:abc"),
-            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podx_y.slice/cri-containerd-abc.scope"
-        );
     }
 }

@@ -1,4 +1,4 @@
-//! The isolated bit of each slot.
+//! The isolated bit of each slot, and the mark of those that are to be terminated.
 
 use crate::{Error, network::key};
 use aya::maps::{Array, HashMap, LpmTrie, MapData};
@@ -9,6 +9,7 @@ use ringfence_abi::{ExceptionKey, ExceptionPorts, FlowKey, Isolation, SLOTS};
 /// Isolates slots and releases them. The kernel side sets the same bit by itself on a violation.
 pub struct Switch {
     isolated: Array<MapData, Isolation>,
+    terminating: Array<MapData, u64>,
     exceptions: LpmTrie<MapData, ExceptionKey, ExceptionPorts>,
     probe_flows: HashMap<MapData, FlowKey, u64>,
 }
@@ -17,6 +18,7 @@ impl Switch {
     pub(crate) fn new(ebpf: &mut aya::Ebpf) -> Result<Self, Error> {
         Ok(Self {
             isolated: take(ebpf, "ISOLATED")?,
+            terminating: take(ebpf, "TERMINATING")?,
             exceptions: take(ebpf, "EXCEPTIONS")?,
             probe_flows: take(ebpf, "PROBE_FLOWS")?,
         })
@@ -36,10 +38,30 @@ impl Switch {
         self.isolated.set(slot, isolation, 0).map_err(map_error("ISOLATED"))
     }
 
-    /// Lifts the isolation, also of a slot that is to be given away anew, and returns what it was.
+    /// Since when the slot is to be terminated: `CLOCK_MONOTONIC` in ns; 0: it is not. A violation sets it in the kernel.
+    pub fn terminating(&self, slot: u32) -> Result<u64, Error> {
+        self.terminating.get(&existing(slot)?, 0).map_err(map_error("TERMINATING"))
+    }
+
+    /// The slot is to be terminated, by a decision of user space.
+    pub fn terminate(&mut self, slot: u32) -> Result<(), Error> {
+        if self.terminating(slot)? != 0 {
+            return Ok(());
+        }
+        self.terminating.set(slot, now(), 0).map_err(map_error("TERMINATING"))
+    }
+
+    /// The slot has been terminated, or is not to be any more.
+    pub fn terminated(&mut self, slot: u32) -> Result<(), Error> {
+        self.terminating.set(existing(slot)?, 0, 0).map_err(map_error("TERMINATING"))
+    }
+
+    /// Lifts the isolation, also of a slot that is to be given away anew, and returns what it was. It is not to be
+    /// terminated any more either.
     pub fn release(&mut self, slot: u32) -> Result<Isolation, Error> {
         let was = self.isolation(slot)?;
         self.isolated.set(slot, Isolation::default(), 0).map_err(map_error("ISOLATED"))?;
+        self.terminated(slot)?;
         let flows: Vec<FlowKey> =
             self.probe_flows.keys().filter_map(Result::ok).filter(|flow| flow.slot == slot).collect();
         for flow in flows {

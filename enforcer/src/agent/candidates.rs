@@ -76,6 +76,9 @@ impl Agent {
                 Err(error) => failed.push(error.to_string()),
             }
         }
+        if terminate && let Err(error) = self.parts.switch.terminate(header.slot) {
+            failed.push(error.to_string());
+        }
         if block || terminate {
             match kill(header) {
                 Ok(()) => header.done |= done::KILLED,

@@ -1,6 +1,9 @@
 //! Isolation that holds: what is isolated gets no way past the datapaths, or it is terminated.
 
-use super::{Agent, Cause, Told};
+use super::{
+    Agent, Told,
+    termination::{Cause, Reason},
+};
 use ringfence_containers::{ContainerKey, Kind};
 use ringfence_control::Escaped;
 use ringfence_netiso::{Gap, Netns};
@@ -180,7 +183,7 @@ impl Agent {
         let names = known.names.clone();
         let rule = known.why_isolated.as_ref().and_then(|why| why.rule);
         self.count(&container);
-        self.terminate(container, &names, Cause::Unheld { rule, gaps });
+        self.terminate(container, &names, Cause::Other(Reason::Unheld { rule, gaps }));
         self.limit();
     }
 

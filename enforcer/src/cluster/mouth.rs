@@ -8,7 +8,7 @@ use super::{
     memory::{Kind, Memory},
     pods::{Gate, is_hash, now},
 };
-use crate::agent::{Spared, Told};
+use crate::agent::{Reason, Spared, Told};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::{
     Api, Client, ResourceExt,
@@ -17,7 +17,7 @@ use kube::{
 };
 use ringfence_api::names;
 use ringfence_control::{Done, Escaped, Violation};
-use ringfence_policy::{Mitigation, RuleId};
+use ringfence_policy::Mitigation;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{
@@ -162,9 +162,9 @@ impl Mouth {
                         self.unheld(&subject, &gaps, spared);
                     }
                 }
-                Told::Terminated { container, rule, gaps, outcome } => {
+                Told::Terminated { container, reason, outcome } => {
                     if let Some(subject) = of_container(&container) {
-                        self.terminated(&subject, rule, &gaps, outcome);
+                        self.terminated(&subject, &reason, outcome);
                     }
                 }
                 Told::Isolated(container) => {
@@ -252,19 +252,21 @@ impl Mouth {
         self.event(subject, true, EventType::Warning, reason, &note);
     }
 
-    /// Isolation did not hold it.
-    fn terminated(&self, subject: &Subject, rule: Option<RuleId>, gaps: &Escaped, outcome: Result<(), String>) {
-        let by = rule.map(|rule| format!(" by {rule}")).unwrap_or_default();
-        let note = format!("isolated{by}, it has got a way past that: {gaps}");
+    /// It was terminated, or was to be.
+    fn terminated(&self, subject: &Subject, reason: &Reason, outcome: Result<(), String>) {
         match outcome {
             Ok(()) => {
-                let by = rule.map_or_else(|| names::UNHELD.to_owned(), |rule| rule.to_string());
+                let by = match reason {
+                    Reason::Unheld { rule: Some(rule), .. } => rule.to_string(),
+                    Reason::Unheld { rule: None, .. } => names::UNHELD.to_owned(),
+                    Reason::Unfinished => names::UNFINISHED.to_owned(),
+                };
                 self.deed(subject.clone(), Deed::Delete(by));
-                let note = format!("{note}; terminated");
+                let note = format!("{reason}; terminated");
                 self.event(subject, true, EventType::Warning, names::TERMINATED_REASON, &note);
             }
             Err(problem) => {
-                let note = format!("{note}; {problem}");
+                let note = format!("{reason}; {problem}");
                 self.event(subject, true, EventType::Warning, names::MITIGATION_FAILED_REASON, &note);
             }
         }

@@ -15,6 +15,8 @@ use std::{
 /// The maps that say who is isolated, and by which ways it gets out.
 struct Maps {
     isolated: Array<MapData, Isolation>,
+    /// Versions before 0.1 had none.
+    terminating: Option<Array<MapData, u64>>,
     slots: Array<MapData, Slot>,
     bound: HashMap<MapData, CgroupKey, u32>,
     coming: HashMap<MapData, CgroupName, u32>,
@@ -25,6 +27,7 @@ impl Maps {
     fn open(dir: &Path) -> Result<Self, Error> {
         Ok(Self {
             isolated: open_in(dir, "ISOLATED", Map::Array)?,
+            terminating: open_in(dir, "TERMINATING", Map::Array).ok(),
             slots: open_in(dir, "SLOTS", Map::Array)?,
             bound: open_in(dir, "CGROUPS", Map::HashMap)?,
             coming: open_in(dir, "COMING", Map::HashMap)?,
@@ -61,6 +64,12 @@ impl Maps {
             used.insert(ours);
             if self.isolated.get(&ours, 0).map_err(failed("ISOLATED"))?.since == 0 {
                 self.isolated.set(ours, *value, 0).map_err(failed("ISOLATED"))?;
+            }
+            if let (Some(ours_of), Some(theirs_of)) = (&mut self.terminating, &other.terminating) {
+                let since = theirs_of.get(theirs, 0).map_err(failed("TERMINATING"))?;
+                if since != 0 {
+                    ours_of.set(ours, since, 0).map_err(failed("TERMINATING"))?;
+                }
             }
             let mut slot = self.slots.get(&ours, 0).map_err(failed("SLOTS"))?;
             slot.flags |= other.slots.get(theirs, 0).map_err(failed("SLOTS"))?.flags;

@@ -74,6 +74,7 @@ const PINNED: &[&str] = &[
     "RULESETS",
     "SLOTS",
     "STRANGERS",
+    "TERMINATING",
     "VETHS",
     "WRITTEN",
 ];

@@ -50,12 +50,14 @@ impl Isolated {
         remove(&mut veths, |_, slot| !self.slots.contains(&slot));
         let mut slots: Array<_, Slot> = open(pins, "SLOTS", Map::Array)?;
         let mut isolated: Array<_, Isolation> = open(pins, "ISOLATED", Map::Array)?;
+        let mut terminating: Array<_, u64> = open(pins, "TERMINATING", Map::Array)?;
         for slot in 1..SLOTS {
             let mut value = Slot::default();
             if self.slots.contains(&slot) {
                 value.flags = slots.get(&slot, 0).map_err(failed("SLOTS"))?.flags;
             } else {
                 isolated.set(slot, Isolation::default(), 0).map_err(failed("ISOLATED"))?;
+                terminating.set(slot, 0, 0).map_err(failed("TERMINATING"))?;
             }
             slots.set(slot, value, 0).map_err(failed("SLOTS"))?;
         }

@@ -29,7 +29,7 @@ pub const PART: Part = Part::Table(&[
 fn beacon(context: &mut Context, mitigation: Mitigation) -> Result<Container> {
     context.enforcer()?;
     let to = format!("{}:{}", context.places.gateway4, context.places.port);
-    let flood = ["actor", "flood", "--proto", "udp", "--to", &to, "--lasting", "600000", "--pause", "300"];
+    let flood = ["actor", "flood", "--proto", "udp", "--to", &to, "--lasting", "3600000", "--pause", "300"];
     let spec = context.spec(Needs::Nothing, "RF-501", mitigation, flood);
     let container = context.run(&spec)?;
     context.enforcer()?.container(container.id())?;

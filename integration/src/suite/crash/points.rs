@@ -295,13 +295,7 @@ impl Stage {
     }
 
     /// Does what a phase is about.
-    fn act(
-        &mut self,
-        context: &mut Context,
-        traced: &Traced,
-        act: &str,
-        doomed: Option<&Container>,
-    ) -> Result<()> {
+    fn act(&mut self, context: &mut Context, traced: &Traced, act: &str, doomed: Option<&Container>) -> Result<()> {
         let (control, victim) = (context.start.control.clone(), self.victim.id().to_owned());
         let since = now();
         match (act, doomed) {
