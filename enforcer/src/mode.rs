@@ -16,6 +16,7 @@ use crate::{
     plan::{Mode, Plan},
     processes::Processes,
     rulesets::{self, Compiled, Rulesets},
+    state,
     uninstall::uninstall,
 };
 use anyhow::Context;
@@ -94,6 +95,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         strongest,
         ops: rulesets::ops(rulesets.tables()),
     })?;
+    // Nobody else works over the pins from here on, nor over the state.
+    state::tidy(&args.state).with_context(|| format!("--state {}", args.state.display()))?;
     if kernel.adopted() {
         tracing::info!("programs of an earlier enforcer were at work all the while, and are taken over");
     }

@@ -10,7 +10,7 @@ use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -19,6 +19,8 @@ const FILE: &str = "generation.json";
 pub const VIOLATIONS: &str = "violations.json";
 /// Ways past isolation that containers had before they were isolated.
 pub const GAPS: &str = "gaps.json";
+/// All that are replaced.
+const FILES: [&str; 3] = [FILE, VIOLATIONS, GAPS];
 /// A folder: what the API server has told.
 pub const CLUSTER: &str = "cluster";
 
@@ -34,21 +36,33 @@ pub fn save(dir: &Path, generation: u32, tables: &Tables) -> io::Result<()> {
 
 /// Writes a file that whoever reads it finds whole, as it was or as it is.
 pub fn replace(dir: &Path, file: &str, text: &str) -> io::Result<()> {
-    let next = dir.join(format!("{file}.next"));
+    let next = next(dir, file);
     fs::write(&next, text)?;
     fs::rename(next, dir.join(file))
 }
 
+/// What is to become the file.
+fn next(dir: &Path, file: &str) -> PathBuf {
+    dir.join(format!("{file}.next"))
+}
+
+/// Removes what an enforcer was writing when it was killed.
+pub fn tidy(dir: &Path) -> io::Result<()> {
+    FILES.iter().try_for_each(|file| unless_gone(fs::remove_file(next(dir, file))))
+}
+
 /// Removes all of it. The folder itself may be somebody's mount point.
 pub fn remove(dir: &Path) -> io::Result<()> {
-    let removed = [FILE, VIOLATIONS, GAPS].map(|file| fs::remove_file(dir.join(file)));
-    for result in removed.into_iter().chain([fs::remove_dir_all(dir.join(CLUSTER))]) {
-        match result {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    tidy(dir)?;
+    FILES.iter().try_for_each(|file| unless_gone(fs::remove_file(dir.join(file))))?;
+    unless_gone(fs::remove_dir_all(dir.join(CLUSTER)))
+}
+
+fn unless_gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
-    Ok(())
 }
 
 /// The tables of the generation that an earlier enforcer left in force, if it can be told.
@@ -94,6 +108,17 @@ mod tests {
             assert_eq!(restored.lines(class).len(), tables.lines(class).len());
         }
     }
+
+    #[test]
+    fn half_of_a_file_does_not_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        replace(dir.path(), GAPS, "{}").unwrap();
+        fs::write(next(dir.path(), GAPS), "{").unwrap();
+        tidy(dir.path()).unwrap();
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [GAPS]);
+    }
+
     #[test]
     fn another_catalogue_restores_nothing() {
         let dir = tempfile::tempdir().unwrap();
