@@ -1,6 +1,7 @@
 //! What the agent says of itself.
 
 use super::Agent;
+use crate::kernel::Visible;
 use jiff::{SignedDuration, Timestamp};
 use ringfence_abi::{Class, Counter, Op, Tier};
 use ringfence_control::{ClassStatus, ContainerStatus, DatapathStatus, Escaped, Isolation, RuleStatus, Status};
@@ -55,7 +56,7 @@ impl Agent {
     /// What this node can do about a rule.
     pub(super) fn coverage_of(&self, rule: &Rule) -> RuleCoverage {
         let kernel = &self.parts.kernel;
-        let (drift, rings, compat) = (kernel.drift_visible(), kernel.rings_visible(), kernel.compat_visible());
+        let Visible { drift, rings, compat } = kernel.visible();
         RuleCoverage::of(rule, &Probed { tier: |op| kernel.tier(op), drift, rings, compat })
     }
 
@@ -110,7 +111,7 @@ impl Agent {
             datapaths,
             no_datapath,
             gaps,
-            drift_visible: self.parts.kernel.drift_visible() && is_overlay(&container.snapshotter),
+            drift_visible: self.parts.kernel.visible().drift && is_overlay(&container.snapshotter),
             snapshotter: (!container.snapshotter.is_empty()).then_some(container.snapshotter),
         })
     }
@@ -130,16 +131,17 @@ impl Agent {
                 "the container runtime has not told all containers yet: the rulesets are not in force".to_owned(),
             );
         }
-        if !self.parts.kernel.drift_visible() {
+        let visible = self.parts.kernel.visible();
+        if !visible.drift {
             warnings.push("overlayfs's layers can't be told apart: drift rules are blind on this node".to_owned());
         }
         if self.parts.covered_cgroup.is_none() {
             warnings.push("no cgroup v2: isolation depends on the containers' interfaces alone".to_owned());
         }
-        if !self.parts.kernel.rings_visible() && self.parts.kernel.tier(Op::Open) == Tier::Tracepoint {
+        if !visible.rings && self.parts.kernel.tier(Op::Open) == Tier::Tracepoint {
             warnings.push("what is opened through io_uring is not seen on this kernel".to_owned());
         }
-        if !self.parts.kernel.compat_visible() {
+        if !visible.compat {
             warnings.push(
                 "32-bit system calls are not seen: this kernel takes no BPF trampolines on their functions".to_owned(),
             );

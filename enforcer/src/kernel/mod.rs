@@ -108,9 +108,18 @@ pub struct Kernel {
     hooks: Vec<Attachment>,
     attached: BTreeSet<String>,
     adopted: bool,
-    drift_visible: bool,
-    rings_visible: bool,
-    compat_visible: bool,
+    visible: Visible,
+}
+
+/// What this node lets programs see, by its probes.
+#[derive(Clone, Copy, Debug)]
+pub struct Visible {
+    /// New files can be told from the image's (overlayfs).
+    pub drift: bool,
+    /// What is opened through `io_uring` is seen (tracepoint tier).
+    pub rings: bool,
+    /// 32-bit system calls are seen like others, if there are any.
+    pub compat: bool,
 }
 
 impl Kernel {
@@ -130,9 +139,9 @@ impl Kernel {
         let seen = compat_offsets.is_some() && trial.takes_trampoline(compat::ANY, &btf);
         // A kernel without them hides nothing.
         let compat_visible = seen || (compat_offsets.is_some() && types.function_number(compat::ANY).is_none());
-        let drift_visible = offsets.ovl_upper != ABSENT && overlay::told_apart(trial.ebpf);
+        let drift = offsets.ovl_upper != ABSENT && overlay::told_apart(trial.ebpf);
         let node = Node {
-            overlay_proven: u32::from(drift_visible),
+            overlay_proven: u32::from(drift),
             direct_reads: u32::from(trial.direct_reads),
             ..load::formed(helper, form, &hooks)
         };
@@ -162,9 +171,7 @@ impl Kernel {
             hooks,
             attached: BTreeSet::new(),
             adopted,
-            drift_visible,
-            rings_visible: offsets.io_result != ABSENT,
-            compat_visible,
+            visible: Visible { drift, rings: offsets.io_result != ABSENT, compat: compat_visible },
         };
         let all: Vec<Attachment> = programs::IDENTITY.iter().copied().chain(kernel.wanted(&options.ops)).collect();
         let missing: Vec<&Attachment> = all.iter().filter(|attachment| kernel.is_missing(attachment)).collect();
@@ -181,19 +188,9 @@ impl Kernel {
         self.adopted
     }
 
-    /// Whether new files can be told from the image's (overlayfs).
-    pub fn drift_visible(&self) -> bool {
-        self.drift_visible
-    }
-
-    /// Whether what is opened through `io_uring` is seen (tracepoint tier).
-    pub fn rings_visible(&self) -> bool {
-        self.rings_visible
-    }
-
-    /// Whether 32-bit system calls are seen like others, if there are any.
-    pub fn compat_visible(&self) -> bool {
-        self.compat_visible
+    /// What this node lets programs see.
+    pub fn visible(&self) -> Visible {
+        self.visible
     }
 
     /// The pins.
@@ -287,7 +284,7 @@ impl Kernel {
         match attachment.hook {
             // Not every kernel has every system call.
             Hook::Enter(call) | Hook::Exit(call) => preflight::has_syscall(call),
-            Hook::Trace("io_uring_complete") => self.rings_visible,
+            Hook::Trace("io_uring_complete") => self.visible.rings,
             Hook::Trace(_) | Hook::Lsm(_) | Hook::Function(_) => true,
         }
     }
