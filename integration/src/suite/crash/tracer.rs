@@ -128,6 +128,15 @@ impl Traced {
         self.tracer.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
+    /// Whether it ends soon enough.
+    pub fn ends_within(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        while !self.has_ended() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.has_ended()
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> Result<End> {
         self.end_within(LIMIT)
@@ -135,13 +144,9 @@ impl Traced {
 
     /// The same with a limit, at which it is killed.
     pub fn end_within(&mut self, limit: Duration) -> Result<End> {
-        let until = Instant::now() + limit;
-        while !self.has_ended() {
-            if Instant::now() > until {
-                self.kill()?;
-                bail!("it did not end within {limit:?}: {}", self.messages());
-            }
-            thread::sleep(Duration::from_millis(5));
+        if !self.ends_within(limit) {
+            self.kill()?;
+            bail!("it did not end within {limit:?}: {}", self.messages());
         }
         let tracer = self.tracer.take().context("it was waited for before")?;
         tracer.join().map_err(|_| anyhow!("the tracer panicked"))?
