@@ -329,6 +329,12 @@ impl Stage {
             ("terminate", Some(doomed)) => {
                 // It may be gone before the runtime has told how this ended.
                 drop(doomed.exec(["cat", "/etc/shadow"]));
+                let until = Instant::now() + LIMIT;
+                while doomed.is_running()? {
+                    ensure!(!traced.has_ended(), "it is gone, and has killed nothing");
+                    ensure!(Instant::now() < until, "nothing is killed");
+                    thread::sleep(Duration::from_millis(10));
+                }
                 ensure!(doomed.wait()? == 137, "it was not killed");
                 Ok(())
             }
