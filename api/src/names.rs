@@ -107,7 +107,8 @@ pub const TABLE: [(Place, &str, &str, &str); 18] = [
         Place::PodAnnotation,
         TERMINATED_BY_ANNOTATION,
         "enforcer",
-        "the rule that was violated (`isolation`: its isolation did not hold, and the rule is not known any more), for \
+        "the rule that was violated (`isolation`: its isolation did not hold, and the rule is not known any more; \
+         `violation`: one asked for it, of which nothing else is known, because the enforcer that had its record ended), for \
          the moment until the pod is gone",
     ),
     (
