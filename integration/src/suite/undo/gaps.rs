@@ -157,7 +157,7 @@ fn until(context: &mut Context, what: &str, holds: impl Fn(&mut Context) -> Resu
 }
 
 fn warned(status: &Status, scene: &Scene) -> bool {
-    let name = format!("container {} is isolated", scene.container.id());
+    let name = format!("container {}: isolated", scene.container.id());
     status.warnings.iter().any(|warning| warning.contains(&name) && warning.contains("mv0 is a macvlan device"))
 }
 
