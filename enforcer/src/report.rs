@@ -217,8 +217,25 @@ fn until_zero(buffer: &[u8]) -> Escaped {
 }
 
 /// Wall clock for a moment of the kernel's monotonic clock.
-fn wall_clock(at: u64) -> Timestamp {
-    Timestamp::now() - SignedDuration::from_nanos(i64::try_from(monotonic().saturating_sub(at)).unwrap_or(0))
+pub fn wall_clock(at: u64) -> Timestamp {
+    /// Reading three clocks takes less, unless somebody else runs meanwhile.
+    const CLOSE: u64 = 10_000;
+    const TRIES: usize = 8;
+    let read = || {
+        let before = monotonic();
+        let wall = Timestamp::now();
+        (monotonic().saturating_sub(before), before, wall)
+    };
+    // Two clocks that are read at different times are of two moments: those count that were read closest together.
+    let mut closest = read();
+    for _ in 1..TRIES {
+        if closest.0 <= CLOSE {
+            break;
+        }
+        closest = closest.min(read());
+    }
+    let (_, now, wall) = closest;
+    wall - SignedDuration::from_nanos(i64::try_from(now.saturating_sub(at)).unwrap_or(0))
 }
 
 /// Now, by the kernel's monotonic clock, in ns.
@@ -230,6 +247,16 @@ pub fn monotonic() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_a_moment_ago_is_told_as_that() {
+        let before = Timestamp::now();
+        let at = monotonic();
+        let after = Timestamp::now();
+        let told = wall_clock(at);
+        let close = SignedDuration::from_millis(100);
+        assert!(before - close <= told && told <= after + close, "{before} {told} {after}");
+    }
 
     #[test]
     fn operations_are_named_as_in_lines() {

@@ -1,8 +1,7 @@
 //! What the agent says of itself.
 
 use super::Agent;
-use crate::kernel::Visible;
-use jiff::{SignedDuration, Timestamp};
+use crate::{kernel::Visible, report::wall_clock};
 use ringfence_abi::{Class, Counter, Op, Tier};
 use ringfence_control::{ClassStatus, ContainerStatus, DatapathStatus, Escaped, Isolation, RuleStatus, Status};
 use ringfence_policy::{Rule, RuleCoverage, coverage::Probed};
@@ -103,7 +102,7 @@ impl Agent {
             rulesets: known.owner.resolved.rulesets.clone(),
             slot,
             isolated: (isolation.since != 0).then(|| Isolation {
-                since: since(isolation.since),
+                since: wall_clock(isolation.since),
                 rule: why.rule,
                 reason: why.reason.as_deref().map(Escaped::from),
                 dropped_packets: isolation.dropped,
@@ -168,9 +167,4 @@ fn cgroup_skb(place: &str) -> DatapathStatus {
 
 fn is_overlay(snapshotter: &str) -> bool {
     matches!(snapshotter, "" | "overlayfs" | "fuse-overlayfs" | "stargz" | "nydus" | "soci")
-}
-
-fn since(at: u64) -> Timestamp {
-    let ago = crate::report::monotonic().saturating_sub(at);
-    Timestamp::now() - SignedDuration::from_nanos(i64::try_from(ago).unwrap_or(0))
 }
