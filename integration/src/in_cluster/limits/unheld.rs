@@ -34,7 +34,7 @@ pub fn held_and_terminated(cluster: &mut Cluster, release: &Release) -> Result<(
     let note = reason(cluster, &pod, "MitigationHeld")?;
     ensure!(note.contains("because minReadyReplicas holds that back") && note.contains(way), "{note}");
     let warnings = release.status(cluster)?["warnings"].to_string();
-    ensure!(warnings.contains(&format!("pod mall/{pod} is isolated")) && warnings.contains(way), "{warnings}");
+    ensure!(warnings.contains(&format!("pod mall/{pod}: isolated")) && warnings.contains(way), "{warnings}");
     ensure!(is_there(cluster, &uid)?, "it was ended");
 
     policy::change(cluster, &json!({"limits": {"minReadyReplicas": null}}))?;
