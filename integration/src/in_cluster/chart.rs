@@ -54,6 +54,9 @@ const RELEASE: &str = "rf";
 /// What a pod has of Ringfence's when the policy that the chart makes governs it.
 const POLICY: &str = "ringfence.dev/policy";
 
+/// A program is started that the image does not have.
+const VIOLATION: &str = "cp /bin/busybox /tmp/new && /tmp/new true; true";
+
 const SHOP: &str = include_str!("chart/shop.yaml");
 
 fn names() -> Vec<String> {
@@ -140,8 +143,18 @@ impl<'a> Site<'a> {
     /// In that pod, a program is started that its image does not have.
     fn violate(&self, pod: &Value) -> Result<()> {
         let name = pod["metadata"]["name"].as_str().context("no name")?;
-        let script = "cp /bin/busybox /tmp/new && /tmp/new true; true";
-        self.kubectl(&["-n", "chart-shop", "exec", name, "--", "sh", "-c", script]).map(drop)
+        self.kubectl(&["-n", "chart-shop", "exec", name, "--", "sh", "-c", VIOLATION]).map(drop)
+    }
+
+    /// The same again and again: right after an installation the pod may not be governed yet.
+    fn violate_until_isolated(&mut self, pod: &Value) -> Result<()> {
+        let name = pod["metadata"]["name"].as_str().context("no name")?;
+        let selector = format!("--field-selector=involvedObject.name={name},reason=PodIsolated");
+        self.cluster.wait_for(&format!("an Event PodIsolated of pod {name}"), |cluster| {
+            cluster.kubectl(["-n", "chart-shop", "exec", name, "--", "sh", "-c", VIOLATION])?;
+            let events = cluster.kubectl(["-n", "chart-shop", "get", "events", &selector, "-o", "name"])?;
+            Ok(!events.is_empty())
+        })
     }
 
     /// Waits for an Event of the pod.
@@ -494,8 +507,7 @@ fn upgrade_from(site: &mut Site, chart: &Path, helm: Helm) -> Result<()> {
     before.install(site.cluster, &[site.values, &["policy.maxMitigation=isolate"]].concat())?;
     trusted(site)?;
     let shop = site.new_shop()?;
-    site.violate(&shop)?;
-    site.event(&shop, "PodIsolated")?;
+    site.violate_until_isolated(&shop)?;
     site.upgrade(&[])?;
     ensure!(site.isolated_on_the_node()?, "none is isolated");
     uninstall_all(site)
