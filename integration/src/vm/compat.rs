@@ -22,7 +22,7 @@ const ACTS: [(&str, Act); 10] = [
     ("RF-309", act("fsconfig", "actor namespace compat-fsconfig /dev/vda")),
     ("RF-312", act("setns", "actor namespace compat-setns-invalid")),
     ("RF-317", act("chmod", "sh -c 'cp /usr/bin/tool /tmp/set-i; actor mode compat-chmod 4755 /tmp/set-i'")),
-    ("RF-401", act("truncate", "sh -c 'echo >/var/log/one.log; actor clear compat-truncate /var/log/one.log'")),
+    ("RF-401", act("truncate", "sh -c 'echo >/var/log/three.log; actor clear compat-truncate /var/log/three.log'")),
     ("RF-401", act("unlink", "sh -c 'echo >/var/log/two.log; actor clear compat-unlink /var/log/two.log'")),
     ("RF-501", act("open", "actor read compat /etc/shadow")),
 ];
