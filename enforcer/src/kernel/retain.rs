@@ -50,14 +50,17 @@ impl Isolated {
         remove(&mut veths, |_, slot| !self.slots.contains(&slot));
         let mut slots: Array<_, Slot> = open(pins, "SLOTS", Map::Array)?;
         let mut isolated: Array<_, Isolation> = open(pins, "ISOLATED", Map::Array)?;
-        let mut terminating: Array<_, u64> = open(pins, "TERMINATING", Map::Array)?;
+        // Versions before 0.1 had none.
+        let mut terminating = open::<Array<_, u64>>(pins, "TERMINATING", Map::Array).ok();
         for slot in 1..SLOTS {
             let mut value = Slot::default();
             if self.slots.contains(&slot) {
                 value.flags = slots.get(&slot, 0).map_err(failed("SLOTS"))?.flags;
             } else {
                 isolated.set(slot, Isolation::default(), 0).map_err(failed("ISOLATED"))?;
-                terminating.set(slot, 0, 0).map_err(failed("TERMINATING"))?;
+                if let Some(terminating) = &mut terminating {
+                    terminating.set(slot, 0, 0).map_err(failed("TERMINATING"))?;
+                }
             }
             slots.set(slot, value, 0).map_err(failed("SLOTS"))?;
         }
