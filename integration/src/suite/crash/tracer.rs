@@ -137,16 +137,11 @@ impl Traced {
         self.has_ended()
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and kills it where that does not come.
     pub fn wait(&mut self) -> Result<End> {
-        self.end_within(LIMIT)
-    }
-
-    /// The same with a limit, at which it is killed.
-    pub fn end_within(&mut self, limit: Duration) -> Result<End> {
-        if !self.ends_within(limit) {
+        if !self.ends_within(LIMIT) {
             self.kill()?;
-            bail!("it did not end within {limit:?}: {}", self.messages());
+            bail!("it did not end within {LIMIT:?}: {}", self.messages());
         }
         let tracer = self.tracer.take().context("it was waited for before")?;
         tracer.join().map_err(|_| anyhow!("the tracer panicked"))?
@@ -287,6 +282,11 @@ impl Point {
             (nth, true) if nth == self.of => true,
             (nth, _) => nth != 1 && nth != self.of && self.of > MANY,
         }
+    }
+
+    /// Whether user space makes the step only if the kernel was not faster.
+    pub fn is_a_race(&self) -> bool {
+        ["-members", "-cgroups"].iter().any(|map| self.kind.ends_with(map))
     }
 
     /// The test's name.
