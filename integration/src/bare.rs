@@ -8,8 +8,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{pivot_root, setsid};
@@ -17,6 +20,9 @@ use nix::unistd::{pivot_root, setsid};
 use crate::enforcer::finish_between;
 use crate::harness::cgroup;
 use crate::image::{Entry, entries};
+
+/// How long a process may take to wait for its start. A guard against hanging.
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// What a container's first program, its own shell, does before it becomes the program that is asked for.
 const FIRST: &str = r#"ip addr add 169.254.0.1/16 dev lo && ip link set lo up && exec "$0" "$@""#;
@@ -119,6 +125,12 @@ impl Bare {
         entry.arg(&self.root).args(["sh", "-c", FIRST]).args(command);
         // Moved in by somebody outside, as a runtime does it: who moves itself is inside at once, and is judged.
         let first = |child: &mut Child| {
+            // Whoever starts it goes on before its own execution has been judged: that is not to be the container's.
+            let (waits, until) = (format!("{} 0x0 ", libc::SYS_read), Instant::now() + LIMIT);
+            while !fs::read_to_string(format!("/proc/{}/syscall", child.id()))?.starts_with(&waits) {
+                ensure!(Instant::now() < until, "it does not wait for its start");
+                thread::sleep(Duration::from_millis(1));
+            }
             for directory in &self.cgroup.1 {
                 fs::write(directory.join("cgroup.procs"), child.id().to_string()).context("move it into its cgroup")?;
             }
