@@ -297,10 +297,9 @@ fn node_may_connect(context: &mut Context) -> Result<()> {
     let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(3));
     context.node.within(connect).context("a connection from the node to the isolated container")?;
     let peer = format!("{}:{}", context.places.gateway4, context.places.port);
-    let output = container.exec(["actor", "stdio", "elsewhere", "tcp", "--to", &peer]);
-    if let Ok(output) = output {
-        ensure!(output.status != 0, "the isolated container connected to the node");
-    }
+    // By itself it would try for two minutes.
+    let output = container.exec(["timeout", "5", "actor", "stdio", "elsewhere", "tcp", "--to", &peer])?;
+    ensure!(output.status != 0, "the isolated container connected to the node");
     Ok(())
 }
 
