@@ -2,7 +2,9 @@
 
 use std::{
     iter,
+    num::NonZero,
     process::{Command, ExitCode},
+    thread,
     time::Instant,
 };
 
@@ -14,7 +16,7 @@ use crate::{
     products::Products,
     setup::{self, Purpose},
     tally::{Suite, Tally},
-    vm::{self, Kernel},
+    vm::{self, Kernel, Matrix},
 };
 
 /// A group of tests.
@@ -85,26 +87,22 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if [Group::Containers, Group::Cluster, Group::Vm].into_iter().any(wanted) {
         let products = Products::build()?;
-        if wanted(Group::Containers) {
-            results.add("containers", suite(&products, &["suite"], "containers", name)?);
-            results.add("datapath", datapath(&products, name)?);
-        }
-        if wanted(Group::Cluster) {
-            let versions = arguments.kubernetes.iter().flat_map(|version| ["--kubernetes", version.as_str()]);
-            let mut words: Vec<_> = iter::once("cluster-suite").chain(versions).collect();
-            let kernel = arguments.kernel.first().copied().unwrap_or(Kernel::V6_1);
-            // Needed until the suite has ended.
-            let boot = second_node.then(|| vm::boot_from_disk(kernel)).transpose()?;
-            if let Some(folder) = boot.as_ref().and_then(|folder| folder.path().to_str()) {
-                words.extend(["--boot", folder]);
+        let matrix = Matrix::new(&arguments.kernel, &products, name);
+        // The other groups keep no more than one CPU busy: the VMs have the rest, and at last all.
+        let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+        thread::scope(|scope| -> Result<()> {
+            if wanted(Group::Vm) {
+                (1..cpus).for_each(|_| drop(scope.spawn(|| matrix.work())));
             }
-            results.add("cluster", suite(&products, &words, "cluster", name)?);
-        }
-        if wanted(Group::Vm) {
-            for (group, tally) in vm::matrix(&arguments.kernel, &products, name)? {
-                results.add(&group, tally);
+            let beside = on_this_machine(arguments, &products, &mut results, wanted, second_node);
+            if beside.is_err() {
+                matrix.stop();
+            } else if wanted(Group::Vm) {
+                matrix.work();
             }
-        }
+            beside
+        })?;
+        results.of.extend(matrix.finish()?);
     }
     let mut sum = Tally::default();
     for (group, tally) in &results.of {
@@ -132,6 +130,33 @@ impl Results {
         println!("==> {group} ended after {} min {} s", seconds / 60, seconds % 60);
         self.of.push((group.to_owned(), tally));
     }
+}
+
+/// What needs root and this machine's kernel.
+fn on_this_machine(
+    arguments: &Arguments,
+    products: &Products,
+    results: &mut Results,
+    wanted: impl Fn(Group) -> bool,
+    second_node: bool,
+) -> Result<()> {
+    let name = arguments.name.as_deref();
+    if wanted(Group::Containers) {
+        results.add("containers", suite(products, &["suite"], "containers", name)?);
+        results.add("datapath", datapath(products, name)?);
+    }
+    if wanted(Group::Cluster) {
+        let versions = arguments.kubernetes.iter().flat_map(|version| ["--kubernetes", version.as_str()]);
+        let mut words: Vec<_> = iter::once("cluster-suite").chain(versions).collect();
+        let kernel = arguments.kernel.first().copied().unwrap_or(Kernel::V6_1);
+        // Needed until the suite has ended.
+        let boot = second_node.then(|| vm::boot_from_disk(kernel)).transpose()?;
+        if let Some(folder) = boot.as_ref().and_then(|folder| folder.path().to_str()) {
+            words.extend(["--boot", folder]);
+        }
+        results.add("cluster", suite(products, &words, "cluster", name)?);
+    }
+    Ok(())
 }
 
 /// Cargo's own tests of every crate that runs on this machine.

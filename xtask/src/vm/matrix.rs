@@ -2,11 +2,9 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
-    num::NonZero,
+    fmt, mem,
     sync::{Mutex, PoisonError},
-    thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
@@ -48,8 +46,8 @@ const MATRIX: [Place; 6] = [
     Place { kernel: Kernel::V6_1, cgroups: Cgroups::Hybrid, extent: Extent::Brief },
 ];
 
-/// Longest time for the tests in one VM. Five times what they take on two cores.
-const TIMEOUT: Duration = Duration::from_mins(15);
+/// Longest time for the tests in one VM. Four times what they take beside everything else on two cores.
+const TIMEOUT: Duration = Duration::from_mins(45);
 
 /// Memory of a VM, in MiB.
 const MEMORY: u32 = 1536;
@@ -57,37 +55,71 @@ const MEMORY: u32 = 1536;
 /// The name by which the verification of all programs is filtered.
 const VERIFY: &str = "verify";
 
-/// Every program on every kernel, then the tests in all VMs of the matrix, or on these kernels alone; a result for each.
-pub fn run(kernels: &[Kernel], products: &Products, filter: Option<&str>) -> Result<Vec<(String, Tally)>> {
-    let mut results = Vec::new();
-    if filter.is_none_or(|filter| VERIFY.contains(filter)) {
-        let wanted = if kernels.is_empty() { Kernel::value_variants() } else { kernels };
-        let tally = verify::run(wanted, &products.enforcer(), false);
-        results.push((format!("vm {VERIFY}"), tally));
+/// Every program on every kernel, then the tests in VMs. Whoever has nothing else to do lends a thread to it.
+pub struct Matrix<'a> {
+    products: &'a Products,
+    filter: Option<&'a str>,
+    places: Vec<Place>,
+    todo: Mutex<VecDeque<Job>>,
+    told: Mutex<Vec<(Job, Result<Tally>)>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Job {
+    Verify,
+    /// Of the places, by number.
+    Suite(usize),
+}
+
+impl<'a> Matrix<'a> {
+    /// In all VMs, or on these kernels alone.
+    pub fn new(kernels: &[Kernel], products: &'a Products, filter: Option<&'a str>) -> Self {
+        let named = kernels.iter().map(|kernel| Place { kernel: *kernel, cgroups: Cgroups::V2, extent: Extent::Full });
+        let places: Vec<Place> = if kernels.is_empty() { MATRIX.to_vec() } else { named.collect() };
+        let verify = filter.is_none_or(|filter| VERIFY.contains(filter)).then_some(Job::Verify);
+        let suites = if filter == Some(VERIFY) { 0 } else { places.len() };
+        let todo = verify.into_iter().chain((0..suites).map(Job::Suite)).collect();
+        Self { products, filter, places, todo: Mutex::new(todo), told: Mutex::default() }
     }
-    if filter == Some(VERIFY) {
-        return Ok(results);
-    }
-    let named = kernels.iter().map(|kernel| Place { kernel: *kernel, cgroups: Cgroups::V2, extent: Extent::Full });
-    let places: Vec<Place> = if kernels.is_empty() { MATRIX.to_vec() } else { named.collect() };
-    let queue = Mutex::new(places.iter().enumerate().collect::<VecDeque<_>>());
-    let told = Mutex::new(Vec::new());
-    let work = || {
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        while let Some((number, place)) = next() {
-            let tally = place.suite(products, filter);
-            told.lock().unwrap_or_else(PoisonError::into_inner).push((number, tally));
+
+    /// One after the other, until nothing is left that nobody has begun.
+    pub fn work(&self) {
+        let next = || self.todo.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        while let Some(job) = next() {
+            let began = Instant::now();
+            let tally = match job {
+                Job::Verify => Ok(verify::run(&self.kernels(), &self.products.enforcer(), false)),
+                Job::Suite(number) => self.places[number].suite(self.products, self.filter),
+            };
+            let seconds = began.elapsed().as_secs();
+            println!("==> {} took {} min {} s", self.name(job), seconds / 60, seconds % 60);
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).push((job, tally));
         }
-    };
-    // An emulated machine keeps little more than one core busy.
-    let machines = thread::available_parallelism().map_or(1, NonZero::get).min(places.len());
-    thread::scope(|scope| (0..machines).for_each(|_| drop(scope.spawn(work))));
-    let mut told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
-    told.sort_by_key(|(number, _)| *number);
-    for (number, tally) in told {
-        results.push((format!("vm {}", places[number]), tally?));
     }
-    Ok(results)
+
+    /// Nothing else is begun.
+    pub fn stop(&self) {
+        self.todo.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// A result for each, when all threads are through.
+    pub fn finish(&self) -> Result<Vec<(String, Tally)>> {
+        let mut told = mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        told.sort_by_key(|(job, _)| *job);
+        told.into_iter().map(|(job, tally)| Ok((self.name(job), tally?))).collect()
+    }
+
+    fn name(&self, job: Job) -> String {
+        match job {
+            Job::Verify => format!("vm {VERIFY}"),
+            Job::Suite(number) => format!("vm {}", self.places[number]),
+        }
+    }
+
+    fn kernels(&self) -> Vec<Kernel> {
+        let used = |kernel: &Kernel| self.places.iter().any(|place| place.kernel == *kernel);
+        Kernel::value_variants().iter().copied().filter(used).collect()
+    }
 }
 
 impl Place {

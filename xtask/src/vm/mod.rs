@@ -25,7 +25,7 @@ use self::{
     machine::Machine,
     matrix::{Extent, Place},
 };
-pub use self::{kernels::Kernel, matrix::run as matrix};
+pub use self::{kernels::Kernel, matrix::Matrix};
 use crate::{
     Refusal,
     products::Products,
