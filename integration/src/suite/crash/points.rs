@@ -46,8 +46,8 @@ const LIVES: usize = 5;
 const LIFE: Duration = Duration::from_secs(3);
 /// Nothing that is looked at.
 const BETWEEN: &str = "between";
-/// What an act leaves to be done later is done by then.
-const SETTLE: Duration = Duration::from_millis(300);
+/// What an act leaves to be done later is done by then: the enforcer looks at everything once a second.
+const SETTLE: Duration = Duration::from_millis(1_500);
 
 /// What is there all the while.
 struct Stage {
