@@ -40,6 +40,10 @@ macro_rules! offsets {
                 pub io_result: u32,
                 /// The first five arguments of a system call in `pt_regs`.
                 pub arguments: [u32; 5],
+                /// The number of a system call in `pt_regs`, where the kernel tells there whose it is, too (arm64).
+                pub call_number: u32,
+                /// The processor's state in `pt_regs`, which tells whether a program of 32 bits made the call.
+                pub call_state: u32,
                 /// The first five arguments of a function of the kernel in `pt_regs`, at its entry.
                 pub parameters: [u32; 5],
                 /// Parameters of the security hook `path_rename`: 4, since 5.19 5.
@@ -63,6 +67,8 @@ macro_rules! offsets {
                 io_opcode: ABSENT,
                 io_result: ABSENT,
                 arguments: [ABSENT; 5],
+                call_number: ABSENT,
+                call_state: ABSENT,
                 parameters: [ABSENT; 5],
                 rename_parameters: ABSENT,
             };
@@ -174,14 +180,18 @@ shared! {
         pub refusal: u32,
         /// 1: an overlay's upper layer was told from its lower one by a trial at start; else drift is blind.
         pub overlay_proven: u32,
-        /// 1: system calls are seen by their functions' trampolines, whose context is another than a tracepoint's record.
-        pub calls_by_function: u32,
+        /// 1: programs on system calls are handed the registers with which the call was made, and its result: by the
+        /// trampoline of its function, or at the tracepoint of all calls. 0: a call's own tracepoint's record.
+        pub calls_by_registers: u32,
         /// 1: of 32-bit system calls, whose arguments are the lower halves of registers.
         pub compat_calls: u32,
         /// 1: [`RDONLY_CAST`] was replaced, and kernel memory is loaded instead of copied by a helper.
         pub direct_reads: u32,
     }
 }
+
+/// Places for programs by the number of a system call: more than any kernel has calls.
+pub const CALLS: u32 = 1024;
 
 /// Stands in the object where the kernel function `bpf_rdonly_cast` is called: a helper that no kernel has. The loader
 /// puts the function's number in its place, if this kernel has it and lets it make plain memory of any address (6.17).

@@ -22,7 +22,7 @@ static NODE: Node = Node {
     tracing_hooked: 0,
     refusal: 0,
     overlay_proven: 0,
-    calls_by_function: 0,
+    calls_by_registers: 0,
     compat_calls: 0,
     direct_reads: 0,
 };
@@ -86,10 +86,10 @@ pub fn tracing_judged_early() -> bool {
     constant(&raw const NODE.tracing_hooked) != 0
 }
 
-/// Whether system calls are seen by their functions' trampolines.
+/// Whether programs on system calls are handed the registers: elsewhere than at the call's own tracepoint.
 #[inline(always)]
-pub fn calls_by_function() -> bool {
-    constant(&raw const NODE.calls_by_function) != 0
+pub fn calls_by_registers() -> bool {
+    constant(&raw const NODE.calls_by_registers) != 0
 }
 
 /// Whether these are the functions of 32-bit system calls.

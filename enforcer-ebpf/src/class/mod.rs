@@ -5,10 +5,12 @@
 //!
 //! A program is built once and loaded in the form that the node takes: the loader exchanges the first part of its
 //! section's name, which says of what type it is. On a system call it is a tracepoint, or sits on the call's function by
-//! a trampoline (`tracepoint/enter` becomes `fentry`, `tracepoint/exit` becomes `fexit`); on a security hook it is an LSM
-//! program, or sits on the hook's function by a trampoline or a kprobe (`lsm/---` becomes `fexit/-` or `kprobe/`: the
-//! dashes are room for the longer names). What differs is what the program is handed, and how it answers: here.
+//! a trampoline (`tracepoint/enter` becomes `fentry`, `tracepoint/exit` becomes `fexit`), or is gone on to by what sees all
+//! calls (both become `tp_btf`: [`call`]); on a security hook it is an LSM program, or sits on the hook's function by a
+//! trampoline or a kprobe (`lsm/---` becomes `fexit/-` or `kprobe/`: the dashes are room for the longer names). What
+//! differs is what the program is handed, and how it answers: here.
 
+mod call;
 mod cgroup;
 mod change;
 mod escape;
@@ -56,21 +58,21 @@ fn word_at(ctx: &impl EbpfContext, byte: u32) -> u64 {
 /// The result of a system call, at its exit.
 #[inline(always)]
 fn result(ctx: &TracePointContext) -> i64 {
-    // A trampoline hands over the function's only parameter, and then its result.
-    if kernel::calls_by_function() { word_at(ctx, WORD) as i64 } else { word(ctx, VALUES) as i64 }
+    // Elsewhere it is handed the registers, and then the result.
+    if kernel::calls_by_registers() { word_at(ctx, WORD) as i64 } else { word(ctx, VALUES) as i64 }
 }
 
 /// An argument of a system call, at its entry.
 #[inline(always)]
 fn argument(ctx: &TracePointContext, n: usize) -> u64 {
-    if kernel::calls_by_function() { register(word_at(ctx, 0), n) } else { word(ctx, VALUES + n) }
+    if kernel::calls_by_registers() { register(word_at(ctx, 0), n) } else { word(ctx, VALUES + n) }
 }
 
-/// The same at its exit: the kernel keeps the registers with which the call was made. A call's function is handed them;
-/// elsewhere helpers of 5.11 and 5.15 find them.
+/// The same at its exit: the kernel keeps the registers with which the call was made. At a call's
+/// tracepoint helpers of 5.11 and 5.15 find them, elsewhere they are handed over.
 #[inline(always)]
 fn argument_at_exit(ctx: &TracePointContext, n: usize) -> u64 {
-    if kernel::calls_by_function() {
+    if kernel::calls_by_registers() {
         return register(word_at(ctx, 0), n);
     }
     // SAFETY: the current task is always there, and so are its registers.

@@ -14,6 +14,7 @@ use ringfence_abi::{ABSENT, Node, Offsets, Op, Tier, room};
 use std::{
     fs,
     num::NonZero,
+    path::PathBuf,
     sync::{Mutex, PoisonError},
     thread,
 };
@@ -88,11 +89,11 @@ impl<'a> Loader<'a> {
         object: &Object,
         node: &'a Node,
         pins: &Pins,
-        maps: &[&'a str],
+        maps: impl IntoIterator<Item = (&'a str, PathBuf)>,
     ) -> Result<Ebpf, Error> {
         make_way(pins)?;
-        for map in maps {
-            self.0.map_pin_path(map, pins.maps().join(map));
+        for (map, pin) in maps {
+            self.0.map_pin_path(map, pin);
         }
         self.open(object, node)
     }
@@ -143,15 +144,17 @@ impl Trial {
     }
 
     /// The strongest form that this kernel takes, up to a tier.
-    pub fn form(&mut self, strongest: Tier, btf: &Btf) -> Result<Form, Error> {
+    pub fn form(&mut self, strongest: Tier, offsets: &Offsets, btf: &Btf) -> Result<Form, Error> {
         let calls = if self.pins_tracepoints() {
             Calls::Tracepoints
         } else if self.takes_trampoline(&programs::function_of("openat"), btf) {
             Calls::Functions
+        } else if offsets.call_number != ABSENT && self.sees_every_call(btf) {
+            Calls::Every
         } else {
             return Err(Error::Missing {
                 feature: "attachments to system calls that outlive the enforcer",
-                remedy: "kernel 5.15 or later is needed, or one that takes BPF trampolines",
+                remedy: "kernel 5.15 or later is needed; before, BPF trampolines, or arm64",
             });
         };
         let hooks = [Tier::Lsm, Tier::Fentry, Tier::Kprobe].into_iter().filter(|tier| *tier <= strongest);
@@ -209,6 +212,22 @@ impl Trial {
             Err(error) => tracing::warn!(%error, "no tracepoint of a system call can be attached to"),
         }
         false
+    }
+
+    /// Whether a program can be put on the tracepoint of all system calls.
+    fn sees_every_call(&mut self, btf: &Btf) -> bool {
+        programs::EVERY_CALL.iter().all(|attachment| {
+            let (Some(Program::BtfTracePoint(program)), Hook::Trace(hook)) =
+                (self.ebpf.program_mut(attachment.program), attachment.hook)
+            else {
+                unreachable!("both are programs of the object")
+            };
+            let taken = program.load(hook, btf).and_then(|()| program.attach()).and_then(|id| program.detach(id));
+            if let Err(error) = &taken {
+                tracing::info!(hook, %error, "no program on all system calls");
+            }
+            taken.is_ok()
+        })
     }
 
     /// Whether a program can be put on a function by a trampoline.
@@ -271,7 +290,7 @@ pub fn node(v1_controller: Option<u32>) -> Node {
         tracing_hooked: 0,
         refusal: REFUSAL,
         overlay_proven: 1,
-        calls_by_function: 0,
+        calls_by_registers: 0,
         compat_calls: 0,
         direct_reads: 0,
     }
@@ -283,14 +302,14 @@ pub fn formed(node: Node, form: Form, hooks: &[Attachment]) -> Node {
         hooks: form.hooks as u32,
         tracing_hooked: u32::from(hooks.iter().any(|hook| hook.ops.contains(&Op::Ptrace))),
         refusal: if form.hooks == Tier::Lsm { REFUSAL } else { 0 },
-        calls_by_function: u32::from(form.calls == Calls::Functions),
+        calls_by_registers: u32::from(form.calls != Calls::Tracepoints),
         ..node
     }
 }
 
 /// The same for programs on the functions of 32-bit system calls.
 pub fn compat(node: Node) -> Node {
-    Node { calls_by_function: 1, compat_calls: 1, ..node }
+    Node { calls_by_registers: 1, compat_calls: 1, ..node }
 }
 
 /// Loads the programs of these attachments that are not loaded yet.
@@ -324,6 +343,8 @@ pub fn load_one(program: &mut Program, hook: Hook, btf: &Btf) -> Result<(), Prog
     }
     match (program, hook) {
         (Program::BtfTracePoint(program), Hook::Trace(hook)) => program.load(hook, btf),
+        (Program::BtfTracePoint(program), Hook::Enter(_)) => program.load("sys_enter", btf),
+        (Program::BtfTracePoint(program), Hook::Exit(_)) => program.load("sys_exit", btf),
         (Program::Lsm(program), Hook::Lsm(hook)) => program.load(hook, btf),
         (Program::TracePoint(program), _) => program.load(),
         (Program::FExit(program), Hook::Function(function)) => program.load(function, btf),

@@ -5,6 +5,7 @@
 //! - A start attaches what is missing before it removes what an older object left: there is no moment without.
 //! - A program is loaded only when a rule needs it; the tier of a class is what loads, never what a version promises.
 
+mod calls;
 mod carry;
 mod compat;
 mod error;
@@ -34,7 +35,7 @@ use object::{Calls, Form};
 
 use aya::{
     Btf, Ebpf,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, lpm_trie::LpmTrie},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, ProgramArray, lpm_trie::LpmTrie},
     programs::{Program, ProgramError, links::FdLink, trace_point::TracePointError},
 };
 use ringfence_abi::{
@@ -78,6 +79,10 @@ const PINNED: &[&str] = &[
     "VETHS",
     "WRITTEN",
 ];
+
+/// By the number of a system call, the programs of one object that see its entry, and those that see its exit.
+const ENTERS: &str = "ENTERS";
+const EXITS: &str = "EXITS";
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -134,7 +139,7 @@ impl Kernel {
         let direct = Node { direct_reads: 1, ..helper };
         let (mut loader, types, btf) = Loader::new(types, &offsets);
         let mut trial = Trial::new(&mut loader, &types, &helper, &direct)?;
-        let form = trial.form(options.strongest, &btf)?;
+        let form = trial.form(options.strongest, &offsets, &btf)?;
         let hooks = trial.hooks(form.hooks, &types, &btf);
         let seen = compat_offsets.is_some() && trial.takes_trampoline(compat::ANY, &btf);
         // A kernel without them hides nothing.
@@ -150,12 +155,16 @@ impl Kernel {
         pins.create(&object)?;
         let adopted = pins.links(&object).read_dir().is_ok_and(|mut dir| dir.next().is_some())
             || !pins.foreign_links(&object).is_empty();
-        let ebpf = loader.open_pinned(&elf, &node, &pins, PINNED)?;
+        // What sees every call goes on to programs of this object alone.
+        let own: &[&str] = if form.calls == Calls::Every { &[ENTERS, EXITS] } else { &[] };
+        let own = own.iter().map(|map| (*map, pins.links(&object).join(map)));
+        let shared = || PINNED.iter().map(|map| (*map, pins.maps().join(map)));
+        let ebpf = loader.open_pinned(&elf, &node, &pins, shared().chain(own))?;
         let compat_node = load::compat(node);
         let compat = match compat_offsets.as_ref().filter(|_| seen) {
             Some(offsets) => {
                 let elf = trial.object.in_form(Form { calls: Calls::Functions, ..form });
-                Some(Compat::new(loader.with(offsets).open_pinned(&elf, &compat_node, &pins, PINNED)?, &types))
+                Some(Compat::new(loader.with(offsets).open_pinned(&elf, &compat_node, &pins, shared())?, &types))
             }
             None => None,
         };
@@ -239,7 +248,11 @@ impl Kernel {
         }
         for gone in self.attached.iter().filter(|name| !keep.contains(*name)).cloned().collect::<Vec<_>>() {
             let path = self.pin(&gone);
+            // First: what is pinned is at work, also for who finds it after a crash.
             std::fs::remove_file(&path).map_err(|source| Error::Path { path, source })?;
+            if let Some((map, number)) = self.by_number(&gone) {
+                self.numbered(map)?.clear_index(&number).map_err(|source| Error::Map { map, source })?;
+            }
             self.attached.remove(&gone);
         }
         Ok(())
@@ -259,7 +272,14 @@ impl Kernel {
         let tracepoints = programs::TRACEPOINT.iter().filter(|attachment| {
             !attachment.only_without_hooks || attachment.ops.iter().any(|op| !self.is_hooked(*op))
         });
-        self.hooks.iter().chain(tracepoints).filter(|a| a.is_needed(ops)).copied().collect()
+        let mut wanted: Vec<_> = self.hooks.iter().chain(tracepoints).filter(|a| a.is_needed(ops)).copied().collect();
+        if self.form.calls == Calls::Every {
+            let any = |side: fn(&Attachment) -> bool| wanted.iter().any(side);
+            let sides = [any(|a| matches!(a.hook, Hook::Enter(_))), any(|a| matches!(a.hook, Hook::Exit(_)))];
+            let every = programs::EVERY_CALL.iter().zip(sides).filter(|(_, any)| *any).map(|(every, _)| *every);
+            wanted.extend(every.collect::<Vec<_>>());
+        }
+        wanted
     }
 
     fn is_loaded(&self, attachment: &Attachment) -> bool {
@@ -283,7 +303,9 @@ impl Kernel {
     fn is_possible(&self, attachment: &Attachment) -> bool {
         match attachment.hook {
             // Not every kernel has every system call.
-            Hook::Enter(call) | Hook::Exit(call) => preflight::has_syscall(call),
+            Hook::Enter(call) | Hook::Exit(call) => {
+                preflight::has_syscall(call) && (self.form.calls != Calls::Every || calls::number(call).is_some())
+            }
             Hook::Trace("io_uring_complete") => self.visible.rings,
             Hook::Trace(_) | Hook::Lsm(_) | Hook::Function(_) => true,
         }
@@ -302,10 +324,37 @@ impl Kernel {
         }
         let program = attachment.program;
         let failed = |source| Error::Program { program, hook: name.clone(), source };
-        let link = Self::link(&mut self.ebpf, attachment, btf).map_err(failed)?;
-        link.pin(self.pin(&name)).map_err(|error| Error::Pin(name.clone(), error.to_string()))?;
+        let pin = self.pin(&name);
+        let not_pinned = |error: aya::pin::PinError| Error::Pin(name.clone(), error.to_string());
+        if let Some((map, number)) = self.by_number(&name) {
+            let descriptor = self.program(attachment).fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(failed)?;
+            self.numbered(map)?.set(number, &descriptor, 0).map_err(|source| Error::Map { map, source })?;
+            // The array keeps it; the pin tells the next enforcer that it is there.
+            self.program(attachment).pin(pin).map_err(not_pinned)?;
+        } else {
+            Self::link(&mut self.ebpf, attachment, btf).map_err(failed)?.pin(pin).map_err(not_pinned)?;
+        }
         self.attached.insert(name);
         Ok(())
+    }
+
+    /// Where every system call goes on to the program of a link, if that is how it is attached.
+    fn by_number(&self, link: &str) -> Option<(&'static str, u32)> {
+        let (side, call) = link.split_once('-').filter(|_| self.form.calls == Calls::Every)?;
+        let map = match side {
+            "enter" => ENTERS,
+            "exit" => EXITS,
+            _ => return None,
+        };
+        Some((map, calls::number(call)?))
+    }
+
+    fn program(&mut self, attachment: &Attachment) -> &mut Program {
+        self.ebpf.program_mut(attachment.program).expect("every attachment names a program of the object")
+    }
+
+    fn numbered(&mut self, map: &'static str) -> Result<ProgramArray<&mut MapData>, Error> {
+        ProgramArray::try_from(self.map(map)).map_err(|source| Error::Map { map, source })
     }
 
     fn link(ebpf: &mut Ebpf, attachment: &Attachment, btf: Option<&Btf>) -> Result<FdLink, ProgramError> {

@@ -28,6 +28,9 @@ pub enum Calls {
     Tracepoints,
     /// By trampolines on their functions, where attachments to tracepoints end with the enforcer (before 5.15).
     Functions,
+    /// By the tracepoints of all calls, which go on to a call's programs by its number, where there is no trampoline
+    /// either (arm64 before 6.0).
+    Every,
 }
 
 impl Form {
@@ -39,11 +42,16 @@ impl Form {
             Tier::Fentry => renamed.push((b"lsm/---", b"fexit/-")),
             Tier::Kprobe => renamed.push((b"lsm/---", b"kprobe/")),
         }
-        if self.calls == Calls::Functions {
-            renamed.extend([
+        match self.calls {
+            Calls::Tracepoints => {}
+            Calls::Functions => renamed.extend([
                 (&b"tracepoint/enter/"[..], &b"fentry/////enter/"[..]),
                 (&b"tracepoint/exit/"[..], &b"fexit//////exit/"[..]),
-            ]);
+            ]),
+            Calls::Every => renamed.extend([
+                (&b"tracepoint/enter/"[..], &b"tp_btf/////enter/"[..]),
+                (&b"tracepoint/exit/"[..], &b"tp_btf/////exit/"[..]),
+            ]),
         }
         renamed
     }
@@ -114,8 +122,9 @@ mod tests {
 
     #[test]
     fn forms_change_names_and_no_length() {
-        for hooks in [Tier::Fentry, Tier::Kprobe] {
-            let form = Form { hooks, calls: Calls::Functions };
+        let calls = [Calls::Functions, Calls::Every];
+        for (hooks, calls) in [Tier::Fentry, Tier::Kprobe].into_iter().zip(calls) {
+            let form = Form { hooks, calls };
             for (from, to) in form.renamed() {
                 assert_eq!(from.len(), to.len());
             }

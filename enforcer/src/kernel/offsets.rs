@@ -18,6 +18,10 @@ pub fn find(kernel: &Btf) -> Result<Offsets, Error> {
     if let Some(parameters) = kernel.function_args("bpf_lsm_path_rename") {
         offsets.rename_parameters = u32::try_from(parameters.len()).unwrap_or(ABSENT);
     }
+    // Both or nothing: a call's number without whose it is names another call.
+    if let (Ok(number), Ok(state)) = (kernel.offset("pt_regs", "syscallno"), kernel.offset("pt_regs", "pstate")) {
+        (offsets.call_number, offsets.call_state) = (number, state);
+    }
     // Both or nothing: without them what a ring opens is not seen.
     if let (Ok(opcode), Ok(result)) = (kernel.offset("io_kiocb", "opcode"), kernel.offset("io_kiocb", "cqe.res")) {
         (offsets.io_opcode, offsets.io_result) = (opcode, result);

@@ -3,6 +3,7 @@
 //! ```text
 //! <bpffs>/ringfence/maps/<LAYOUT>/<MAP>        shared by old and new programs of one layout
 //! <bpffs>/ringfence/links/<object>/<link>      programs of one object, attached
+//! <bpffs>/ringfence/links/<object>/<MAP>       where every system call goes on to these by its number: to which
 //! <bpffs>/ringfence/net/...                    netiso's
 //! ```
 

@@ -60,6 +60,10 @@ pub const IDENTITY: &[Attachment] = &[
     always("sched_process_exec", Hook::Trace("sched_process_exec")),
 ];
 
+/// On every system call, where their programs are found by their numbers: each where there are any.
+pub const EVERY_CALL: &[Attachment] =
+    &[always("every_enter", Hook::Trace("sys_enter")), always("every_exit", Hook::Trace("sys_exit"))];
+
 /// Denies executions. Only where programs deny: who can't waits for `sched_process_exec`, which knows more.
 pub const EXECUTION: &SecurityHook =
     &SecurityHook { name: "bprm_check_security", function: "security_bprm_check", ops: &[Op::Exec] };
@@ -247,7 +251,7 @@ mod tests {
     #[test]
     fn link_names_are_unique() {
         let hooks = |tier| security_hooks().filter_map(move |hook| hook.on(tier));
-        let all: Vec<String> = [IDENTITY, TRACEPOINT]
+        let all: Vec<String> = [IDENTITY, EVERY_CALL, TRACEPOINT]
             .concat()
             .into_iter()
             .chain([Tier::Lsm, Tier::Fentry].into_iter().flat_map(hooks))

@@ -7,7 +7,7 @@
 use super::{
     Attachment, Error, Hook,
     load::{self, Loader, Trial, Types},
-    object::Form,
+    object::{Calls, Form},
     offsets, preflight, programs,
 };
 use aya::{
@@ -92,7 +92,7 @@ pub fn verify(v1_controller: Option<u32>, filter: &str, mut report: impl FnMut(V
     let (mut loader, types, btf) = Loader::new(types, &offsets);
     let mut trial = Trial::new(&mut loader, &types, &helper, &direct)?;
     let node = if trial.direct_reads { direct } else { helper };
-    let strongest = trial.form(Tier::Lsm, &btf)?;
+    let strongest = trial.form(Tier::Lsm, &offsets, &btf)?;
     let others: Vec<Tier> =
         [Tier::Fentry, Tier::Kprobe].into_iter().filter(|tier| trial.takes_hooks(*tier, &btf)).collect();
     // What is on no security hook, with none there: it has the most to do then. What is on these, in each form.
@@ -132,7 +132,7 @@ fn verify_in(
     let work = |answers: mpsc::Sender<Verified>| {
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         while let Some((name, program)) = next() {
-            let outcome = outcome(name, program, on_hooks, btf, rings_visible);
+            let outcome = outcome(name, program, form.calls, on_hooks, btf, rings_visible);
             let _ = answers.send(Verified { program: named(name), outcome });
         }
     };
@@ -146,12 +146,20 @@ fn verify_in(
     });
 }
 
-fn outcome(name: &str, program: &mut Program, on_hooks: &[Attachment], btf: &Btf, rings_visible: bool) -> Outcome {
-    let all = [programs::IDENTITY, on_hooks, programs::TRACEPOINT].concat();
+fn outcome(
+    name: &str,
+    program: &mut Program,
+    calls: Calls,
+    on_hooks: &[Attachment],
+    btf: &Btf,
+    rings_visible: bool,
+) -> Outcome {
+    let all = [programs::IDENTITY, programs::EVERY_CALL, on_hooks, programs::TRACEPOINT].concat();
     let hooks: Vec<Hook> = all.iter().filter(|a| a.program == name).map(|a| a.hook).collect();
     let absent = |hook: &Hook| match hook {
         Hook::Enter(call) | Hook::Exit(call) => !preflight::has_syscall(call),
         Hook::Trace("io_uring_complete") => !rings_visible,
+        Hook::Trace("sys_enter" | "sys_exit") => calls != Calls::Every,
         Hook::Trace(_) | Hook::Lsm(_) | Hook::Function(_) => false,
     };
     if !hooks.is_empty() && hooks.iter().all(absent) {
