@@ -1,7 +1,8 @@
 //! Namespaces and mounts.
 
 use std::fs::File;
-use std::io::{self, stdin};
+use std::io::stdin;
+#[cfg(target_arch = "x86_64")]
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
@@ -68,7 +69,9 @@ impl Act {
             },
             #[cfg(target_arch = "x86_64")]
             Self::CompatSetnsInvalid => match crate::compat::setns(stdin().as_fd()) {
-                Err(error) if error.downcast_ref().and_then(io::Error::raw_os_error) == Some(Errno::EINVAL as i32) => {
+                Err(error)
+                    if error.downcast_ref().and_then(std::io::Error::raw_os_error) == Some(Errno::EINVAL as i32) =>
+                {
                     println!("setns of no namespace failed, as it must");
                 }
                 other => other.context("setns of no namespace")?,

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
+#[cfg(target_arch = "x86_64")]
+use std::os::fd::AsFd as _;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd as _;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use nix::libc::{self, IFF_NO_PI, IFF_TUN, ifreq};
+use nix::libc::{self, IFF_NO_PI, IFF_TUN, c_char, ifreq};
 
 nix::ioctl_write_ptr_bad!(set_interface, libc::TUNSETIFF, ifreq);
 
@@ -20,7 +20,8 @@ pub fn open(from: &str) -> Result<File> {
     // SAFETY: it holds numbers alone, and zeros are fine for all of them.
     let mut request: ifreq = unsafe { std::mem::zeroed() };
     for (to, byte) in request.ifr_name.iter_mut().zip(NAME.bytes()) {
-        *to = byte.cast_signed();
+        // Signed here and unsigned there.
+        *to = c_char::from_ne_bytes([byte]);
     }
     request.ifr_ifru.ifru_flags = i16::try_from(IFF_TUN | IFF_NO_PI)?;
     // SAFETY: the kernel reads a whole request, which lives until it has done so.
