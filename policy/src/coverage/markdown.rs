@@ -65,7 +65,8 @@ exceptions:
 
 - A connect of RF-510 does not get as far as the table says: the packet that begins it is dropped as well.
 - Not tried: `ptrace (write)` (of RF-409; it comes after an attach, which is a violation itself), operations that no
-  managed rule asks for, and all of it on arm64.
+  managed rule asks for. On arm64 each operation is performed once, of one rule, on the strongest tier that the kernel has:
+  `tracepoint` on 5.10, `lsm` on 6.12.
 ";
 
 /// docs/coverage.md.
