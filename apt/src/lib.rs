@@ -27,8 +27,8 @@ pub enum Error {
 /// What is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Packages for 64-bit PCs.
-    Packages,
+    /// Packages of an architecture, as Debian names it (`amd64`).
+    Packages(&'static str),
     /// What packages are made of.
     Sources,
 }
@@ -53,23 +53,28 @@ impl Apt {
             fs::create_dir_all(&folder).map_err(at(&folder))?;
         }
         let list = apt.join("sources.list");
-        let (kind, architecture) = match kind {
-            Kind::Packages => ("deb", "arch=amd64 "),
-            Kind::Sources => ("deb-src", ""),
+        let (form, only) = match kind {
+            Kind::Packages(architecture) => ("deb", format!("arch={architecture} ")),
+            Kind::Sources => ("deb-src", String::new()),
         };
-        let source = format!("{kind} [{architecture}signed-by={KEYRING}] {} {suite} main\n", mirror()?);
+        let source = format!("{form} [{only}signed-by={KEYRING}] {} {suite} main\n", mirror()?);
         fs::write(&list, source).map_err(at(&list))?;
         let option = |name: &str, value: &Path| format!("{name}={}", value.display());
-        Ok(Self {
-            options: vec![
-                option("Dir::Etc::sourcelist", &list),
-                option("Dir::Etc::sourceparts", Path::new("/dev/null")),
-                option("Dir::State::lists", &apt.join("lists")),
-                option("Dir::Cache", &apt.join("cache")),
-                "APT::Sandbox::User=root".to_owned(),
-                "Acquire::Languages=none".to_owned(),
-            ],
-        })
+        let nothing = Path::new("/dev/null");
+        let mut options = vec![
+            option("Dir::Etc::sourcelist", &list),
+            option("Dir::Etc::sourceparts", nothing),
+            option("Dir::State::lists", &apt.join("lists")),
+            option("Dir::Cache", &apt.join("cache")),
+            "APT::Sandbox::User=root".to_owned(),
+            "Acquire::Languages=none".to_owned(),
+        ];
+        if let Kind::Packages(architecture) = kind {
+            // What is installed here is of another one, perhaps.
+            options.push(option("Dir::State::status", nothing));
+            options.extend(["APT::Architecture", "APT::Architectures"].map(|name| format!("{name}={architecture}")));
+        }
+        Ok(Self { options })
     }
 
     /// One of apt's programs, such as `apt-get`, with this configuration. Its lists are empty until `update` has run.

@@ -146,9 +146,9 @@ enum Command {
         /// Only tests whose name holds this text.
         #[arg(long, default_value = "")]
         filter: String,
-        /// Of each rule one behaviour and one near miss, without evasions.
-        #[arg(long)]
-        brief: bool,
+        /// How much of them.
+        #[arg(long, value_enum, default_value = "full")]
+        extent: vm::Extent,
         /// How cgroups have to be mounted; tested.
         #[arg(long, value_enum, default_value = "v2")]
         cgroups: vm::Cgroups,
@@ -216,6 +216,6 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::BenchWorker { cgroup } => bench::serve(&cgroup).map(|()| ExitCode::SUCCESS),
         Command::Enter { terminal, root, command } => match bare::enter(terminal.as_deref(), &root, &command)? {},
-        Command::VmSuite { filter, brief, cgroups } => vm::run(&Programs::find(None, None)?, &filter, brief, cgroups),
+        Command::VmSuite { filter, extent, cgroups } => vm::run(&Programs::find(None, None)?, &filter, extent, cgroups),
     }
 }

@@ -15,14 +15,15 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use ringfence_image::{
     Architecture, Blob, Layout, Variant,
     shipped::{self, Origin, Shipped},
 };
 
 use crate::{
-    Refusal, places, process,
+    Refusal,
+    architecture::{Arch, build_for},
+    places, process,
     setup::{self, Purpose},
 };
 
@@ -44,22 +45,6 @@ pub struct Arguments {
     /// Folder for the archives. Default: `images` in cargo's target folder.
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
-}
-
-/// An architecture, as images name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Arch {
-    Amd64,
-    Arm64,
-}
-
-impl From<Arch> for Architecture {
-    fn from(arch: Arch) -> Self {
-        match arch {
-            Arch::Amd64 => Self::Amd64,
-            Arch::Arm64 => Self::Arm64,
-        }
-    }
 }
 
 /// `cargo xtask image`.
@@ -121,17 +106,12 @@ fn build(architecture: Architecture) -> Result<PathBuf> {
     // Apart from what is built without these flags: neither would find the other's fresh.
     let folder = places::target().join("image");
     let mut cargo = places::cargo();
-    cargo.args(["build", "--release", "--locked", "--target", architecture.target(), "--target-dir"]).arg(&folder);
+    cargo.args(["build", "--release", "--locked", "--target-dir"]).arg(&folder);
+    build_for(&mut cargo, architecture);
     let packages = shipped::ALL.iter().flat_map(|image| image.programs).map(|(_, package)| *package);
     cargo.args(packages.flat_map(|package| ["--package", package]));
     println!("==> {}", process::line(&cargo));
     cargo.env("CARGO_ENCODED_RUSTFLAGS", paths_of_no_machine(&folder)?).env_remove("RUSTFLAGS");
-    if architecture == Architecture::Arm64 {
-        // musl's own objects come with the target. Debian's compiler has glibc's headers, which agree with musl in all that
-        // the C in here (ring, the webhook's allocator) takes from them.
-        cargo.env("CC_aarch64_unknown_linux_musl", "aarch64-linux-gnu-gcc");
-        cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
-    }
     process::succeed(&mut cargo)?;
     Ok(folder.join(architecture.target()).join("release"))
 }

@@ -1,5 +1,6 @@
 //! The project's chores. `cargo xtask --help` lists them.
 
+mod architecture;
 mod bench;
 mod cluster;
 mod crdgen;

@@ -55,9 +55,19 @@ impl fmt::Display for Seen {
     }
 }
 
+/// Each operation of each rule.
+pub fn all() -> Vec<Proof> {
+    proofs::all()
+}
+
+/// Each operation once.
+pub fn one_of_each() -> Vec<Proof> {
+    let mut tried = BTreeSet::new();
+    proofs::all().into_iter().filter(|proof| tried.insert(proof.deed)).collect()
+}
+
 /// That each operation has its effect where it is only logged.
-pub fn control(machine: &Machine, report: &mut Report) {
-    let proofs = proofs::all();
+pub fn control(machine: &Machine, proofs: &[Proof], report: &mut Report) {
     let named = proofs.iter().map(|proof| (format!("vm/coverage/{}/{}/log", proof.rule, proof.deed), proof));
     tried(
         machine,
@@ -81,13 +91,20 @@ pub fn control(machine: &Machine, report: &mut Report) {
 /// What is claimed on this machine's tier.
 pub fn run(machine: &Machine, report: &mut Report) -> Result<()> {
     let tier = machine.strongest;
-    report.check(&format!("vm/{tier}/coverage/document"), || machine.claims_what_the_document_does());
-    let mut proofs = proofs::all();
     // Their programs are the same on every kernel: two have tried each rule.
-    if tier != Tier::Lsm && !machine.kernel_is_older_than(6, 2)? {
-        let mut tried = BTreeSet::new();
-        proofs.retain(|proof| tried.insert(proof.deed));
+    let few = tier != Tier::Lsm && !machine.kernel_is_older_than(6, 2)?;
+    claims(machine, &if few { one_of_each() } else { all() }, report);
+    if tier == Tier::Tracepoint {
+        report.check(&format!("vm/{tier}/coverage/rings"), || machine.rings());
+        blind(machine, report);
     }
+    Ok(())
+}
+
+/// What is claimed of these operations.
+pub fn claims(machine: &Machine, proofs: &[Proof], report: &mut Report) {
+    let tier = machine.strongest;
+    report.check(&format!("vm/{tier}/coverage/document"), || machine.claims_what_the_document_does());
     let named = proofs.iter().map(|proof| (format!("vm/{tier}/coverage/{}/{}", proof.rule, proof.deed), proof));
     let block = |proof: &Proof| machine.claimed.get(proof.rule).context("there is a container for each rule");
     tried(machine, report, named, block, |proof, trial, rules| {
@@ -95,11 +112,6 @@ pub fn run(machine: &Machine, report: &mut Report) -> Result<()> {
         let claim = rule.operations.get(proof.deed).context("status lacks the operation")?;
         machine.holds(proof, *claim, trial)
     });
-    if tier == Tier::Tracepoint {
-        report.check(&format!("vm/{tier}/coverage/rings"), || machine.rings());
-        blind(machine, report);
-    }
-    Ok(())
 }
 
 /// Forms that docs/coverage.md says to be blind where system calls are seen as they return.

@@ -23,6 +23,9 @@ const fn package(purpose: Purpose, name: &'static str, sign: &'static str, what:
     Package { name, what, purpose, sign }
 }
 
+const C_FOR_ARM: &str = "a C compiler for 64-bit Arm, for the C in crate ring";
+const C_HEADERS_FOR_ARM: &str = "/usr/aarch64-linux-gnu/include/assert.h";
+
 /// All packages. LLVM has to be the version that rustc uses.
 const PACKAGES: &[Package] = &[
     package(Purpose::Build, "musl-tools", "musl-gcc", "the compiler wrapper musl-gcc, for static programs"),
@@ -45,15 +48,13 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Containers, "mmdebstrap", "mmdebstrap", "mmdebstrap, which fetches a Debian root file system"),
     package(Purpose::Cluster, "iptables", "iptables", "iptables, for kube-proxy"),
     package(Purpose::Cluster, "dpkg-dev", "dpkg-source", "dpkg-source, which unpacks the oldest Kubernetes' source"),
-    package(
-        Purpose::Image,
-        "gcc-aarch64-linux-gnu",
-        "aarch64-linux-gnu-gcc",
-        "a C compiler for 64-bit Arm, for the C in crate ring",
-    ),
-    package(Purpose::Image, "libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/assert.h", "the C headers for it"),
+    package(Purpose::Image, "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc", C_FOR_ARM),
+    package(Purpose::Image, "libc6-dev-arm64-cross", C_HEADERS_FOR_ARM, "the C headers for it"),
     package(Purpose::Vm, "busybox-static", "/bin/busybox", "a static busybox as /bin/busybox"),
     package(Purpose::Vm, "qemu-system-x86", "qemu-system-x86_64", "qemu for x86-64"),
+    package(Purpose::Vm, "qemu-system-arm", "qemu-system-aarch64", "qemu for 64-bit Arm"),
+    package(Purpose::Vm, "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc", C_FOR_ARM),
+    package(Purpose::Vm, "libc6-dev-arm64-cross", C_HEADERS_FOR_ARM, "the C headers for it"),
     package(Purpose::Vm, "cpio", "cpio", "cpio, which packs the initramfs"),
     package(Purpose::Vm, "e2fsprogs", "mkfs.ext4", "mkfs.ext4, which makes the disk of a cluster's second node"),
     package(Purpose::Vm, "kmod", "modprobe", "modprobe and depmod"),

@@ -52,7 +52,10 @@ pub fn missing(purposes: &[Purpose]) -> Result<Vec<Tool>> {
     need(Purpose::Build, library.join(TARGET).join("lib").is_dir(), Tool::Target(TARGET));
     need(Purpose::Build, has_version("bpf-linker", &["--version"], BPF_LINKER), Tool::BpfLinker);
     for target in Architecture::ALL.map(Architecture::target).into_iter().filter(|target| *target != TARGET) {
-        need(Purpose::Image, library.join(target).join("lib").is_dir(), Tool::Target(target));
+        let is_there = library.join(target).join("lib").is_dir();
+        // Once, whichever of them it is for.
+        let purpose = if purposes.contains(&Purpose::Vm) { Purpose::Vm } else { Purpose::Image };
+        need(purpose, is_there, Tool::Target(target));
     }
     let cyclonedx = has_version("cargo", &["cyclonedx", "--version"], CARGO_CYCLONEDX);
     need(Purpose::Image, cyclonedx, Tool::CargoCycloneDx);

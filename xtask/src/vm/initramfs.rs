@@ -10,14 +10,17 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{Cgroups, kernels::Unpacked, quiet};
+use super::{
+    Cgroups,
+    kernels::{self, Unpacked},
+    quiet,
+};
 
 /// What init writes in front of the command's exit code.
 pub const END: &str = "init: the command ended with";
 
 const INIT: &str = include_str!("init.sh");
 const DISK: &str = include_str!("disk.sh");
-const BUSYBOX: &str = "/bin/busybox";
 
 /// What a VM does once it has booted.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +51,7 @@ impl Contents<'_> {
         for folder in ["bin", "dev", "disk", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr", "var"] {
             fs::create_dir(root.join(folder))?;
         }
-        for program in self.programs.iter().map(PathBuf::as_path).chain([Path::new(BUSYBOX)]) {
+        for program in self.programs.iter().chain([&kernels::busybox(kernel.architecture())?]) {
             let name = program.file_name().with_context(|| format!("{} is no file", program.display()))?;
             fs::copy(program, root.join("bin").join(name))
                 .with_context(|| format!("cannot copy {}", program.display()))?;

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{ValueEnum, builder::PossibleValue};
 use ringfence_apt::{Apt, Kind};
+use ringfence_image::Architecture;
 
 use super::quiet;
 use crate::{places, process};
@@ -47,8 +48,9 @@ impl Kernel {
 
     /// Whether a package `linux-image-VERSION-cloud-amd64` is one of this kernel. Packages without a version are
     /// empty ones that depend on the current.
-    fn is_image(self, package: &str) -> bool {
-        let version = package.strip_prefix("linux-image-").and_then(|rest| rest.strip_suffix("-cloud-amd64"));
+    fn is_image(self, architecture: Architecture, package: &str) -> bool {
+        let end = format!("-cloud-{architecture}");
+        let version = package.strip_prefix("linux-image-").and_then(|rest| rest.strip_suffix(end.as_str()));
         version.is_some_and(|version| match self {
             Self::Newest => version.starts_with(|c: char| c.is_ascii_digit()),
             _ => version.strip_prefix(self.name()).is_some_and(|rest| rest.starts_with(['.', '-'])),
@@ -76,21 +78,25 @@ impl ValueEnum for Kernel {
 #[derive(Debug)]
 pub struct Unpacked {
     folder: PathBuf,
+    architecture: Architecture,
 }
 
 impl Unpacked {
     /// Fetches a kernel, or finds it in the cache. A kernel in the cache stays there until it is deleted by hand.
-    pub fn fetch(kernel: Kernel) -> Result<Self> {
-        let kernels = places::cache("kernels")?;
-        let folder = kernels.join(kernel.name());
-        if !folder.is_dir() {
-            let work = tempfile::Builder::new().prefix(".fetch-").tempdir_in(&kernels)?;
-            let unpacked = work.path().join("unpacked");
-            download(kernel, work.path(), &unpacked).with_context(|| format!("cannot fetch Linux {kernel}"))?;
-            // One step: whoever finds the folder finds all of it. Someone else may have been faster.
-            fs::rename(&unpacked, &folder).or_else(|error| if folder.is_dir() { Ok(()) } else { Err(error) })?;
-        }
-        Ok(Self { folder })
+    pub fn fetch(kernel: Kernel, architecture: Architecture) -> Result<Self> {
+        let name = match architecture {
+            Architecture::Amd64 => kernel.name().to_owned(),
+            Architecture::Arm64 => format!("{}-{architecture}", kernel.name()),
+        };
+        let folder = cached(&name, |work, unpacked| {
+            download(kernel, architecture, work, unpacked).with_context(|| format!("cannot fetch Linux {name}"))
+        })?;
+        Ok(Self { folder, architecture })
+    }
+
+    /// What it runs on.
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
     }
 
     /// The kernel's image. From 7.x on it lies beside its modules.
@@ -123,19 +129,40 @@ impl Unpacked {
     }
 }
 
-fn download(kernel: Kernel, work: &Path, unpacked: &Path) -> Result<()> {
-    let apt = Apt::new(work, Kind::Packages, kernel.suite())?;
-    println!("==> fetching Linux {kernel} of Debian {} into the cache", kernel.suite());
-    process::succeed(apt.command("apt-get").args(["--quiet=2", "update"]))?;
-    let names = process::output(apt.command("apt-cache").args(["pkgnames", "linux-image-"]))?;
-    let mut images: Vec<_> = names.lines().filter(|name| kernel.is_image(name)).collect();
-    images.sort_by_cached_key(|name| numbers(name));
-    let image = images.last().with_context(|| format!("Debian {} has no such cloud kernel", kernel.suite()))?;
-    // From 7.x on the image's package is empty; the kernel and its modules are packages of their own.
-    let parts = ["linux-binary", "linux-modules", "linux-base"].map(|part| image.replacen("linux-image", part, 1));
-    let known = process::output(apt.command("apt-cache").args(["pkgnames", "linux-"]))?;
-    let parts = parts.iter().map(String::as_str).filter(|part| known.lines().any(|name| name == *part));
-    for package in [*image].into_iter().chain(parts) {
+/// A static busybox for an architecture: of this machine's own, the one that is installed.
+pub fn busybox(architecture: Architecture) -> Result<PathBuf> {
+    if architecture == Architecture::native() {
+        return Ok(PathBuf::from("/bin/busybox"));
+    }
+    let folder = cached(&format!("busybox-{architecture}"), |work, unpacked| {
+        let suite = Kernel::V6_1.suite();
+        let apt = Apt::new(work, Kind::Packages(architecture.name()), suite)?;
+        println!("==> fetching busybox for {architecture} of Debian {suite} into the cache");
+        process::succeed(apt.command("apt-get").args(["--quiet=2", "update"]))?;
+        unpack(&apt, &["busybox-static"], work, unpacked)
+    })?;
+    // From Debian 13 on /bin is a link that packages do not hold.
+    let places = ["bin/busybox", "usr/bin/busybox"].map(|place| folder.join(place));
+    places.into_iter().find(|place| place.is_file()).with_context(|| format!("no busybox in {}", folder.display()))
+}
+
+/// A folder of the cache, filled in `unpacked` where it is missing.
+fn cached(name: &str, fill: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<PathBuf> {
+    let kernels = places::cache("kernels")?;
+    let folder = kernels.join(name);
+    if !folder.is_dir() {
+        let work = tempfile::Builder::new().prefix(".fetch-").tempdir_in(&kernels)?;
+        let unpacked = work.path().join("unpacked");
+        fill(work.path(), &unpacked)?;
+        // One step: whoever finds the folder finds all of it. Someone else may have been faster.
+        fs::rename(&unpacked, &folder).or_else(|error| if folder.is_dir() { Ok(()) } else { Err(error) })?;
+    }
+    Ok(folder)
+}
+
+/// Fetches packages and unpacks them.
+fn unpack(apt: &Apt, packages: &[&str], work: &Path, unpacked: &Path) -> Result<()> {
+    for package in packages {
         println!("    {package}");
         process::succeed(apt.command("apt-get").current_dir(work).args(["--quiet=2", "download", package]))?;
     }
@@ -145,6 +172,23 @@ fn download(kernel: Kernel, work: &Path, unpacked: &Path) -> Result<()> {
             process::succeed(Command::new("dpkg-deb").arg("--extract").arg(&path).arg(unpacked))?;
         }
     }
+    Ok(())
+}
+
+fn download(kernel: Kernel, architecture: Architecture, work: &Path, unpacked: &Path) -> Result<()> {
+    let apt = Apt::new(work, Kind::Packages(architecture.name()), kernel.suite())?;
+    println!("==> fetching Linux {kernel} for {architecture} of Debian {} into the cache", kernel.suite());
+    process::succeed(apt.command("apt-get").args(["--quiet=2", "update"]))?;
+    let names = process::output(apt.command("apt-cache").args(["pkgnames", "linux-image-"]))?;
+    let mut images: Vec<_> = names.lines().filter(|name| kernel.is_image(architecture, name)).collect();
+    images.sort_by_cached_key(|name| numbers(name));
+    let image = images.last().with_context(|| format!("Debian {} has no such cloud kernel", kernel.suite()))?;
+    // From 7.x on the image's package is empty; the kernel and its modules are packages of their own.
+    let parts = ["linux-binary", "linux-modules", "linux-base"].map(|part| image.replacen("linux-image", part, 1));
+    let known = process::output(apt.command("apt-cache").args(["pkgnames", "linux-"]))?;
+    let parts = parts.iter().map(String::as_str).filter(|part| known.lines().any(|name| name == *part));
+    let packages: Vec<&str> = [*image].into_iter().chain(parts).collect();
+    unpack(&apt, &packages, work, unpacked)?;
     // From Debian 13 on the modules lie under usr/lib, where depmod and modprobe do not look.
     if unpacked.join("usr/lib/modules").is_dir() && !unpacked.join("lib").exists() {
         std::os::unix::fs::symlink("usr/lib", unpacked.join("lib"))?;
@@ -171,12 +215,14 @@ mod tests {
 
     #[test]
     fn packages_are_told_apart() {
-        assert!(Kernel::V6_1.is_image("linux-image-6.1.0-39-cloud-amd64"));
-        assert!(Kernel::Newest.is_image("linux-image-7.2.1-cloud-amd64"));
-        assert!(!Kernel::V6_1.is_image("linux-image-6.12.9-cloud-amd64"));
-        assert!(!Kernel::V6_1.is_image("linux-image-6.1.0-39-amd64"));
-        assert!(!Kernel::V6_1.is_image("linux-image-6.1.0-39-cloud-amd64-unsigned"));
-        assert!(!Kernel::Newest.is_image("linux-image-cloud-amd64"));
+        assert!(Kernel::V6_1.is_image(Architecture::Amd64, "linux-image-6.1.0-39-cloud-amd64"));
+        assert!(Kernel::Newest.is_image(Architecture::Amd64, "linux-image-7.2.1-cloud-amd64"));
+        assert!(!Kernel::V6_1.is_image(Architecture::Amd64, "linux-image-6.12.9-cloud-amd64"));
+        assert!(!Kernel::V6_1.is_image(Architecture::Amd64, "linux-image-6.1.0-39-amd64"));
+        assert!(!Kernel::V6_1.is_image(Architecture::Amd64, "linux-image-6.1.0-39-cloud-amd64-unsigned"));
+        assert!(!Kernel::Newest.is_image(Architecture::Amd64, "linux-image-cloud-amd64"));
+        assert!(!Kernel::V6_1.is_image(Architecture::Amd64, "linux-image-6.1.0-39-cloud-arm64"));
+        assert!(Kernel::V6_1.is_image(Architecture::Arm64, "linux-image-6.1.0-39-cloud-arm64"));
     }
 
     #[test]

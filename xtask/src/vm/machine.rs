@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use ringfence_image::Architecture;
 
 use super::{
     initramfs::{Contents, END, Purpose},
@@ -29,8 +30,8 @@ pub struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// Gets the kernel; `memory` is in MiB.
-    pub fn new(kernel: Kernel, contents: &'a Contents<'a>, memory: u32) -> Result<Self> {
-        Ok(Self { kernel: Unpacked::fetch(kernel)?, contents, memory })
+    pub fn new(kernel: Kernel, architecture: Architecture, contents: &'a Contents<'a>, memory: u32) -> Result<Self> {
+        Ok(Self { kernel: Unpacked::fetch(kernel, architecture)?, contents, memory })
     }
 
     /// Runs a shell command, hands over each line of the console, and returns the command's exit code.
@@ -82,11 +83,18 @@ impl<'a> Machine<'a> {
     }
 
     fn qemu(&self, initramfs: &std::path::Path) -> Result<Command> {
-        // Whatever waits for an answer beside it goes first.
-        let mut qemu = Command::new("nice");
-        qemu.args(["-n", "10", "qemu-system-x86_64"]);
+        // A busy host emulates a PC's timer too late for the kernel's check of it, which then panics
+        // (arch/x86/kernel/apic/io_apic.c, check_timer).
+        let (program, machine, console) = match self.kernel.architecture() {
+            Architecture::Amd64 => ("qemu-system-x86_64", &["-cpu", "max"][..], "console=ttyS0 no_timer_check"),
+            // Without what signs pointers and tags memory: kernels sign at every call, and it is dear to emulate.
+            Architecture::Arm64 => {
+                ("qemu-system-aarch64", &["-M", "virt", "-cpu", "neoverse-n1"][..], "console=ttyAMA0")
+            }
+        };
+        let mut qemu = Command::new(program);
         // Emulated: stock kernels do not boot under the nested KVM of some test machines, and CI often has none.
-        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
+        qemu.args(machine).args(["-accel", "tcg,thread=multi", "-smp", "2"]);
         qemu.args([
             "-m",
             &self.memory.to_string(),
@@ -98,10 +106,9 @@ impl<'a> Machine<'a> {
             "stdio",
         ]);
         qemu.arg("-kernel").arg(self.kernel.image()?).arg("-initrd").arg(initramfs);
-        // 5.10 has BPF in the list of security modules only if it is named. A busy host emulates the timer too late for
-        // the kernel's check of it, which then panics (arch/x86/kernel/apic/io_apic.c, check_timer).
-        qemu.args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check lsm=lockdown,capability,landlock,bpf"]);
-        Ok(qemu)
+        // 5.10 has BPF in the list of security modules only if it is named.
+        qemu.args(["-append", &format!("{console} quiet panic=-1 lsm=lockdown,capability,landlock,bpf")]);
+        Ok(process::behind(&qemu))
     }
 }
 

@@ -3,12 +3,13 @@
 use std::{
     collections::VecDeque,
     fmt, mem,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use ringfence_image::Architecture;
 
 use super::{Cgroups, Kernel, MODULES, initramfs::Contents, machine::Machine, verify};
 use crate::{
@@ -23,6 +24,8 @@ pub enum Extent {
     Full,
     /// Of each rule one behaviour and one near miss.
     Brief,
+    /// Every operation once, and every mitigation: emulated, this architecture is ten times slower than this machine's.
+    Smoke,
 }
 
 /// A VM that tests run in.
@@ -30,6 +33,8 @@ pub enum Extent {
 pub struct Place {
     /// Its kernel.
     pub kernel: Kernel,
+    /// What it emulates.
+    pub architecture: Architecture,
     /// How control groups are mounted.
     pub cgroups: Cgroups,
     /// How much runs there.
@@ -37,13 +42,15 @@ pub struct Place {
 }
 
 /// What `cargo xtask test` boots, the longest first.
-const MATRIX: [Place; 6] = [
-    Place { kernel: Kernel::V5_10, cgroups: Cgroups::V2, extent: Extent::Full },
-    Place { kernel: Kernel::V6_1, cgroups: Cgroups::V2, extent: Extent::Full },
-    Place { kernel: Kernel::V6_12, cgroups: Cgroups::V2, extent: Extent::Full },
-    Place { kernel: Kernel::Newest, cgroups: Cgroups::V2, extent: Extent::Full },
-    Place { kernel: Kernel::V6_1, cgroups: Cgroups::V1, extent: Extent::Brief },
-    Place { kernel: Kernel::V6_1, cgroups: Cgroups::Hybrid, extent: Extent::Brief },
+const MATRIX: [Place; 8] = [
+    Place::full(Kernel::V5_10),
+    Place::full(Kernel::V6_1),
+    Place::full(Kernel::V6_12),
+    Place::full(Kernel::Newest),
+    Place { cgroups: Cgroups::V1, extent: Extent::Brief, ..Place::full(Kernel::V6_1) },
+    Place { cgroups: Cgroups::Hybrid, extent: Extent::Brief, ..Place::full(Kernel::V6_1) },
+    Place { architecture: Architecture::Arm64, extent: Extent::Smoke, ..Place::full(Kernel::V5_10) },
+    Place { architecture: Architecture::Arm64, extent: Extent::Smoke, ..Place::full(Kernel::V6_12) },
 ];
 
 /// Longest time for the tests in one VM. Four times what they take beside everything else on two cores.
@@ -58,6 +65,8 @@ const VERIFY: &str = "verify";
 /// Every program on every kernel, then the tests in VMs. Whoever has nothing else to do lends a thread to it.
 pub struct Matrix<'a> {
     products: &'a Products,
+    /// For the other architecture: built when the first VM needs them.
+    foreign: Mutex<Option<Products>>,
     filter: Option<&'a str>,
     places: Vec<Place>,
     todo: Mutex<VecDeque<Job>>,
@@ -72,39 +81,59 @@ enum Job {
 }
 
 impl<'a> Matrix<'a> {
-    /// In all VMs, or on these kernels alone.
+    /// In all VMs, or everything on these kernels alone.
     pub fn new(kernels: &[Kernel], products: &'a Products, filter: Option<&'a str>) -> Self {
-        let named = kernels.iter().map(|kernel| Place { kernel: *kernel, cgroups: Cgroups::V2, extent: Extent::Full });
-        let places: Vec<Place> = if kernels.is_empty() { MATRIX.to_vec() } else { named.collect() };
+        let places: Vec<Place> = if kernels.is_empty() {
+            MATRIX.to_vec()
+        } else {
+            let foreign = MATRIX.iter().filter(|place| place.architecture != products.architecture());
+            let foreign = foreign.filter(|place| kernels.contains(&place.kernel)).copied();
+            kernels.iter().map(|kernel| Place::full(*kernel)).chain(foreign).collect()
+        };
         let verify = filter.is_none_or(|filter| VERIFY.contains(filter)).then_some(Job::Verify);
         let suites = if filter == Some(VERIFY) { 0 } else { places.len() };
         let todo = verify.into_iter().chain((0..suites).map(Job::Suite)).collect();
-        Self { products, filter, places, todo: Mutex::new(todo), told: Mutex::default() }
+        let (foreign, told) = (Mutex::default(), Mutex::default());
+        Self { products, foreign, filter, places, todo: Mutex::new(todo), told }
     }
 
     /// One after the other, until nothing is left that nobody has begun.
     pub fn work(&self) {
-        let next = || self.todo.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let next = || locked(&self.todo).pop_front();
         while let Some(job) = next() {
             let began = Instant::now();
             let tally = match job {
                 Job::Verify => Ok(verify::run(&self.kernels(), &self.products.enforcer(), false)),
-                Job::Suite(number) => self.places[number].suite(self.products, self.filter),
+                Job::Suite(number) => self.suite(self.places[number]),
             };
             let seconds = began.elapsed().as_secs();
             println!("==> {} took {} min {} s", self.name(job), seconds / 60, seconds % 60);
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).push((job, tally));
+            locked(&self.told).push((job, tally));
         }
+    }
+
+    fn suite(&self, place: Place) -> Result<Tally> {
+        if place.architecture == self.products.architecture() {
+            return place.suite(self.products, self.filter);
+        }
+        let foreign = {
+            let mut foreign = locked(&self.foreign);
+            match &*foreign {
+                Some(products) => products.clone(),
+                None => foreign.insert(Products::build_for(place.architecture)?).clone(),
+            }
+        };
+        place.suite(&foreign, self.filter)
     }
 
     /// Nothing else is begun.
     pub fn stop(&self) {
-        self.todo.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        locked(&self.todo).clear();
     }
 
     /// A result for each, when all threads are through.
     pub fn finish(&self) -> Result<Vec<(String, Tally)>> {
-        let mut told = mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut told = mem::take(&mut *locked(&self.told));
         told.sort_by_key(|(job, _)| *job);
         told.into_iter().map(|(job, tally)| Ok((self.name(job), tally?))).collect()
     }
@@ -122,14 +151,25 @@ impl<'a> Matrix<'a> {
     }
 }
 
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Place {
+    /// Everything on a kernel, as this machine has it: cgroup v2, and its architecture.
+    const fn full(kernel: Kernel) -> Self {
+        Self { kernel, architecture: Architecture::Amd64, cgroups: Cgroups::V2, extent: Extent::Full }
+    }
+
     /// Boots the VM with our programs in /bin and counts what the tests in it say.
     pub fn suite(self, products: &Products, filter: Option<&str>) -> Result<Tally> {
         let contents = Contents { programs: products.programs(), modules: &MODULES, cgroups: self.cgroups };
-        let machine = Machine::new(self.kernel, &contents, MEMORY)?;
+        let machine = Machine::new(self.kernel, self.architecture, &contents, MEMORY)?;
         let mut command = format!("/bin/ringfence-integration vm-suite --cgroups {}", self.cgroups.name());
-        if self.extent == Extent::Brief {
-            command.push_str(" --brief");
+        match self.extent {
+            Extent::Full => {}
+            Extent::Brief => command.push_str(" --extent brief"),
+            Extent::Smoke => command.push_str(" --extent smoke"),
         }
         if let Some(filter) = filter {
             if !filter.chars().all(|c| c.is_ascii_alphanumeric() || "-_.: /".contains(c)) {
@@ -158,6 +198,9 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kernel, self.cgroups.name())
+        match self.architecture {
+            Architecture::Amd64 => write!(f, "{} {}", self.kernel, self.cgroups.name()),
+            Architecture::Arm64 => write!(f, "{} {} {}", self.kernel, self.architecture, self.cgroups.name()),
+        }
     }
 }

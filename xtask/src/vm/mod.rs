@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::Result;
 use clap::ValueEnum;
+use ringfence_image::Architecture;
 use tempfile::TempDir;
 
 use self::{
@@ -28,6 +29,7 @@ use self::{
 pub use self::{kernels::Kernel, matrix::Matrix};
 use crate::{
     Refusal,
+    architecture::Arch,
     products::Products,
     setup::{self, Purpose},
 };
@@ -72,6 +74,9 @@ pub struct Arguments {
     /// The kernel: 6.1 where none is named, and all of them for --verify.
     #[arg(long, value_enum)]
     kernel: Option<Kernel>,
+    /// The architecture that is emulated. On arm64 the tests are a smoke set.
+    #[arg(long, value_enum, default_value = "amd64")]
+    arch: Arch,
     /// A command for the VM's shell; its exit code is handed on.
     #[arg(long, value_name = "COMMAND", conflicts_with = "shell")]
     run: Option<String>,
@@ -79,7 +84,7 @@ pub struct Arguments {
     #[arg(long)]
     shell: bool,
     /// Only load every program on every kernel; print what it took the verifier, and what grew since the last commit.
-    #[arg(long, conflicts_with_all = ["run", "shell", "filter", "cgroups", "file", "timeout", "memory"])]
+    #[arg(long, conflicts_with_all = ["run", "shell", "filter", "arch", "cgroups", "file", "timeout", "memory"])]
     verify: bool,
     /// How control groups are mounted.
     #[arg(long, value_enum, default_value = "v2")]
@@ -107,16 +112,21 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         return verify(arguments.kernel);
     }
     let kernel = arguments.kernel.unwrap_or(Kernel::V6_1);
+    let architecture = Architecture::from(arguments.arch);
     if arguments.run.is_none() && !arguments.shell {
         setup::ensure(&[Purpose::Build, Purpose::Vm])?;
-        let place = Place { kernel, cgroups: arguments.cgroups, extent: Extent::Full };
-        let tally = place.suite(&Products::build()?, arguments.filter.as_deref())?;
+        let extent = match architecture {
+            Architecture::Amd64 => Extent::Full,
+            Architecture::Arm64 => Extent::Smoke,
+        };
+        let place = Place { kernel, architecture, cgroups: arguments.cgroups, extent };
+        let tally = place.suite(&Products::build_for(architecture)?, arguments.filter.as_deref())?;
         println!("{tally}");
         return Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     setup::ensure(&[Purpose::Vm])?;
     let contents = Contents { programs: arguments.file.clone(), modules: &MODULES, cgroups: arguments.cgroups };
-    let machine = Machine::new(kernel, &contents, arguments.memory)?;
+    let machine = Machine::new(kernel, architecture, &contents, arguments.memory)?;
     if arguments.shell {
         return machine.shell();
     }
@@ -139,7 +149,7 @@ const MODULES_OF_A_NODE: [&str; 9] =
 
 /// What a VM boots with that goes on from its first disk: the files `vmlinuz` and `initramfs` of a folder.
 pub fn boot_from_disk(kernel: Kernel) -> Result<TempDir> {
-    let unpacked = Unpacked::fetch(kernel)?;
+    let unpacked = Unpacked::fetch(kernel, Architecture::Amd64)?;
     let folder = tempfile::Builder::new().prefix("ringfence-boot-").tempdir()?;
     std::os::unix::fs::symlink(unpacked.image()?, folder.path().join("vmlinuz"))?;
     let contents = Contents { programs: Vec::new(), modules: &MODULES_OF_A_NODE, cgroups: Cgroups::V2 };

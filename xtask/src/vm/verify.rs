@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use ringfence_image::Architecture;
 use serde::{Deserialize, Serialize};
 
 use super::{Cgroups, Kernel, initramfs::Contents, machine::Machine};
@@ -99,7 +100,7 @@ fn ask(kernels: &[Kernel], enforcer: &Path) -> (Numbers, Tally) {
 
 fn ask_one(kernel: Kernel, enforcer: &Path) -> Result<OfKernel> {
     let contents = Contents { programs: vec![enforcer.to_owned()], modules: &["overlay"], cgroups: Cgroups::V2 };
-    let machine = Machine::new(kernel, &contents, MEMORY)?;
+    let machine = Machine::new(kernel, Architecture::Amd64, &contents, MEMORY)?;
     let (mut of_kernel, mut others) = (OfKernel::default(), String::new());
     let exit = machine.run("uname -r; exec /bin/enforcer verify --json", TIMEOUT, |line| {
         if let Ok(line) = serde_json::from_str::<Line>(line) {
