@@ -13,6 +13,7 @@ use ringfence_image::Architecture;
 
 use super::{Cgroups, Kernel, MODULES, initramfs::Contents, machine::Machine, verify};
 use crate::{
+    interrupt,
     products::Products,
     tally::{Suite, Tally},
 };
@@ -97,9 +98,9 @@ impl<'a> Matrix<'a> {
         Self { products, foreign, filter, places, todo: Mutex::new(todo), told }
     }
 
-    /// One after the other, until nothing is left that nobody has begun.
+    /// One after the other, until nothing is left that nobody has begun, or somebody interrupts all this.
     pub fn work(&self) {
-        let next = || locked(&self.todo).pop_front();
+        let next = || interrupt::check().ok().and_then(|()| locked(&self.todo).pop_front());
         while let Some(job) = next() {
             let began = Instant::now();
             let tally = match job {
