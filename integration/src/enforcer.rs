@@ -17,7 +17,7 @@ use crate::harness::Node;
 use crate::journal::Journal;
 
 /// A guard against hanging.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// What the enforcer says, with `--check`, when an answer of the kernel is not what the rules' declarations say.
 const DISAGREEMENT: &str = "the kernel and the reference disagree";
@@ -116,7 +116,7 @@ fn end(command: &Command, mut child: Child, last: impl FnOnce() -> Result<()>) -
             child.kill()?;
             last()?;
             let output = child.wait_with_output()?;
-            bail!("{command:?} did not end within 30 s; it said: {}", String::from_utf8_lossy(&output.stderr));
+            bail!("{command:?} did not end within {LIMIT:?}; it said: {}", String::from_utf8_lossy(&output.stderr));
         }
         thread::sleep(Duration::from_millis(10));
     }
@@ -166,7 +166,7 @@ impl Enforcer {
                         bail!("the enforcer ended with {status}: {}", self.messages());
                     }
                     if Instant::now() > until {
-                        bail!("the enforcer did not answer within 30 s ({error:#}): {}", self.messages());
+                        bail!("the enforcer did not answer within {LIMIT:?} ({error:#}): {}", self.messages());
                     }
                 }
             }
@@ -219,7 +219,7 @@ impl Enforcer {
             if Instant::now() > until {
                 self.child.kill()?;
                 self.child.wait()?;
-                bail!("the enforcer did not end within 30 s of SIGTERM: {}", self.messages());
+                bail!("the enforcer did not end within {LIMIT:?} of SIGTERM: {}", self.messages());
             }
             thread::sleep(Duration::from_millis(10));
         }

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use ringfence_control::Violation;
 
 /// How long an event may take to be printed. A guard against hanging, nothing that is measured.
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_mins(1);
 
 #[derive(Default)]
 struct Pages {

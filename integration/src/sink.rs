@@ -123,7 +123,7 @@ impl Sink {
 
     /// Waits until `more` packets than now have come from an address.
     pub fn wait_for_more(&self, address: IpAddr, more: u64) -> Result<()> {
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(30);
         let mut arrivals = self.shared.lock();
         let count =
             |arrivals: &HashMap<IpAddr, Arrivals>| arrivals.get(&address.to_canonical()).map_or(0, |one| one.count);
@@ -131,7 +131,7 @@ impl Sink {
         while count(&arrivals) < start + more {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("{} packets came from {address} instead of {more} within 10 s", count(&arrivals) - start);
+                bail!("{} packets came from {address} instead of {more} within 30 s", count(&arrivals) - start);
             }
             arrivals = self.shared.changed.wait_timeout(arrivals, left).unwrap_or_else(PoisonError::into_inner).0;
         }

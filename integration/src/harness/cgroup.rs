@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use ringfence_containers::cgroups::{Hierarchies, Mode};
 
 /// Longest that a cgroup may stay busy after its last process was killed.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Puts a process into a cgroup of its own, so that all it ever starts can be found by it.
 pub fn confine(name: &str, pid: u32) -> Result<()> {

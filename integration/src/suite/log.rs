@@ -23,7 +23,7 @@ pub const PART: Part = Part::Table(&[
 ]);
 
 /// A guard against hanging.
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Violations while the disk is full. One more than fit into what is left of the file's last page.
 const WHILE_FULL: usize = 8;
@@ -132,7 +132,7 @@ fn said(enforcer: &Enforcer, text: &str) -> usize {
 fn wait_for(what: &str, ready: impl Fn() -> Result<bool>) -> Result<()> {
     let until = Instant::now() + LIMIT;
     while !ready()? {
-        ensure!(Instant::now() < until, "not within 15 s: {what}");
+        ensure!(Instant::now() < until, "not within {LIMIT:?}: {what}");
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())

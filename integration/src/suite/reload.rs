@@ -38,14 +38,14 @@ fn holds(status: &Status, prefix: &str) -> bool {
 }
 
 fn wait_for(context: &mut Context, what: &str, ready: impl Fn(&Status) -> bool) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(30);
     loop {
         let status = context.enforcer()?.status()?;
         if ready(&status) {
             return Ok(());
         }
         if Instant::now() > until {
-            bail!("the enforcer did not notice within 10 s that {what}: {:?}", status.rulesets);
+            bail!("the enforcer did not notice within 30 s that {what}: {:?}", status.rulesets);
         }
         thread::sleep(Duration::from_millis(20));
     }

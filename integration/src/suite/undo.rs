@@ -188,7 +188,7 @@ fn try_it(context: &mut Context, attempt: &Attempt) -> Result<()> {
     ensure!(ready.status == 0, "what it needs could not be made: {ready:?}");
     let sent = run(attempt.send)?;
     ensure!(sent.status == 0 && sent.stdout.contains("sent "), "before the isolation it could not send: {sent:?}");
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + Duration::from_secs(30);
     while context.sink.from(from).count == 0 {
         ensure!(Instant::now() < until, "nothing arrived before the isolation: {sent:?}");
         thread::sleep(Duration::from_millis(10));
