@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, getsid},
 };
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -30,8 +30,8 @@ fn state() -> MutexGuard<'static, State> {
 
 /// From now on SIGINT, SIGTERM and SIGHUP no longer end this program by themselves.
 ///
-/// A signal of the terminal reaches the whole process group, and with it the child; one that a process sent to us
-/// alone is passed on. Signal handlers are not inherited, so the child starts with the ordinary ones. Under `nohup`,
+/// A signal of the terminal reaches the whole process group, and with it a child of our session; one that a process
+/// sent to us alone is passed on. Signal handlers are not inherited, so the child starts with the ordinary ones. Under `nohup`,
 /// SIGHUP stays ignored.
 pub fn forward_to_children() -> Result<()> {
     let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| *signal != SIGHUP || !hangup_is_ignored());
@@ -43,11 +43,11 @@ pub fn forward_to_children() -> Result<()> {
             if state.children.is_empty() {
                 std::process::exit(128 + origin.signal);
             }
-            if origin.process.is_some() {
-                for child in &state.children {
-                    // It may be gone already; then there is nothing to pass on.
-                    let _ = Signal::try_from(origin.signal).map(|signal| kill(*child, signal));
-                }
+            // The terminal's signals do not reach a session of its own.
+            let missed = |child: &&Pid| origin.process.is_some() || getsid(Some(**child)) != getsid(None);
+            for child in state.children.iter().filter(missed) {
+                // It may be gone already; then there is nothing to pass on.
+                let _ = Signal::try_from(origin.signal).map(|signal| kill(*child, signal));
             }
         }
     });

@@ -53,15 +53,19 @@ pub fn lines(command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitSt
     Ok(status)
 }
 
-/// The same command, but whatever else runs on this machine goes first.
+/// Has a command wait for whatever else runs on this machine: as a session of its own, where the kernel shares its time
+/// out among these (`CONFIG_SCHED_AUTOGROUP`).
+const BEHIND: &str = "echo 10 2>/dev/null >/proc/self/autogroup; exec nice -n 10 \"$@\"";
+
+/// The same command, but whatever else runs on this machine goes first, in a session of its own.
 pub fn behind(command: &Command) -> Command {
-    let mut nice = Command::new("nice");
-    nice.args(["-n", "10"]).arg(command.get_program()).args(command.get_args());
-    nice.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut behind = Command::new("setsid");
+    behind.args(["sh", "-c", BEHIND, "sh"]).arg(command.get_program()).args(command.get_args());
+    behind.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     if let Some(folder) = command.get_current_dir() {
-        nice.current_dir(folder);
+        behind.current_dir(folder);
     }
-    nice
+    behind
 }
 
 /// Whether a program can be found.

@@ -41,7 +41,7 @@ impl<'a> Machine<'a> {
         let folder = tempfile::Builder::new().prefix("ringfence-vm-").tempdir()?;
         let image = folder.path().join("initramfs");
         self.contents.pack(&self.kernel, Purpose::Command(command), &image)?;
-        let mut qemu = self.qemu(&image)?;
+        let mut qemu = process::behind(&self.qemu(&image)?);
         qemu.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = Running(qemu.spawn().context("cannot start qemu")?);
         let guard = interrupt::child(child.0.id());
@@ -108,7 +108,7 @@ impl<'a> Machine<'a> {
         qemu.arg("-kernel").arg(self.kernel.image()?).arg("-initrd").arg(initramfs);
         // 5.10 has BPF in the list of security modules only if it is named.
         qemu.args(["-append", &format!("{console} quiet panic=-1 lsm=lockdown,capability,landlock,bpf")]);
-        Ok(process::behind(&qemu))
+        Ok(qemu)
     }
 }
 
