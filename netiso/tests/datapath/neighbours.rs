@@ -97,6 +97,8 @@ pub async fn tcx(scene: &Scene<'_>) {
 
 /// The interface gets another name.
 async fn renamed(stage: &mut Stage, enforcer: &mut Enforcer, watch: &mut Watch) {
+    // Else the pod may forget it while the link is down, and a packet that it keeps until it is asked for leaves late.
+    stage.pod.ip("neigh change 10.99.0.1 dev eth0 nud permanent");
     ip("link set dev pod0 down");
     ip("link set dev pod0 name pod9");
     ip("link set dev pod9 up");
