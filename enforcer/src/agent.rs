@@ -387,7 +387,8 @@ impl Agent {
     /// What a record's numbers stand for. `None`, with a message: that is not known any more.
     fn context(&mut self, event: &Event) -> Option<Context> {
         let header = &event.header;
-        let (Some(owner), Some(tables)) = (self.owners.of(header.slot), self.tables.get(&header.generation).cloned())
+        let (Some(owner), Some(tables)) =
+            (self.owners.of(header.slot, header.at), self.tables.get(&header.generation).cloned())
         else {
             tracing::warn!(
                 slot = header.slot,

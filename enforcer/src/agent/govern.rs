@@ -1,7 +1,10 @@
 //! Containers come and go, and rulesets change: who is governed by what.
 
 use super::{Agent, Known};
-use crate::{report::Owner, rulesets, state};
+use crate::{
+    report::{Owner, monotonic},
+    rulesets, state,
+};
 use ringfence_abi::{BANKS, RULESETS, Slot, V1_CGROUP, slot_flag};
 use ringfence_containers::{
     ANY_POD, Container, ContainerEvent, ContainerKey, Kind, POD_NAMESPACE, Pod, cgroup_names,
@@ -161,6 +164,9 @@ impl Agent {
         }
         if self.parts.strict || self.parts.rulesets.policy().is_some_and(|policy| policy.strict) {
             value.flags |= slot_flag::STRICT;
+        }
+        if self.in_force {
+            self.owners.in_force(monotonic());
         }
         self.parts.kernel.set_slot(slot, value)?;
         self.parts.kernel.announce(&names, slot)?;
@@ -323,7 +329,7 @@ impl Agent {
             Ok(coverage) => {
                 tracing::debug!(slot, coverage, "armed");
                 // How its network was made.
-                if let Some(owner) = self.owners.of(slot) {
+                if let Some(owner) = self.owners.of(slot, u64::MAX) {
                     self.judge(&owner.container.key);
                     self.save_gaps();
                 }
@@ -439,6 +445,7 @@ impl Agent {
         }
         self.parts.kernel.attach_for(&ops)?;
         state::save(&self.parts.state, self.generation, &tables)?;
+        self.owners.in_force(monotonic());
         self.parts.kernel.flip(self.generation)?;
         self.in_force = true;
         let ops: BTreeSet<_> = rulesets::ops(&tables);

@@ -1,8 +1,9 @@
-//! Who has which slot, and who had it.
+//! Who has which slot, and who had it; and what governs them, and did: a record is of what governed when it was made.
 
 use crate::report::Owner;
+use ringfence_policy::ResolvedRuleset;
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,18 +11,65 @@ use std::{
 /// For how long records of whoever gave a slot back may still be under way. The ring buffers are empty long before.
 const REST: Duration = Duration::from_mins(1);
 
+/// Who has a slot, or had it.
+#[derive(Debug)]
+struct Tenant {
+    owner: Arc<Owner>,
+    /// What was given is in force, or what was given before it.
+    governed: bool,
+    /// What governed it before: each until a moment of the kernel's monotonic clock, in ns, the oldest first.
+    before: Vec<(u64, Arc<ResolvedRuleset>)>,
+}
+
+/// What is not in force yet: what was before it still governs.
+const TO_COME: u64 = u64::MAX;
+
+impl Tenant {
+    fn at(&self, at: u64) -> Arc<Owner> {
+        match self.before.iter().find(|(until, _)| at < *until) {
+            None => Arc::clone(&self.owner),
+            Some((_, resolved)) => {
+                Arc::new(Owner { container: self.owner.container.clone(), resolved: Arc::clone(resolved) })
+            }
+        }
+    }
+}
+
 /// Owners of slots.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
-    now: HashMap<u32, Arc<Owner>>,
+    now: HashMap<u32, Tenant>,
     /// The longest given back first.
-    former: VecDeque<(Instant, u32, Arc<Owner>)>,
+    former: VecDeque<(Instant, u32, Tenant)>,
 }
 
 impl Owners {
-    /// The slot is this one's now, or this is what is known of its owner now.
+    /// The slot is this one's now, or this is what is known of its owner now. What governs it by that comes into force with
+    /// [`Self::in_force`].
     pub fn give(&mut self, slot: u32, owner: Arc<Owner>) {
-        self.now.insert(slot, owner);
+        match self.now.entry(slot) {
+            Entry::Vacant(vacant) => drop(vacant.insert(Tenant { owner, governed: false, before: Vec::new() })),
+            Entry::Occupied(occupied) => {
+                let tenant = occupied.into_mut();
+                let replaced = std::mem::replace(&mut tenant.owner, owner);
+                if tenant.governed && replaced.resolved != tenant.owner.resolved {
+                    tenant.before.push((TO_COME, Arc::clone(&replaced.resolved)));
+                }
+            }
+        }
+    }
+
+    /// From this moment of the kernel's monotonic clock on, in ns, owners are governed by what was given last. To be called
+    /// before the kernel is told.
+    pub fn in_force(&mut self, now: u64) {
+        let rest = u64::try_from(REST.as_nanos()).unwrap_or(u64::MAX);
+        for tenant in self.now.values_mut() {
+            tenant.governed = true;
+            for (until, _) in tenant.before.iter_mut().filter(|(until, _)| *until == TO_COME) {
+                *until = now;
+            }
+            tenant.before.retain(|(until, _)| now.saturating_sub(*until) <= rest);
+        }
     }
 
     /// It is nobody's now.
@@ -33,15 +81,15 @@ impl Owners {
         while self.former.front().is_some_and(|(at, ..)| now.saturating_duration_since(*at) > REST) {
             self.former.pop_front();
         }
-        if let Some(owner) = self.now.remove(&slot) {
-            self.former.push_back((now, slot, owner));
+        if let Some(tenant) = self.now.remove(&slot) {
+            self.former.push_back((now, slot, tenant));
         }
     }
 
-    /// Whose the slot is, or was last.
-    pub fn of(&self, slot: u32) -> Option<Arc<Owner>> {
-        let former = || self.former.iter().rfind(|(_, of, _)| *of == slot).map(|(.., owner)| owner);
-        self.now.get(&slot).or_else(former).cloned()
+    /// Whose the slot is, or was last, governed as it was at a moment of the kernel's monotonic clock, in ns.
+    pub fn of(&self, slot: u32, at: u64) -> Option<Arc<Owner>> {
+        let former = || self.former.iter().rfind(|(_, of, _)| *of == slot).map(|(.., tenant)| tenant);
+        self.now.get(&slot).or_else(former).map(|tenant| tenant.at(at))
     }
 }
 
@@ -69,8 +117,35 @@ mod tests {
         Arc::new(Owner { container, resolved: Arc::default() })
     }
 
+    /// With as many of the rulesets' names as say which of them governs.
+    fn governed_by(ruleset: &str) -> Arc<Owner> {
+        let resolved = ResolvedRuleset { rulesets: vec![ruleset.to_owned()], ..ResolvedRuleset::default() };
+        Arc::new(Owner { resolved: Arc::new(resolved), ..Owner::clone(&owner("web")) })
+    }
+
+    #[test]
+    fn a_record_is_of_what_governed_when_it_was_made() {
+        let mut owners = Owners::default();
+        let at = |owners: &Owners, at| owners.of(1, at).map(|owner| owner.resolved.rulesets.concat()).unwrap();
+        owners.give(1, governed_by("first thought"));
+        owners.give(1, governed_by("mild"));
+        assert_eq!(at(&owners, 5), "mild", "nothing was in force before: a record of then is an earlier enforcer's");
+        owners.in_force(10);
+        owners.give(1, governed_by("strict"));
+        assert_eq!(at(&owners, 20), "mild", "the kernel does not know of it yet");
+        owners.in_force(30);
+        assert_eq!([at(&owners, 29), at(&owners, 30)], ["mild", "strict"]);
+        owners.give(1, governed_by("strictest"));
+        owners.give(1, governed_by("strict"));
+        owners.in_force(40);
+        assert_eq!([at(&owners, 29), at(&owners, 39), at(&owners, 40)], ["mild", "strict", "strict"]);
+        owners.give_back(1);
+        assert_eq!([at(&owners, 29), at(&owners, 41)], ["mild", "strict"]);
+        owners.in_force(50);
+    }
+
     fn name(owners: &Owners, slot: u32) -> Option<String> {
-        owners.of(slot).map(|owner| owner.container.name.clone())
+        owners.of(slot, 0).map(|owner| owner.container.name.clone())
     }
 
     #[test]
