@@ -503,6 +503,7 @@ impl Agent {
             }
             known.owner = owner;
         }
+        self.owners.in_force(monotonic());
         let Some(tables) = self.tables.remove(&given_up) else { return Ok(()) };
         Ok(self.parts.kernel.remove_tables(given_up, &tables)?)
     }

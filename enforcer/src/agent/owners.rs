@@ -117,7 +117,7 @@ mod tests {
         Arc::new(Owner { container, resolved: Arc::default() })
     }
 
-    /// With as many of the rulesets' names as say which of them governs.
+    /// The ruleset is all that governs it.
     fn governed_by(ruleset: &str) -> Arc<Owner> {
         let resolved = ResolvedRuleset { rulesets: vec![ruleset.to_owned()], ..ResolvedRuleset::default() };
         Arc::new(Owner { resolved: Arc::new(resolved), ..Owner::clone(&owner("web")) })
@@ -139,6 +139,11 @@ mod tests {
         owners.give(1, governed_by("strict"));
         owners.in_force(40);
         assert_eq!([at(&owners, 29), at(&owners, 39), at(&owners, 40)], ["mild", "strict", "strict"]);
+        owners.give(1, governed_by("given up"));
+        owners.in_force(45);
+        owners.give(1, governed_by("strict"));
+        owners.in_force(46);
+        assert_eq!(at(&owners, 46), "strict", "what was given up does not come back");
         owners.give_back(1);
         assert_eq!([at(&owners, 29), at(&owners, 41)], ["mild", "strict"]);
         owners.in_force(50);
