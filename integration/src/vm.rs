@@ -167,13 +167,7 @@ fn weaker(programs: &Programs, strongest: Tier, most: usize, report: &mut Report
         report.skip(&name, "before 5.15 a kprobe ends with the enforcer: this kernel has no kprobe tier");
     } else {
         report.check(&name, || machine.is_on(strongest));
-        for case in suitable().filter(|case| EVERY_TIER.contains(&case.rule)) {
-            for act in case.behaviours.iter().filter(|act| suits(act)).take(most) {
-                report.check(&format!("vm/{strongest}/{}/block/{}", case.rule, act.name), || {
-                    machine.blocked(case, act).map(drop)
-                });
-            }
-        }
+        machine.blocks_on_every_tier(most, report);
         machine.past_tracepoints(report)?;
         compat::run(&machine, report);
         if strongest == Tier::Tracepoint {
@@ -282,6 +276,16 @@ impl Machine {
             ensure!(right, "class {} is on tier {:?}", class.class, class.tier);
         }
         Ok(())
+    }
+
+    /// What is tried on every tier: of each rule, at most so many behaviours.
+    fn blocks_on_every_tier(&self, most: usize, report: &mut Report) {
+        for case in suitable().filter(|case| EVERY_TIER.contains(&case.rule)) {
+            for act in case.behaviours.iter().filter(|act| suits(act)).take(most) {
+                let name = format!("vm/{}/{}/block/{}", self.strongest, case.rule, act.name);
+                report.check(&name, || self.blocked(case, act).map(drop));
+            }
+        }
     }
 
     /// Killed, the enforcer leaves its programs at work: a file that is opened, and a name that is linked.

@@ -8,7 +8,7 @@ use ringfence_actor::now;
 use ringfence_control::{Done, Tier, Violation};
 use ringfence_policy::Mitigation;
 
-use super::{Cgroups, EVERY_TIER, Machine, coverage, layout, suitable, suits};
+use super::{Cgroups, Machine, coverage, layout};
 use crate::bare::Bare;
 use crate::cases::act;
 use crate::suite::{Programs, Report};
@@ -46,12 +46,7 @@ pub fn run(programs: &Programs, filter: &str, cgroups: Cgroups) -> Result<ExitCo
 fn weaker(programs: &Programs, tier: Tier, report: &mut Report) -> Result<()> {
     let machine = Machine::start(programs, tier)?;
     report.check(&format!("vm/{tier}/tier"), || machine.is_on(tier));
-    for case in suitable().filter(|case| EVERY_TIER.contains(&case.rule)) {
-        for act in case.behaviours.iter().filter(|act| suits(act)).take(1) {
-            let name = format!("vm/{tier}/{}/block/{}", case.rule, act.name);
-            report.check(&name, || machine.blocked(case, act).map(drop));
-        }
-    }
+    machine.blocks_on_every_tier(1, report);
     let uninstalled = machine.uninstall(programs);
     report.check(&format!("vm/{tier}/uninstall"), || uninstalled);
     Ok(())
