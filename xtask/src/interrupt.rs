@@ -31,8 +31,8 @@ fn state() -> MutexGuard<'static, State> {
 /// From now on SIGINT, SIGTERM and SIGHUP no longer end this program by themselves.
 ///
 /// A signal of the terminal reaches the whole process group, and with it a child of our session; one that a process
-/// sent to us alone is passed on. Signal handlers are not inherited, so the child starts with the ordinary ones. Under `nohup`,
-/// SIGHUP stays ignored.
+/// sent to us alone is passed on. Signal handlers are not inherited, so the child starts with the ordinary ones.
+/// Under `nohup`, SIGHUP stays ignored.
 pub fn forward_to_children() -> Result<()> {
     let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| *signal != SIGHUP || !hangup_is_ignored());
     let mut signals = SignalsInfo::<WithOrigin>::new(wanted).context("cannot install signal handlers")?;
