@@ -2,6 +2,7 @@
 //!
 //! There is no containerd: containers are bare ones, and the enforcer is told their cgroups.
 
+mod batch;
 mod compat;
 mod coverage;
 mod escapes;
@@ -22,6 +23,7 @@ use ringfence_containers::cgroups::{Hierarchies, Mode};
 use ringfence_control::{Done, Tier, Violation};
 use ringfence_policy::{Catalogue, Mitigation};
 
+use self::batch::Batch;
 use crate::bare::{Bare, Layer};
 use crate::cases::{self, Act, Case, Needs, Places, act};
 use crate::enforcer::{Enforcer, finish};
@@ -119,21 +121,7 @@ pub fn run(programs: &Programs, filter: &str, extent: Extent, cgroups: Cgroups) 
     let machine = Machine::start(programs, Tier::Lsm)?;
     report.check("vm/tier", || machine.tier());
     for case in suitable() {
-        for act in acts(case).take(most) {
-            let name = format!("vm/{}/log/{}", case.rule, act.name);
-            // Refused with EOPNOTSUPP on 6.1; overlayfs got it in 6.3.
-            if act.name == "tmpfile" && machine.kernel_is_older_than(6, 3)? {
-                report.skip(&name, "this kernel's overlayfs has no O_TMPFILE");
-                continue;
-            }
-            report.check(&name, || machine.logged(case, act));
-        }
-        for act in case.behaviours.iter().filter(|act| suits(act)).take(most) {
-            report.check(&format!("vm/{}/block/{}", case.rule, act.name), || machine.blocked(case, act).map(drop));
-        }
-        for act in case.near_misses.iter().filter(|act| suits(act)).take(most) {
-            report.check(&format!("vm/{}/near/{}", case.rule, act.name), || machine.let_pass(case, act));
-        }
+        machine.rule(case, most, &mut report)?;
     }
     machine.past_tracepoints(&mut report)?;
     compat::control(&machine, &mut report);
@@ -159,15 +147,26 @@ fn layout(cgroups: Cgroups) -> Result<()> {
     Ok(())
 }
 
+fn kernel_is_older_than(major: u32, minor: u32) -> Result<bool> {
+    let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    Ok((numbers.next(), numbers.next()) < (Some(major), Some(minor)))
+}
+
+fn said(output: &Output) -> String {
+    let [out, error] = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said).trim().to_owned());
+    format!("{}, and it said {out:?}, {error:?}", output.status)
+}
+
 /// The part that is tried with no stronger tier than this; of each rule, at most so many behaviours.
 fn weaker(programs: &Programs, strongest: Tier, most: usize, report: &mut Report) -> Result<()> {
     let mut machine = Machine::start(programs, strongest)?;
     let name = format!("vm/{strongest}/tier");
-    if strongest == Tier::Kprobe && machine.kernel_is_older_than(5, 15)? {
+    if strongest == Tier::Kprobe && kernel_is_older_than(5, 15)? {
         report.skip(&name, "before 5.15 a kprobe ends with the enforcer: this kernel has no kprobe tier");
     } else {
         report.check(&name, || machine.is_on(strongest));
-        machine.blocks_on_every_tier(most, report);
+        machine.blocks_on_every_tier(strongest.name(), most, report);
         machine.past_tracepoints(report)?;
         compat::run(&machine, report);
         if strongest == Tier::Tracepoint {
@@ -199,8 +198,13 @@ fn acts(case: &Case) -> impl Iterator<Item = &Act> {
 
 impl Machine {
     fn start(programs: &Programs, strongest: Tier) -> Result<Self> {
+        Self::start_as(strongest.name(), programs, strongest)
+    }
+
+    /// What is its own has this name.
+    fn start_as(own: &str, programs: &Programs, strongest: Tier) -> Result<Self> {
         let tier = strongest.name();
-        let directory = PathBuf::from("/tmp/vm-suite").join(tier);
+        let directory = PathBuf::from("/tmp/vm-suite").join(own);
         let directory = directory.as_path();
         fs::create_dir_all(directory)?;
         let layer = Layer::write(directory.join("layer"), Path::new("/bin/busybox"), &programs.actor)?;
@@ -209,7 +213,7 @@ impl Machine {
         let mut command = Command::new(&programs.enforcer);
         command.arg("--standalone").arg("--rulesets").arg(&rulesets).arg("--check").arg("--tier").arg(tier);
         let mut govern = |name: &str, rule: &str, mitigation: Mitigation| -> Result<Bare> {
-            let name = format!("{tier}-{name}");
+            let name = format!("{own}-{name}");
             let bare = Bare::new(&layer, directory, &name)?;
             command.arg("--cgroup").arg(format!("/{name}:{RULE}={rule},{MITIGATION}={mitigation}"));
             Ok(bare)
@@ -278,14 +282,38 @@ impl Machine {
         Ok(())
     }
 
+    /// All that is tried of a rule: at most so many of each kind.
+    fn rule(&self, case: &Case, most: usize, report: &mut Report) -> Result<()> {
+        let mut batch = Batch::new(self);
+        for act in acts(case).take(most) {
+            let name = format!("vm/{}/log/{}", case.rule, act.name);
+            // Refused with EOPNOTSUPP on 6.1; overlayfs got it in 6.3.
+            if act.name == "tmpfile" && kernel_is_older_than(6, 3)? {
+                report.skip(&name, "this kernel's overlayfs has no O_TMPFILE");
+                continue;
+            }
+            batch.logged(report, name, case, act);
+        }
+        for act in case.behaviours.iter().filter(|act| suits(act)).take(most) {
+            batch.blocked(report, format!("vm/{}/block/{}", case.rule, act.name), case, act);
+        }
+        for act in case.near_misses.iter().filter(|act| suits(act)).take(most) {
+            batch.let_pass(report, format!("vm/{}/near/{}", case.rule, act.name), case, act);
+        }
+        batch.judge(report);
+        Ok(())
+    }
+
     /// What is tried on every tier: of each rule, at most so many behaviours.
-    fn blocks_on_every_tier(&self, most: usize, report: &mut Report) {
+    fn blocks_on_every_tier(&self, place: &str, most: usize, report: &mut Report) {
+        let mut batch = Batch::new(self);
         for case in suitable().filter(|case| EVERY_TIER.contains(&case.rule)) {
             for act in case.behaviours.iter().filter(|act| suits(act)).take(most) {
-                let name = format!("vm/{}/{}/block/{}", self.strongest, case.rule, act.name);
-                report.check(&name, || self.blocked(case, act).map(drop));
+                let name = format!("vm/{place}/{}/block/{}", case.rule, act.name);
+                batch.blocked(report, name, case, act);
             }
         }
+        batch.judge(report);
     }
 
     /// Killed, the enforcer leaves its programs at work: a file that is opened, and a name that is linked.
@@ -307,27 +335,6 @@ impl Machine {
         Ok(())
     }
 
-    fn kernel_is_older_than(&self, major: u32, minor: u32) -> Result<bool> {
-        let release = self.enforcer.status()?.kernel;
-        let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-        Ok((numbers.next(), numbers.next()) < (Some(major), Some(minor)))
-    }
-
-    /// Events of the rule in a time that begins before the act and ends after it.
-    fn events_of(&self, bare: &Bare, case: &Case, act: &Act) -> Result<(Output, Vec<Arc<Violation>>)> {
-        self.events_of_command(bare, case, &act.arguments(&self.places))
-    }
-
-    fn events_of_command(&self, bare: &Bare, case: &Case, command: &[String]) -> Result<(Output, Vec<Arc<Violation>>)> {
-        let from = now();
-        let output = bare.run(command)?;
-        let to = now();
-        self.everything_is_told()?;
-        let own =
-            |event: &Violation| (from..=to).contains(&event.kernel_time_ns) && event.rule_id.to_string() == case.rule;
-        Ok((output, self.journal.all(own)))
-    }
-
     /// Waits until all events so far have come out.
     fn everything_is_told(&self) -> Result<()> {
         let to = now();
@@ -339,39 +346,18 @@ impl Machine {
         Ok(())
     }
 
-    fn logged(&self, case: &Case, act: &Act) -> Result<()> {
-        let (output, events) = self.events_of(&self.log, case, act)?;
-        ensure!(
-            output.status.success(),
-            "it ended with {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        ensure!(!events.is_empty(), "no event");
-        Ok(())
-    }
-
-    fn let_pass(&self, case: &Case, act: &Act) -> Result<()> {
-        let bare = self.block.get(case.rule).context("there is a container for each case")?;
-        let (output, events) = self.events_of(bare, case, act)?;
-        ensure!(
-            output.status.success(),
-            "it ended with {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        ensure!(events.is_empty(), "it counted: {:?}", events[0].flags);
-        Ok(())
-    }
-
     /// connect(2) to the cloud's metadata service fails with EPERM before anything is sent; its neighbour, at which
     /// nobody listens either, refuses by itself; a container that only logs reaches both.
     fn metadata(&self) -> Result<()> {
-        let case = cases::all().find(|case| case.rule == METADATA).context("no case for RF-510")?;
-        let block = self.block.get(case.rule).context("there is a container for each case")?;
-        let try_it = |bare, command, expected: &str, count| {
-            let act = act("connect", command);
-            let (output, events) = self.events_of(bare, case, &act)?;
+        let block = self.block.get(METADATA).context("there is a container for each case")?;
+        let try_it = |bare: &Bare, command, expected: &str, count| {
+            let from = now();
+            let output = bare.run(&act("connect", command).arguments(&self.places))?;
+            let window = from..=now();
+            self.everything_is_told()?;
+            let events = self
+                .journal
+                .all(|event| window.contains(&event.kernel_time_ns) && event.rule_id.to_string() == METADATA);
             let said = String::from_utf8_lossy(&output.stderr);
             ensure!(said.contains(expected), "{command} did not say {expected:?} but {said:?}");
             ensure!(events.is_empty() == (count == 0), "{command}: {} events", events.len());
@@ -385,9 +371,7 @@ impl Machine {
     }
 
     /// Denied on the `lsm` tier: the operation fails and the process lives; killed elsewhere. The tier it was.
-    fn blocked(&self, case: &Case, act: &Act) -> Result<Tier> {
-        let bare = self.block.get(case.rule).context("there is a container for each case")?;
-        let (output, events) = self.events_of(bare, case, act)?;
+    fn stopped(&self, case: &Case, output: &Output, events: &[Arc<Violation>]) -> Result<Tier> {
         let Some(event) = events.first() else { bail!("no event; it ended with {}", output.status) };
         ensure!(!output.status.success(), "it succeeded");
         ensure!(event.mitigation == Mitigation::Block, "asked for {}", event.mitigation);
@@ -405,9 +389,9 @@ impl Machine {
     }
 
     /// Why this kernel has no such thing.
-    fn cannot(&self, act: &Act) -> Result<Option<&'static str>> {
+    fn cannot(act: &Act) -> Result<Option<&'static str>> {
         let links = matches!(act.name, "uring-link" | "uring-symlink");
-        let cannot = links && self.kernel_is_older_than(5, 15)?;
+        let cannot = links && kernel_is_older_than(5, 15)?;
         Ok(cannot.then_some("this kernel's rings link nothing: they do since 5.15"))
     }
 
@@ -416,20 +400,17 @@ impl Machine {
         if self.strongest == Tier::Tracepoint {
             return Ok(());
         }
+        let mut batch = Batch::new(self);
         for case in suitable() {
             for act in case.past_tracepoints {
                 let name = format!("vm/{}/{}/past-tracepoints/{}", self.strongest, case.rule, act.name);
-                if let Some(reason) = self.cannot(act)? {
-                    report.skip(&name, reason);
-                    continue;
+                match Self::cannot(act)? {
+                    Some(reason) => report.skip(&name, reason),
+                    None => batch.blocked_by_hook(report, name, case, act),
                 }
-                report.check(&name, || {
-                    let tier = self.blocked(case, act)?;
-                    ensure!(tier == self.strongest, "on tier {tier:?}, not {:?}", self.strongest);
-                    Ok(())
-                });
             }
         }
+        batch.judge(report);
         Ok(())
     }
 

@@ -1,8 +1,7 @@
 //! System calls of 32-bit programs: no tracepoint tells of them, and they are seen all the same, on every tier.
 
-use anyhow::{Context, Result};
-
 use super::Machine;
+use super::batch::Batch;
 use crate::cases::{self, Act, Case, act};
 use crate::suite::Report;
 
@@ -29,19 +28,23 @@ const ACTS: [(&str, Act); 10] = [
 
 /// That they work, and are seen, where they are only logged.
 pub fn control(machine: &Machine, report: &mut Report) {
+    let mut batch = Batch::new(machine);
     for (rule, act) in ACTS {
-        report.check(&format!("vm/compat/{rule}/{}/log", act.name), || machine.logged(case(rule)?, &act));
+        batch.logged(report, format!("vm/compat/{rule}/{}/log", act.name), case(rule), &act);
     }
+    batch.judge(report);
 }
 
 /// That they are stopped on this machine's tier.
 pub fn run(machine: &Machine, report: &mut Report) {
+    let mut batch = Batch::new(machine);
     for (rule, act) in ACTS {
         let name = format!("vm/{}/compat/{rule}/{}", machine.strongest, act.name);
-        report.check(&name, || machine.blocked(case(rule)?, &act).map(drop));
+        batch.blocked(report, name, case(rule), &act);
     }
+    batch.judge(report);
 }
 
-fn case(rule: &str) -> Result<&'static Case> {
-    cases::all().find(|case| case.rule == rule).context("no case for the rule")
+fn case(rule: &str) -> &'static Case {
+    cases::all().find(|case| case.rule == rule).expect("a case of the table")
 }

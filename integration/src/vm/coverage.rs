@@ -19,7 +19,7 @@ use ringfence_policy::{
 };
 
 use self::proofs::{Effect, Proof};
-use super::{Machine, suitable};
+use super::{Machine, kernel_is_older_than, said, suitable};
 use crate::bare::Bare;
 use crate::enforcer::finish;
 use crate::suite::Report;
@@ -92,7 +92,7 @@ pub fn control(machine: &Machine, proofs: &[Proof], report: &mut Report) {
 pub fn run(machine: &Machine, report: &mut Report) -> Result<()> {
     let tier = machine.strongest;
     // Their programs are the same on every kernel: two have tried each rule.
-    let few = tier != Tier::Lsm && !machine.kernel_is_older_than(6, 2)?;
+    let few = tier != Tier::Lsm && !kernel_is_older_than(6, 2)?;
     claims(machine, &if few { one_of_each() } else { all() }, report);
     if tier == Tier::Tracepoint {
         report.check(&format!("vm/{tier}/coverage/rings"), || machine.rings());
@@ -122,7 +122,7 @@ fn blind(machine: &Machine, report: &mut Report) {
     let wanted: Vec<_> = named.filter(|(name, ..)| report.wants(name)).collect();
     let mut tried = Vec::new();
     for (name, case, act) in wanted {
-        match machine.cannot(act) {
+        match Machine::cannot(act) {
             Ok(Some(reason)) => report.skip(&name, reason),
             possible => {
                 let from = now();
@@ -288,9 +288,4 @@ fn holds(bare: &Bare, test: &str) -> Result<bool> {
         Some(1) => Ok(false),
         _ => bail!("{test:?} is no test; {}", said(&output)),
     }
-}
-
-fn said(output: &Output) -> String {
-    let [out, error] = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said).trim().to_owned());
-    format!("{}, and it said {out:?}, {error:?}", output.status)
 }

@@ -2,14 +2,13 @@
 //! hierarchy, as a privileged one may.
 
 use std::process::Output;
-use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
-use ringfence_control::Violation;
+use anyhow::{Result, ensure};
 
-use super::Machine;
+use super::batch::Batch;
+use super::{Machine, said};
 use crate::bare::Bare;
-use crate::cases::{self, Act, act};
+use crate::cases::{Act, act};
 use crate::suite::Report;
 
 /// The rule that is violated afterwards.
@@ -74,48 +73,32 @@ const ESCAPE: &str = "RF-326";
 
 /// Tries them all.
 pub fn run(machine: &Machine, report: &mut Report) {
+    let (mut batch, governed) = (Batch::new(machine), &machine.block[RULE]);
+    let name = |escape: &Act| format!("vm/{}/escape/{}", machine.strongest, escape.name);
     for escape in ESCAPES {
-        let name = format!("vm/{}/escape/{}", machine.strongest, escape.name);
-        report.check(&name, || governed(machine, &escape));
+        let command = with_regard_to(machine, &escape, &machine.log);
+        batch.perform(report, name(&escape), RULE, (governed, &command), |output, events| {
+            is_out(output)?;
+            ensure!(!String::from_utf8_lossy(&output.stdout).contains("root:"), "it has read the file");
+            ensure!(!events.is_empty(), "no event; {}", said(output));
+            Ok(())
+        });
     }
-    report.check(&format!("vm/{}/escape/{}", machine.strongest, MAKES.name), || reported(machine, &MAKES));
+    let command = with_regard_to(machine, &MAKES, governed);
+    batch.perform(report, name(&MAKES), ESCAPE, (&machine.log, &command), |output, events| {
+        is_out(output)?;
+        ensure!(!events.is_empty(), "no event; {}", said(output));
+        Ok(())
+    });
+    batch.judge(report);
 }
 
-fn governed(machine: &Machine, escape: &Act) -> Result<()> {
-    let bare = container(machine)?;
-    let (output, events) = performed(machine, escape, bare, &machine.log, RULE)?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(!said.contains("root:"), "it has read the file");
-    ensure!(!events.is_empty(), "no event; it ended with {}", output.status);
+fn is_out(output: &Output) -> Result<()> {
+    ensure!(output.stdout.starts_with(b"out"), "it is still inside: {}", said(output));
     Ok(())
 }
 
-fn reported(machine: &Machine, escape: &Act) -> Result<()> {
-    let (output, events) = performed(machine, escape, &machine.log, container(machine)?, ESCAPE)?;
-    ensure!(!events.is_empty(), "no event; it ended with {}", output.status);
-    Ok(())
-}
-
-/// The one that [`RULE`] governs.
-fn container(machine: &Machine) -> Result<&Bare> {
-    machine.block.get(RULE).context("there is a container for each case")
-}
-
-/// Performed in one container with regard to another one; the events of a rule that came of it.
-fn performed(
-    machine: &Machine,
-    escape: &Act,
-    bare: &Bare,
-    other: &Bare,
-    rule: &str,
-) -> Result<(Output, Vec<Arc<Violation>>)> {
-    let case = cases::all().find(|case| case.rule == rule).context("no case for the rule")?;
-    let mut arguments = escape.arguments(&machine.places);
-    for argument in &mut arguments {
-        *argument = argument.replace("{other}", other.cgroup());
-    }
-    let (output, events) = machine.events_of_command(bare, case, &arguments)?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(said.starts_with("out"), "it is still inside: {said} {}", String::from_utf8_lossy(&output.stderr));
-    Ok((output, events))
+/// The escape, where it names another container.
+fn with_regard_to(machine: &Machine, escape: &Act, other: &Bare) -> Vec<String> {
+    escape.arguments(&machine.places).into_iter().map(|word| word.replace("{other}", other.cgroup())).collect()
 }

@@ -8,7 +8,7 @@ use ringfence_actor::now;
 use ringfence_control::{Done, Tier, Violation};
 use ringfence_policy::Mitigation;
 
-use super::{Cgroups, Machine, coverage, layout};
+use super::{Cgroups, Machine, coverage, kernel_is_older_than, layout};
 use crate::bare::Bare;
 use crate::cases::act;
 use crate::suite::{Programs, Report};
@@ -46,7 +46,7 @@ pub fn run(programs: &Programs, filter: &str, cgroups: Cgroups) -> Result<ExitCo
 fn weaker(programs: &Programs, tier: Tier, report: &mut Report) -> Result<()> {
     let machine = Machine::start(programs, tier)?;
     report.check(&format!("vm/{tier}/tier"), || machine.is_on(tier));
-    machine.blocks_on_every_tier(1, report);
+    machine.blocks_on_every_tier(tier.name(), 1, report);
     let uninstalled = machine.uninstall(programs);
     report.check(&format!("vm/{tier}/uninstall"), || uninstalled);
     Ok(())
@@ -56,7 +56,7 @@ impl Machine {
     /// arm64 has trampolines on the kernel's functions since 6.4 (6.0 had them on programs alone), and without them
     /// neither LSM programs nor `fentry`. A kprobe that stays is of 5.15.
     fn has_its_tier(&self) -> Result<()> {
-        let expected = match (self.kernel_is_older_than(5, 15)?, self.kernel_is_older_than(6, 4)?) {
+        let expected = match (kernel_is_older_than(5, 15)?, kernel_is_older_than(6, 4)?) {
             (true, _) => Tier::Tracepoint,
             (false, true) => Tier::Kprobe,
             (false, false) => Tier::Lsm,

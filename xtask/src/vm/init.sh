@@ -47,6 +47,7 @@ hostname vm
 cd /root
 
 if [ -e /command ]; then
+    echo "@BEGIN@"
     sh /command </dev/null 2>&1
     echo "@END@ $?"
 else

@@ -16,6 +16,9 @@ use super::{
     quiet,
 };
 
+/// What init writes before it runs the command.
+pub const BEGIN: &str = "init: the command begins";
+
 /// What init writes in front of the command's exit code.
 pub const END: &str = "init: the command ended with";
 
@@ -72,7 +75,10 @@ impl Contents<'_> {
         }
         let init = root.join("init");
         let script = if matches!(purpose, Purpose::Disk) { DISK } else { INIT };
-        fs::write(&init, script.replace("@CGROUPS@", self.cgroups.name()).replace("@END@", END))?;
+        fs::write(
+            &init,
+            script.replace("@CGROUPS@", self.cgroups.name()).replace("@BEGIN@", BEGIN).replace("@END@", END),
+        )?;
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
         cpio(root, image)
     }

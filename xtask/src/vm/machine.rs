@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use ringfence_image::Architecture;
 
 use super::{
-    initramfs::{Contents, END, Purpose},
+    initramfs::{BEGIN, Contents, END, Purpose},
     kernels::{Kernel, Unpacked},
 };
 use crate::{interrupt, process};
@@ -36,8 +36,22 @@ impl<'a> Machine<'a> {
 
     /// Runs a shell command, hands over each line of the console, and returns the command's exit code.
     ///
-    /// A VM that crashes or is not done in time is an error with the end of its console.
+    /// A VM that crashes or is not done in time is an error with the end of its console. One that does not come as far as
+    /// the command is booted once more: where its kernel changes its own code, the emulator may run half of the change
+    /// (`Oops: int3`).
     pub fn run(&self, command: &str, timeout: Duration, mut each: impl FnMut(&str)) -> Result<i32> {
+        let mut begun = false;
+        let outcome = self.boot(command, timeout, &mut begun, &mut each);
+        match outcome {
+            Err(error) if !begun && interrupt::check().is_ok() => {
+                println!("==> booted once more: {error:#}");
+                self.boot(command, timeout, &mut begun, &mut each)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn boot(&self, command: &str, timeout: Duration, begun: &mut bool, each: &mut impl FnMut(&str)) -> Result<i32> {
         let folder = tempfile::Builder::new().prefix("ringfence-vm-").tempdir()?;
         let image = folder.path().join("initramfs");
         self.contents.pack(&self.kernel, Purpose::Command(command), &image)?;
@@ -49,6 +63,7 @@ impl<'a> Machine<'a> {
         let (deadline, mut tail) = (Instant::now() + timeout, VecDeque::new());
         let outcome = loop {
             match console.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) if line == BEGIN => *begun = true,
                 Ok(line) => {
                     if let Some(exit) = line.strip_prefix(END) {
                         break exit.trim().parse().with_context(|| format!("{line:?} has no exit code"));
