@@ -1,6 +1,7 @@
 //! Trials at the enforcer's start.
 //!
-//! What does this kernel let us attach to hooks and functions of its own? Three programs do nothing but be attached.
+//! What does this kernel let us attach to hooks and functions of its own, and does it come by there? Three programs do
+//! nothing but note that one given thread did.
 //!
 //! What do the programs make of a file that one given thread opens?
 //! Where overlayfs keeps its upper layer is not told by every kernel; so files of both layers of an overlay of the
@@ -14,13 +15,25 @@ use aya_ebpf::{
     programs::{FExitContext, LsmContext, ProbeContext, TracePointContext},
 };
 
-/// Entry 0: thread id whose opens are looked at; entry 1: flags of its last file.
+/// Entry 0: the thread's id; entry 1: flags of the last file that it opened; entry 2: 1 once it came by.
 #[map]
-static TRIAL: Array<u32> = Array::with_max_entries(2, 0);
+static TRIAL: Array<u32> = Array::with_max_entries(3, 0);
+
+#[inline(always)]
+fn is_the_thread() -> bool {
+    TRIAL.get(0).copied() == Some(bpf_get_current_pid_tgid() as u32)
+}
+
+#[inline(always)]
+fn note() {
+    if is_the_thread() {
+        let _ = TRIAL.set(2, &1, 0);
+    }
+}
 
 #[tracepoint]
 pub fn trial_open(ctx: TracePointContext) -> u32 {
-    if TRIAL.get(0).copied() != Some(bpf_get_current_pid_tgid() as u32) {
+    if !is_the_thread() {
         return 0;
     }
     // SAFETY: the result in the record of every `sys_exit_*`.
@@ -41,15 +54,18 @@ pub fn trial_open(ctx: TracePointContext) -> u32 {
 
 #[fexit]
 pub fn trial_trampoline(_ctx: FExitContext) -> i32 {
+    note();
     0
 }
 
 #[lsm]
 pub fn trial_hook(_ctx: LsmContext) -> i32 {
+    note();
     0
 }
 
 #[kprobe]
 pub fn trial_kprobe(_ctx: ProbeContext) -> u32 {
+    note();
     0
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here stands between a violation and its mitigation: that was done in the kernel before the record came.
 
+mod blind;
 mod candidates;
 mod gaps;
 mod govern;
@@ -21,6 +22,7 @@ use crate::{
     rulesets::{Compiled, Rulesets},
     slots::Slots,
 };
+use blind::Blind;
 use gaps::Gaps;
 pub use guard::Spared;
 use guard::Unheld;
@@ -192,6 +194,7 @@ pub struct Agent {
     followed: BTreeSet<ContainerKey>,
     /// Something was isolated since the last look.
     newly_isolated: bool,
+    blind: Blind,
 }
 
 impl Agent {
@@ -227,6 +230,7 @@ impl Agent {
             unheld: BTreeMap::new(),
             followed: BTreeSet::new(),
             newly_isolated: false,
+            blind: Blind::default(),
             parts,
         };
         agent.tally.in_force(agent.parts.rulesets.enforced(), Timestamp::now());
@@ -357,6 +361,7 @@ impl Agent {
             self.limit();
         }
         self.finish_terminations();
+        self.blind.look(self.parts.kernel.turn_on());
         self.guard(true).await;
     }
 

@@ -7,6 +7,7 @@ mod compat;
 mod coverage;
 mod escapes;
 mod smoke;
+mod untraced;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -132,12 +133,14 @@ pub fn run(programs: &Programs, filter: &str, extent: Extent, cgroups: Cgroups) 
         coverage::control(&machine, &coverage::all(), &mut report);
         coverage::run(&machine, &mut report)?;
     }
+    untraced::turned_off(&machine, &mut report);
     // Whether or not it is asked for: the next one is not to find its programs at work.
     let uninstalled = machine.uninstall(programs);
     report.check("vm/uninstall", || uninstalled);
     for strongest in [Tier::Fentry, Tier::Kprobe, Tier::Tracepoint] {
         weaker(programs, strongest, most, &mut report)?;
     }
+    untraced::at_the_start(programs, &mut report)?;
     Ok(report.finish())
 }
 

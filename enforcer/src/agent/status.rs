@@ -152,6 +152,7 @@ impl Agent {
                 self.candidates.undecided
             ));
         }
+        warnings.extend(self.blind.warning());
         warnings.extend(self.parts.output.warning());
         warnings.extend(self.unheld());
         if self.disagreements > 0 {

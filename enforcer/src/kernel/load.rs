@@ -3,11 +3,13 @@
 use super::{
     Attachment, Error, Hook, Pins,
     object::{Calls, Form, Object},
-    overlay, preflight, programs,
+    overlay, preflight,
+    programs::{self, SecurityHook},
+    stage::Stage,
 };
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::MapInfo,
+    maps::{Array, MapInfo},
     programs::{Program, ProgramError, links::FdLink},
 };
 use ringfence_abi::{ABSENT, Node, Offsets, Op, Tier, room};
@@ -119,6 +121,25 @@ pub struct Trial {
     pub direct_reads: bool,
     /// The instance. [`overlay::TRIAL`] is loaded.
     pub ebpf: Ebpf,
+    /// Who makes the occasions for hooks, once it is needed.
+    stage: Option<Stage>,
+}
+
+/// Why it is not known whether a hook's program is called.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error(transparent)]
+    Stage(#[from] std::io::Error),
+    #[error(transparent)]
+    Program(Box<ProgramError>),
+    #[error(transparent)]
+    Map(#[from] aya::maps::MapError),
+}
+
+impl From<ProgramError> for CallError {
+    fn from(error: ProgramError) -> Self {
+        Self::Program(Box::new(error))
+    }
 }
 
 impl Trial {
@@ -132,7 +153,7 @@ impl Trial {
         if let Some(object) = Object::with_direct_reads(types) {
             let mut ebpf = loader.open(&object, direct)?;
             match load_trial(&mut ebpf) {
-                Ok(()) => return Ok(Self { object, direct_reads: true, ebpf }),
+                Ok(()) => return Ok(Self { object, direct_reads: true, ebpf, stage: None }),
                 Err(error) => tracing::info!(%error, "this kernel takes no direct reads: a helper call for each"),
             }
         }
@@ -140,21 +161,21 @@ impl Trial {
         let mut ebpf = loader.open(&object, helper)?;
         let failed = |source| Error::Program { program: overlay::TRIAL, hook: "no hook".to_owned(), source };
         load_trial(&mut ebpf).map_err(failed)?;
-        Ok(Self { object, direct_reads: false, ebpf })
+        Ok(Self { object, direct_reads: false, ebpf, stage: None })
     }
 
     /// The strongest form that this kernel takes, up to a tier.
     pub fn form(&mut self, strongest: Tier, offsets: &Offsets, btf: &Btf) -> Result<Form, Error> {
         let calls = if self.pins_tracepoints() {
             Calls::Tracepoints
-        } else if self.takes_trampoline(&programs::function_of("openat"), btf) {
+        } else if self.takes_trampoline(programs::OPENAT.function, btf) && self.calls_functions(btf) {
             Calls::Functions
         } else if offsets.call_number != ABSENT && self.sees_every_call(btf) {
             Calls::Every
         } else {
             return Err(Error::Missing {
                 feature: "attachments to system calls that outlive the enforcer",
-                remedy: "kernel 5.15 or later is needed; before, BPF trampolines, or arm64",
+                remedy: "kernel 5.15 or later is needed; before, BPF trampolines and kernel.ftrace_enabled=1, or arm64",
             });
         };
         let hooks = [Tier::Lsm, Tier::Fentry, Tier::Kprobe].into_iter().filter(|tier| *tier <= strongest);
@@ -162,15 +183,16 @@ impl Trial {
         Ok(Form { hooks, calls })
     }
 
-    /// Whether this kernel takes programs on security hooks in the way of this tier.
+    /// Whether this kernel takes programs on security hooks in the way of this tier, and calls them.
     pub fn takes_hooks(&mut self, tier: Tier, btf: &Btf) -> bool {
         let mut functions = programs::ESSENTIAL.iter().map(|hook| hook.function);
-        match tier {
+        let taken = match tier {
             Tier::Lsm => preflight::lsm_is_active() && self.takes_lsm(btf),
             Tier::Fentry => functions.all(|function| self.takes_trampoline(function, btf)),
             Tier::Kprobe => functions.all(|function| self.takes_kprobe(function)),
-            Tier::Tracepoint => true,
-        }
+            Tier::Tracepoint => return true,
+        };
+        taken && programs::essential_hooks(tier).all(|hook| self.is_called(hook, tier, btf))
     }
 
     /// The programs on security hooks that have a place on this kernel, on a tier that it takes.
@@ -184,10 +206,74 @@ impl Trial {
             if !there {
                 tracing::info!(hook = hook.name, "this kernel has no such security hook: system calls are watched");
             }
-            there
+            there && self.is_called(hook, tier, btf)
         });
         let further: Vec<Attachment> = further.filter_map(|hook| hook.on(tier)).collect();
         programs::essential(tier).chain(further).collect()
+    }
+
+    /// Whether programs on the functions of system calls are called.
+    pub fn calls_functions(&mut self, btf: &Btf) -> bool {
+        self.is_called(programs::OPENAT, Tier::Fentry, btf)
+    }
+
+    /// Whether a program on a hook that is there sees what the hook is called for: a function may have been inlined where
+    /// it is called, or what calls programs on functions be off (`kernel.ftrace_enabled`).
+    fn is_called(&mut self, hook: &SecurityHook, tier: Tier, btf: &Btf) -> bool {
+        match self.comes_by(hook, tier, btf) {
+            Ok(Some(called)) => {
+                if !called {
+                    tracing::warn!(hook = hook.name, ?tier, "this kernel does not call the hook's program");
+                }
+                called
+            }
+            // As where it works: nothing speaks against it.
+            Ok(None) => true,
+            Err(error) => {
+                tracing::warn!(hook = hook.name, ?tier, %error, "not tried whether the hook's program is called");
+                true
+            }
+        }
+    }
+
+    /// Whether the kernel comes by the program on a hook. `None`: the occasion for it could not be made.
+    fn comes_by(&mut self, hook: &SecurityHook, tier: Tier, btf: &Btf) -> Result<Option<bool>, CallError> {
+        if self.stage.is_none() {
+            self.stage = Some(Stage::set()?);
+        }
+        let stage = self.stage.as_ref().expect("set above");
+        let name = match tier {
+            Tier::Lsm => "trial_hook",
+            Tier::Fentry => "trial_trampoline",
+            Tier::Kprobe => "trial_kprobe",
+            Tier::Tracepoint => return Ok(None),
+        };
+        match self.ebpf.program_mut(name) {
+            Some(Program::Lsm(program)) => program.load(hook.name, btf).and_then(|()| program.attach().map(drop)),
+            Some(Program::FExit(program)) => program.load(hook.function, btf).and_then(|()| program.attach().map(drop)),
+            Some(Program::KProbe(program)) => {
+                let loaded = if program.fd().is_ok() { Ok(()) } else { program.load() };
+                loaded.and_then(|()| program.attach(hook.function, 0).map(drop))
+            }
+            _ => unreachable!("the trials are programs of the object"),
+        }?;
+        let mut seen = Array::<_, u32>::try_from(self.ebpf.map_mut("TRIAL").expect("a map of the object"))?;
+        seen.set(0, stage.thread(), 0)?;
+        seen.set(2, 0, 0)?;
+        let provoked = stage.provoke(hook);
+        let came_by = seen.get(&2, 0)? != 0;
+        if let Err(error) = &provoked {
+            tracing::debug!(hook = hook.name, %error, "no occasion for the hook");
+        }
+        // Bound to the hook that it was loaded for; this ends the attachment, too.
+        let unloaded = match self.ebpf.program_mut(name) {
+            Some(Program::Lsm(program)) => program.unload(),
+            Some(Program::FExit(program)) => program.unload(),
+            Some(Program::KProbe(program)) => program.unload(),
+            _ => Ok(()),
+        };
+        unloaded?;
+        Ok((came_by || provoked.is_ok()).then_some(came_by))
     }
 
     /// Whether LSM programs can be put on a hook.

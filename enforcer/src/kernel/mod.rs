@@ -9,6 +9,7 @@ mod calls;
 mod carry;
 mod compat;
 mod error;
+mod ftrace;
 mod load;
 mod object;
 mod offsets;
@@ -18,6 +19,7 @@ mod preflight;
 mod programs;
 mod records;
 mod retain;
+mod stage;
 mod tables;
 mod verify;
 
@@ -141,7 +143,7 @@ impl Kernel {
         let mut trial = Trial::new(&mut loader, &types, &helper, &direct)?;
         let form = trial.form(options.strongest, &offsets, &btf)?;
         let hooks = trial.hooks(form.hooks, &types, &btf);
-        let seen = compat_offsets.is_some() && trial.takes_trampoline(compat::ANY, &btf);
+        let seen = compat_offsets.is_some() && trial.takes_trampoline(compat::ANY, &btf) && trial.calls_functions(&btf);
         // A kernel without them hides nothing.
         let compat_visible = seen || (compat_offsets.is_some() && types.function_number(compat::ANY).is_none());
         let drift = offsets.ovl_upper != ABSENT && overlay::told_apart(trial.ebpf);
@@ -200,6 +202,14 @@ impl Kernel {
     /// What this node lets programs see.
     pub fn visible(&self) -> Visible {
         self.visible
+    }
+
+    /// Turns on what calls programs on the kernel's functions, if there are any of ours and somebody has turned it off.
+    /// What became of it; `None`: it was on.
+    pub fn turn_on(&self) -> Option<std::io::Result<()>> {
+        let called_by_ftrace =
+            self.form.hooks != Tier::Tracepoint || self.form.calls == Calls::Functions || self.compat.is_some();
+        (called_by_ftrace && ftrace::is_off()).then(ftrace::turn_on)
     }
 
     /// The pins.

@@ -1,5 +1,6 @@
 //! The trial of overlayfs: a file of a lower and one of an upper layer must look different to the programs.
 
+use super::stage::{self, PLACE};
 use aya::{
     Ebpf,
     maps::Array,
@@ -8,15 +9,11 @@ use aya::{
 use nix::{
     fcntl::{AT_FDCWD, OFlag, openat},
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
     sys::stat::Mode,
     unistd::gettid,
 };
 use ringfence_abi::flag;
 use std::{fs, io, path::Path};
-
-/// Where the trial's file system is mounted: a folder that is there in the emptiest of containers. The thread alone sees it.
-const PLACE: &str = "/dev";
 
 /// The program that looks.
 pub const TRIAL: &str = "trial_open";
@@ -64,10 +61,7 @@ fn attach(program: &mut Program) -> Result<(), ProgramError> {
 
 /// Flags of a file of the lower layer, of a new one, and of one of the lower layer whose mode was changed.
 fn answers(trial: &mut Ebpf) -> Result<[u32; 3], TrialError> {
-    // The thread's own mount namespace, gone with it.
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS)?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-    mount(Some("trial"), PLACE, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    stage::enter("tmpfs")?;
     for dir in ["lower", "upper", "work", "merged"] {
         fs::create_dir(Path::new(PLACE).join(dir))?;
     }

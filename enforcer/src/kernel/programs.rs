@@ -68,6 +68,13 @@ pub const EVERY_CALL: &[Attachment] =
 pub const EXECUTION: &SecurityHook =
     &SecurityHook { name: "bprm_check_security", function: "security_bprm_check", ops: &[Op::Exec] };
 
+/// No hook, but a system call, and called for the same.
+pub const OPENAT: &SecurityHook = &SecurityHook {
+    name: "file_open",
+    function: if cfg!(target_arch = "aarch64") { "__arm64_sys_openat" } else { "__x64_sys_openat" },
+    ops: &[Op::Open],
+};
+
 /// Without one of these the kernel does not have the tier.
 pub const ESSENTIAL: &[SecurityHook] = hooks![
     "file_open": &[Op::Open],
@@ -187,10 +194,14 @@ pub fn security_hooks() -> impl Iterator<Item = &'static SecurityHook> {
     ESSENTIAL.iter().chain(FURTHER).chain([EXECUTION])
 }
 
-/// The programs without which there is no such tier.
+/// The hooks without which there is no such tier.
+pub fn essential_hooks(tier: Tier) -> impl Iterator<Item = &'static SecurityHook> {
+    ESSENTIAL.iter().chain((tier == Tier::Lsm).then_some(EXECUTION))
+}
+
+/// Their programs.
 pub fn essential(tier: Tier) -> impl Iterator<Item = Attachment> {
-    let execution = (tier == Tier::Lsm).then_some(EXECUTION);
-    ESSENTIAL.iter().chain(execution).filter_map(move |hook| hook.on(tier))
+    essential_hooks(tier).filter_map(move |hook| hook.on(tier))
 }
 
 impl Attachment {
