@@ -119,6 +119,8 @@ pub fn run(programs: &Programs, filter: &str, extent: Extent, cgroups: Cgroups) 
     let most = if extent == Extent::Brief { 1 } else { usize::MAX };
     let mut report = Report::new(filter);
     report.check("vm/cgroups", || layout(cgroups));
+    // First: once 5.10 has had trampolines, it does not let them be turned off any more.
+    untraced::at_the_start(programs, &mut report)?;
     let machine = Machine::start(programs, Tier::Lsm)?;
     report.check("vm/tier", || machine.tier());
     for case in suitable() {
@@ -140,7 +142,6 @@ pub fn run(programs: &Programs, filter: &str, extent: Extent, cgroups: Cgroups) 
     for strongest in [Tier::Fentry, Tier::Kprobe, Tier::Tracepoint] {
         weaker(programs, strongest, most, &mut report)?;
     }
-    untraced::at_the_start(programs, &mut report)?;
     Ok(report.finish())
 }
 
@@ -163,23 +164,23 @@ fn said(output: &Output) -> String {
 
 /// The part that is tried with no stronger tier than this; of each rule, at most so many behaviours.
 fn weaker(programs: &Programs, strongest: Tier, most: usize, report: &mut Report) -> Result<()> {
-    let mut machine = Machine::start(programs, strongest)?;
     let name = format!("vm/{strongest}/tier");
     if strongest == Tier::Kprobe && kernel_is_older_than(5, 15)? {
         report.skip(&name, "before 5.15 a kprobe ends with the enforcer: this kernel has no kprobe tier");
-    } else {
-        report.check(&name, || machine.is_on(strongest));
-        machine.blocks_on_every_tier(strongest.name(), most, report);
-        machine.past_tracepoints(report)?;
-        compat::run(&machine, report);
-        if strongest == Tier::Tracepoint {
-            escapes::run(&machine, report);
-        }
-        if most > 1 {
-            coverage::run(&machine, report)?;
-        }
-        report.check(&format!("vm/{strongest}/outlives"), || machine.outlives());
+        return Ok(());
     }
+    let mut machine = Machine::start(programs, strongest)?;
+    report.check(&name, || machine.is_on(strongest));
+    machine.blocks_on_every_tier(strongest.name(), most, report);
+    machine.past_tracepoints(report)?;
+    compat::run(&machine, report);
+    if strongest == Tier::Tracepoint {
+        escapes::run(&machine, report);
+    }
+    if most > 1 {
+        coverage::run(&machine, report)?;
+    }
+    report.check(&format!("vm/{strongest}/outlives"), || machine.outlives());
     let uninstalled = machine.uninstall(programs);
     report.check(&format!("vm/{strongest}/uninstall"), || uninstalled);
     Ok(())
