@@ -12,6 +12,7 @@ mod floor;
 mod footprint;
 mod latencies;
 mod manifold;
+mod results;
 mod run_times;
 mod statistics;
 mod targets;
@@ -36,6 +37,7 @@ use crate::rulesets::{self, MITIGATION, RULE};
 use cgroups::Cgroups;
 use floor::Hook;
 use manifold::Manifold;
+use results::Results;
 pub use targets::Targets;
 use worker::Worker;
 pub use worker::serve;
@@ -68,10 +70,18 @@ struct Workers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rules {
     One(&'static str),
+    /// Ten of the catalogue's.
+    Ten,
     All,
+    /// A hundred of that catalogue's.
+    Hundred,
     /// All of a catalogue that is many times as large.
     Manifold,
 }
+
+/// Labels of rulesets with as many rules.
+const TEN: &str = "ten";
+const HUNDRED: &str = "hundred";
 
 /// Where everything lies, before this process's id.
 const DIRECTORY: &str = "/run/ringfence-bench-";
@@ -109,23 +119,25 @@ pub enum Part {
     Footprint,
 }
 
-/// Measures (everything, if no part is named), and prints the tables.
-pub fn run(enforcer: &Path, only: &[Part]) -> Result<()> {
+/// Measures (everything, if no part is named), and prints the tables; every sample goes to the file, as JSON.
+pub fn run(enforcer: &Path, only: &[Part], json: Option<&Path>) -> Result<()> {
     ensure!(!cfg!(debug_assertions), "this program was built without --release: it would measure itself");
     floor::mount_tracefs()?;
     sweep()?;
     let directory = PathBuf::from(format!("{DIRECTORY}{}", std::process::id()));
     fs::create_dir_all(&directory)?;
-    let measured = measure(enforcer, &directory, only);
+    let measured = measure(enforcer, &directory, only, json);
     fs::remove_dir_all(&directory)?;
     print!("{}", measured?);
     Ok(())
 }
 
-fn measure(enforcer: &Path, directory: &Path, only: &[Part]) -> Result<String> {
+fn measure(enforcer: &Path, directory: &Path, only: &[Part], json: Option<&Path>) -> Result<String> {
     let hierarchies = Hierarchies::detect()?;
     let root = hierarchies.v2().context("no cgroup v2 hierarchy is mounted: there is nothing to govern")?;
-    rulesets::write(&directory.join("rulesets"), Catalogue::builtin())?;
+    let rulesets = directory.join("rulesets");
+    rulesets::write(&rulesets, Catalogue::builtin())?;
+    write_some(&rulesets, TEN, 10, Catalogue::builtin())?;
     let mut bench = Bench {
         enforcer: enforcer.into(),
         directory: directory.into(),
@@ -142,30 +154,33 @@ fn measure(enforcer: &Path, directory: &Path, only: &[Part]) -> Result<String> {
     let classes = enforcer.status()?.classes;
     bench.tiers = classes.into_iter().filter_map(|class| Some((class.class, class.tier?))).collect();
     bench.remove(enforcer)?;
-    bench.all(only)
+    bench.all(only, json)
 }
 
 impl Bench {
-    fn all(&self, only: &[Part]) -> Result<String> {
+    fn all(&self, only: &[Part], json: Option<&Path>) -> Result<String> {
         let tiers: Vec<_> = self.tiers.iter().map(|(class, tier)| format!("{class} {tier}")).collect();
-        let text = machine()? + &format!("Tiers: {}.\n", tiers.join(", "));
+        let mut results = Results::of(machine()?, self.tiers.clone());
+        let text = results.machine.clone() + &format!("Tiers: {}.\n", tiers.join(", "));
         let mut workers = Workers {
             inside: Worker::start(&self.cgroups.governed())?,
             outside: Worker::start(&self.cgroups.other())?,
         };
-        let mut targets = Targets::default();
         let mut tables = String::new();
         for part in Part::value_variants().iter().filter(|part| only.is_empty() || only.contains(part)) {
             tables += &match part {
-                Part::Costs => self.costs(&mut workers, &mut targets)?,
-                Part::RunTimes => self.run_times(&mut workers, &mut targets)?,
-                Part::Workloads => self.workloads(&mut workers, &mut targets)?,
-                Part::Latencies => self.latencies(&mut workers.inside, &mut targets)?,
-                Part::Events => self.events(&mut workers.inside, &mut targets)?,
-                Part::Footprint => self.footprint(&mut workers.inside, &mut targets)?,
+                Part::Costs => self.costs(&mut workers, &mut results)?,
+                Part::RunTimes => self.run_times(&mut workers, &mut results)?,
+                Part::Workloads => self.workloads(&mut workers, &mut results)?,
+                Part::Latencies => self.latencies(&mut workers.inside, &mut results)?,
+                Part::Events => self.events(&mut workers.inside, &mut results)?,
+                Part::Footprint => self.footprint(&mut workers.inside, &mut results)?,
             };
         }
-        Ok(text + &targets.table() + &tables)
+        if let Some(path) = json {
+            fs::write(path, serde_json::to_vec_pretty(&results)?).with_context(|| path.display().to_string())?;
+        }
+        Ok(text + &results.targets.table() + &tables)
     }
 
     fn start(&self, rules: Rules, mitigation: Mitigation) -> Result<Enforcer> {
@@ -179,10 +194,10 @@ impl Bench {
         command.args(["--pdeathsig", "TERM"]).arg(&self.enforcer);
         command.arg("--standalone").arg("--cgroup").arg(labelled(&self.cgroups.governed_path(), rules, mitigation));
         match rules {
-            Rules::Manifold => {
+            Rules::Hundred | Rules::Manifold => {
                 command.arg("--catalogue").arg(&self.manifold.catalogue).arg("--rulesets").arg(&self.manifold.rulesets)
             }
-            Rules::One(_) | Rules::All => command.arg("--rulesets").arg(self.directory.join("rulesets")),
+            Rules::One(_) | Rules::Ten | Rules::All => command.arg("--rulesets").arg(self.directory.join("rulesets")),
         };
         command.args(["--datapath", "cgroup"]).arg("--cgroup-root").arg(self.cgroups.parent());
         command.arg("--socket").arg(&control).arg("--state").arg(self.directory.join("state"));
@@ -201,9 +216,23 @@ impl Bench {
     }
 }
 
+/// Writes a ruleset with so many rules of a catalogue, at even distances, which are logged.
+fn write_some(directory: &Path, label: &str, count: usize, catalogue: &Catalogue) -> Result<()> {
+    let all: Vec<_> = catalogue.rules().map(|rule| rule.id).collect();
+    ensure!(all.len() >= count, "there are no {count} rules, but {}", all.len());
+    let some: Vec<_> = (0..count).map(|number| all[number * all.len() / count]).collect();
+    let path = directory.join(format!("{label}.yaml"));
+    fs::write(&path, rulesets::ruleset(label, &some, Mitigation::Log)).with_context(|| path.display().to_string())
+}
+
 /// A cgroup, as the enforcer's option names it, with the labels by which rulesets select it.
 fn labelled(path: &str, rules: Rules, mitigation: Mitigation) -> String {
-    let rule = if let Rules::One(rule) = rules { rule } else { "all" };
+    let rule = match rules {
+        Rules::One(rule) => rule,
+        Rules::Ten => TEN,
+        Rules::Hundred => HUNDRED,
+        Rules::All | Rules::Manifold => "all",
+    };
     format!("/{path}:{RULE}={rule},{MITIGATION}={mitigation}")
 }
 

@@ -114,6 +114,9 @@ enum Command {
         /// Only this part; may be repeated.
         #[arg(long, value_enum, value_name = "PART")]
         only: Vec<bench::Part>,
+        /// Where every sample is written, as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
     },
     /// Measures the webhook, and what enforcers cost an API server, in a cluster of many objects; prints Markdown. Needs
     /// root.
@@ -206,8 +209,8 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Demo { cluster: true, .. } => demo::in_cluster::run(own_folder()?),
         Command::Demo { enforcer, actor, .. } => demo::run(&Programs::find(enforcer, actor)?),
-        Command::Bench { enforcer, only } => {
-            bench::run(&Programs::find(enforcer, Some(PathBuf::new()))?.enforcer, &only)?;
+        Command::Bench { enforcer, only, json } => {
+            bench::run(&Programs::find(enforcer, Some(PathBuf::new()))?.enforcer, &only, json.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Scale { part, programs, json } => {

@@ -1,5 +1,7 @@
 //! Benchmarks.
 
+mod plots;
+
 use std::{
     fs,
     process::{Command, ExitCode},
@@ -39,6 +41,9 @@ pub struct Arguments {
 /// Where numbers are written, below the workspace.
 const FILE: &str = "docs/performance.md";
 
+/// And where they are drawn.
+const PLOTS: &str = "docs/performance";
+
 /// `cargo xtask bench`: criterion's benchmarks of pure code, the kernel's cost per operation, and the webhook.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let only = if arguments.user_space { &[Part::UserSpace][..] } else { &arguments.only };
@@ -53,6 +58,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         purposes.extend([Purpose::Containers, Purpose::Cluster]);
     }
     setup::ensure(&purposes)?;
+    let folder = places::target().join("bench");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     if wanted(Part::UserSpace) {
         // `--bench '*'`: only what is written for criterion, not the unit tests once more.
         let mut criterion = places::cargo();
@@ -60,11 +67,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         process::succeed(&mut criterion)?;
     }
     if wanted(Part::Kernel) {
-        measure("kernel", Command::new(Products::build()?.integration()).arg("bench"))?;
+        let samples = folder.join("kernel.json");
+        measure("kernel", Command::new(Products::build()?.integration()).arg("bench").arg("--json").arg(&samples))?;
+        plots::draw(&samples, &places::workspace().join(PLOTS))?;
     }
     if wanted(Part::Admission) {
-        let folder = places::target().join("bench");
-        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let mut admission = Command::new(Products::build()?.integration());
         admission.arg("scale").arg("--json").arg(folder.join("admission.json")).arg("admission");
         measure("admission", &mut admission)?;

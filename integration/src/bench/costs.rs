@@ -7,8 +7,8 @@ use ringfence_control::Tier;
 use ringfence_policy::Mitigation;
 
 use super::floor::Floor;
+use super::results::Results;
 use super::statistics::{self, Counting};
-use super::targets::Targets;
 use super::worker::{Task, Worker};
 use super::{Bench, Rules, Workers, median, seen};
 
@@ -26,6 +26,17 @@ enum Setting {
 
 const SETTINGS: [Setting; 4] = [Setting::Nothing, Setting::Floor, Setting::OneRule, Setting::AllRules];
 
+impl Setting {
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Nothing => "no enforcer",
+            Self::Floor => "empty programs",
+            Self::OneRule => "1 rule",
+            Self::AllRules => "all rules",
+        }
+    }
+}
+
 /// Nanoseconds by operation, governed or not, and setting; one sample a round.
 #[derive(Default)]
 struct Samples(BTreeMap<(Task, bool, Setting), Vec<f64>>);
@@ -36,6 +47,14 @@ impl Samples {
             self.0.entry((task, governed, setting)).or_default().push(worker.run(task, repetitions)?);
         }
         Ok(())
+    }
+
+    fn tell(&self, results: &mut Results) {
+        for ((task, governed, setting), samples) in &self.0 {
+            let whose = if *governed { "governed" } else { "not governed" };
+            let what = format!("{}, {whose}", task.title());
+            results.add("costs", &what, setting.title(), "ns", samples.clone());
+        }
     }
 
     fn median(&self, task: Task, governed: bool, setting: Setting) -> f64 {
@@ -52,7 +71,7 @@ impl Samples {
 
 impl Bench {
     /// The price per operation.
-    pub(super) fn costs(&self, workers: &mut Workers, targets: &mut Targets) -> Result<String> {
+    pub(super) fn costs(&self, workers: &mut Workers, results: &mut Results) -> Result<String> {
         self.prove_floor(workers)?;
         let mut samples = Samples::default();
         for round in 0..ROUNDS {
@@ -62,6 +81,7 @@ impl Bench {
                 self.sample(workers, &mut samples, SETTINGS[(round + turn) % SETTINGS.len()])?;
             }
         }
+        samples.tell(results);
         for (task, _) in Task::MEASURED {
             for (governed, limit) in [(false, 3.0), (true, 20.0)] {
                 let judged_against = match self.tiers.get(task.class()) {
@@ -71,7 +91,7 @@ impl Bench {
                 let more = samples.more(task, governed, Setting::AllRules, judged_against);
                 let against = if judged_against == Setting::Floor { ", over empty programs" } else { "" };
                 let whose = if governed { "governed, all rules" } else { "not governed" };
-                targets.at_most(&format!("{}, {whose}{against}", task.title()), limit, more, "%");
+                results.targets.at_most(&format!("{}, {whose}{against}", task.title()), limit, more, "%");
             }
         }
         Ok(table(&samples) + &self.notes())

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use ringfence_policy::Mitigation;
 
-use super::targets::Targets;
+use super::results::Results;
 use super::worker::{Task, Worker};
 use super::{Bench, Rules, as_f64};
 use crate::enforcer::Enforcer;
@@ -38,7 +38,7 @@ struct Trial {
 
 impl Bench {
     /// One governed process violates a rule with `log` as fast as it can, then slower, until nothing is lost.
-    pub(super) fn events(&self, inside: &mut Worker, targets: &mut Targets) -> Result<String> {
+    pub(super) fn events(&self, inside: &mut Worker, results: &mut Results) -> Result<String> {
         let log = self.directory.join("violations.json");
         let options = ["--log-file".to_owned(), log.display().to_string()];
         let mut text = String::from(
@@ -57,6 +57,9 @@ impl Bench {
                 trial.offered, trial.violations, trial.lost, trial.written
             );
             ensure!(trial.written + trial.lost == trial.violations, "records are neither written nor counted as lost");
+            let setting = format!("{:.0} offered", trial.offered);
+            results.add("events", "violations lost", &setting, "violations", vec![as_f64(trial.lost)]);
+            results.add("events", "violations written", &setting, "a second", vec![rate]);
             if trial.lost == 0 {
                 sustained = Some(trial.offered);
                 break;
@@ -64,8 +67,8 @@ impl Bench {
             pace = Some(trial.offered * SLOWER);
         }
         match sustained {
-            Some(rate) => targets.at_least("violations a second, none lost", 100_000.0, rate, "/s"),
-            None => targets.not_measured("violations a second, none lost", "some were lost at any rate tried"),
+            Some(rate) => results.targets.at_least("violations a second, none lost", 100_000.0, rate, "/s"),
+            None => results.targets.not_measured("violations a second, none lost", "some were lost at any rate tried"),
         }
         let full_speed =
             if pace.is_none() { " Nothing was lost at full speed: what more would do is not known." } else { "" };

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use nix::time::{ClockId, clock_gettime};
 use ringfence_policy::{Mitigation, RuleId};
 
-use super::targets::Targets;
+use super::results::Results;
 use super::worker::{Task, Worker};
 use super::{Bench, Rules, as_f64, labelled, median};
 
@@ -22,11 +22,12 @@ const STARTS: usize = 5;
 
 impl Bench {
     /// Memory with many governed cgroups, and the time from the start to the first enforced violation.
-    pub(super) fn footprint(&self, inside: &mut Worker, targets: &mut Targets) -> Result<String> {
+    pub(super) fn footprint(&self, inside: &mut Worker, results: &mut Results) -> Result<String> {
         let [fresh, used] = self.memory(inside)?;
-        targets.at_most(&format!("resident memory, {GOVERNED} governed"), 40.0, used.proportional, "MiB");
+        results.targets.at_most(&format!("resident memory, {GOVERNED} governed"), 40.0, used.proportional, "MiB");
         let starts = self.starts(inside)?;
-        targets.at_most("start to first enforced violation, median", 1_000.0, median(&starts), "ms");
+        results.add("footprint", "start to first enforced violation", "", "ms", starts.clone());
+        results.targets.at_most("start to first enforced violation, median", 1_000.0, median(&starts), "ms");
         let worst = starts.iter().copied().fold(0.0, f64::max);
         Ok(format!(
             "\n## The enforcer itself\n\n| | |\n|---|---|\n\

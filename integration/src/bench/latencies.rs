@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use ringfence_policy::{Mitigation, RuleId};
 
-use super::targets::Targets;
+use super::results::Results;
 use super::worker::{Task, Worker};
 use super::{Bench, Rules, as_f64};
 
@@ -14,7 +14,7 @@ const KILLS: usize = 500;
 
 impl Bench {
     /// Time to the isolated bit, and to the signal.
-    pub(super) fn latencies(&self, inside: &mut Worker, targets: &mut Targets) -> Result<String> {
+    pub(super) fn latencies(&self, inside: &mut Worker, results: &mut Results) -> Result<String> {
         let rule: RuleId = "RF-501".parse()?;
         let mut text = String::from(
             "\n## From the violation to the mitigation\n\n| mitigation | repetitions | median | p99 | worst |\n|---|---|---|---|---|\n",
@@ -39,11 +39,13 @@ impl Bench {
                 }
             }
             self.remove(enforcer)?;
+            let samples = latencies.iter().copied().map(as_f64).collect();
+            results.add("latencies", title, &mitigation.to_string(), "ns", samples);
             latencies.sort_unstable();
             let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
             if mitigation == Mitigation::Isolate {
-                targets.at_most("violation to isolated, median", 5_000.0, as_f64(at(50)), "ns");
-                targets.at_most("violation to isolated, p99", 50_000.0, as_f64(at(99)), "ns");
+                results.targets.at_most("violation to isolated, median", 5_000.0, as_f64(at(50)), "ns");
+                results.targets.at_most("violation to isolated, p99", 50_000.0, as_f64(at(99)), "ns");
             }
             text += &format!("| {title} | {count} | {} ns | {} ns | {} ns |\n", at(50), at(99), at(100));
         }

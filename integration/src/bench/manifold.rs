@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use ringfence_policy::{Catalogue, RuleId, compile};
 use serde_json::Value;
 
+use super::{HUNDRED, write_some};
 use crate::rulesets;
 
 /// How many times the catalogue is wanted.
@@ -66,6 +67,7 @@ impl Manifold {
         compile(read.rules())?;
         let rulesets = directory.join("manifold-rulesets");
         rulesets::write(&rulesets, &read)?;
+        write_some(&rulesets, HUNDRED, 100, &read)?;
         let more = if times == WANTED { "" } else { ": more would not fit" };
         let note = format!(
             "{times} times the rules: each with {} variants whose paths, names and arguments are others; class {} has \

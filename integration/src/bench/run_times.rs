@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use ringfence_policy::Mitigation;
 
+use super::results::Results;
 use super::statistics::{self, Counting};
-use super::targets::Targets;
 use super::worker::{Task, Worker};
 use super::{Bench, Rules, Workers, median};
 
@@ -28,11 +28,14 @@ const NAME: usize = 15;
 enum Column {
     NotGoverned,
     OneRule,
+    TenRules,
     AllRules,
+    HundredRules,
     Manifold,
 }
 
-const COLUMNS: [Column; 4] = [Column::NotGoverned, Column::OneRule, Column::AllRules, Column::Manifold];
+const COLUMNS: [Column; 6] =
+    [Column::NotGoverned, Column::OneRule, Column::TenRules, Column::AllRules, Column::HundredRules, Column::Manifold];
 
 /// Nanoseconds per run; one sample a round.
 #[derive(Default)]
@@ -62,14 +65,16 @@ impl Times {
 
 impl Bench {
     /// Run times of all programs that the tasks set off.
-    pub(super) fn run_times(&self, workers: &mut Workers, targets: &mut Targets) -> Result<String> {
+    pub(super) fn run_times(&self, workers: &mut Workers, results: &mut Results) -> Result<String> {
         let counting = Counting::start()?;
         let mut times = Times::default();
         for round in 1..=ROUNDS {
             eprintln!("run time of programs: round {round} of {ROUNDS}");
             for (rules, column) in [
                 (Rules::One("RF-901"), Column::OneRule),
+                (Rules::Ten, Column::TenRules),
                 (Rules::All, Column::AllRules),
+                (Rules::Hundred, Column::HundredRules),
                 (Rules::Manifold, Column::Manifold),
             ] {
                 let enforcer = self.start(rules, Mitigation::Log)?;
@@ -81,18 +86,40 @@ impl Bench {
             }
         }
         drop(counting);
-        self.judge(&times, targets);
+        self.tell(&times, results);
+        self.judge(&times, results);
         Ok(self.run_time_table(&times))
     }
 
-    fn judge(&self, times: &Times, targets: &mut Targets) {
+    fn tell(&self, times: &Times, results: &mut Results) {
+        for ((task, program), columns) in &times.0 {
+            let what = format!("{}: {program}", task.title());
+            for (column, samples) in columns {
+                results.add("run-times", &what, &self.setting(*column), "ns", samples.clone());
+            }
+        }
+    }
+
+    fn setting(&self, column: Column) -> String {
+        let rules = match column {
+            Column::NotGoverned => return "not governed".to_owned(),
+            Column::OneRule => 1,
+            Column::TenRules => 10,
+            Column::AllRules => self.rules,
+            Column::HundredRules => 100,
+            Column::Manifold => self.manifold.rules,
+        };
+        format!("{rules} rules")
+    }
+
+    fn judge(&self, times: &Times, results: &mut Results) {
         for (task, program, limit) in LIMITS {
             let at = |column| times.median(task, program, column);
             let Some(all) = at(Column::AllRules) else {
-                targets.not_measured(&format!("`{program}`"), &format!("did not run at: {}", task.title()));
+                results.targets.not_measured(&format!("`{program}`"), &format!("did not run at: {}", task.title()));
                 continue;
             };
-            targets.at_most(&format!("`{program}`, all rules"), limit, all, "ns");
+            results.targets.at_most(&format!("`{program}`, all rules"), limit, all, "ns");
             let more = [
                 (Column::OneRule, Column::AllRules, "all rules against 1 rule".to_owned()),
                 (Column::AllRules, Column::Manifold, format!("{} times the rules against all", self.manifold.times)),
@@ -100,9 +127,14 @@ impl Bench {
             for (fewer, more, title) in more {
                 match (at(fewer), at(more)) {
                     (Some(fewer), Some(more)) => {
-                        targets.at_most(&format!("`{program}`, {title}"), 10.0, (more / fewer - 1.0) * 100.0, "%");
+                        results.targets.at_most(
+                            &format!("`{program}`, {title}"),
+                            10.0,
+                            (more / fewer - 1.0) * 100.0,
+                            "%",
+                        );
                     }
-                    _ => targets.not_measured(&format!("`{program}`, {title}"), "did not run in both"),
+                    _ => results.targets.not_measured(&format!("`{program}`, {title}"), "did not run in both"),
                 }
             }
         }
@@ -111,8 +143,9 @@ impl Bench {
     fn run_time_table(&self, times: &Times) -> String {
         let mut text = format!(
             "\n## Run time of eBPF programs\n\n\
-             | operation | program | not governed, all rules | governed, 1 rule (RF-901) | all {} rules | {} times: {} rules |\n\
-             |---|---|---|---|---|---|\n",
+             | operation | program | not governed, all rules | governed, 1 rule (RF-901) | 10 rules | all {} rules | \
+             100 rules | {} times: {} rules |\n\
+             |---|---|---|---|---|---|---|---|\n",
             self.rules, self.manifold.times, self.manifold.rules
         );
         for (task, _) in Task::MEASURED {
@@ -127,8 +160,9 @@ impl Bench {
         }
         text + &format!(
             "\nNanoseconds per run from the kernel's statistics, warm, runs for other processes of the machine included; \
-             medians of {ROUNDS} rounds. `-`: not attached, or not run. {}\n",
-            self.manifold.note
+             medians of {ROUNDS} rounds. `-`: not attached, or not run. 10 rules: of the catalogue, at even distances; 100: of \
+             {} times the catalogue, likewise. {}\n",
+            self.manifold.times, self.manifold.note
         )
     }
 }

@@ -2,36 +2,50 @@
 
 use std::fmt::Write as _;
 
+use serde::Serialize;
+
 /// Rows of a table.
-#[derive(Default)]
-pub struct Targets(String);
+#[derive(Default, Serialize)]
+#[serde(transparent)]
+pub struct Targets(Vec<Row>);
+
+/// What was to be reached, and what was.
+#[derive(Serialize)]
+struct Row {
+    what: String,
+    target: String,
+    measured: String,
+    met: bool,
+}
 
 impl Targets {
     /// One number that is to be at most `limit`.
     pub fn at_most(&mut self, what: &str, limit: f64, measured: f64, unit: &str) {
-        self.row(what, &format!("<= {limit} {unit}"), &format!("{measured:.1} {unit}"), measured <= limit);
+        self.row(what, format!("<= {limit} {unit}"), format!("{measured:.1} {unit}"), measured <= limit);
     }
 
     /// One number that is to be at least `limit`.
     pub fn at_least(&mut self, what: &str, limit: f64, measured: f64, unit: &str) {
-        self.row(what, &format!(">= {limit} {unit}"), &format!("{measured:.0} {unit}"), measured >= limit);
+        self.row(what, format!(">= {limit} {unit}"), format!("{measured:.0} {unit}"), measured >= limit);
     }
 
     /// What could not be measured, and why. That is no success.
     pub fn not_measured(&mut self, what: &str, why: &str) {
-        self.row(what, "", why, false);
+        self.row(what, String::new(), why.to_owned(), false);
     }
 
-    fn row(&mut self, what: &str, target: &str, measured: &str, met: bool) {
-        let verdict = if met { "met" } else { "**missed**" };
-        writeln!(self.0, "| {what} | {target} | {measured} | {verdict} |").expect("a string takes all");
+    fn row(&mut self, what: &str, target: String, measured: String, met: bool) {
+        self.0.push(Row { what: what.to_owned(), target, measured, met });
     }
 
     /// The table, and what is known of why rows are missed.
     pub fn table(&self) -> String {
-        let mut table =
-            format!("\n## Against the targets\n\n| what | target | measured | |\n|---|---|---|---|\n{}", self.0);
-        let missed = |key: &str| self.0.lines().any(|row| row.contains(key) && row.ends_with("**missed** |"));
+        let mut table = "\n## Against the targets\n\n| what | target | measured | |\n|---|---|---|---|\n".to_owned();
+        for Row { what, target, measured, met } in &self.0 {
+            let verdict = if *met { "met" } else { "**missed**" };
+            writeln!(table, "| {what} | {target} | {measured} | {verdict} |").expect("a string takes all");
+        }
+        let missed = |key: &str| self.0.iter().any(|row| row.what.contains(key) && !row.met);
         for (key, why) in REASONS.iter().filter(|(key, _)| missed(key)) {
             write!(table, "\nMissed, {key}: {why}\n").expect("a string takes all");
         }

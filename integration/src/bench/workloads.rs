@@ -10,7 +10,7 @@ use anyhow::Result;
 use ringfence_policy::Mitigation;
 
 use super::floor::Floor;
-use super::targets::Targets;
+use super::results::Results;
 use super::{Bench, Rules, Workers, median};
 
 /// Rounds; odd, so that a median is a measured value.
@@ -40,6 +40,16 @@ enum Setting {
 
 const SETTINGS: [Setting; 3] = [Setting::Nothing, Setting::Floor, Setting::AllRules];
 
+impl Setting {
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Nothing => "no enforcer",
+            Self::Floor => "empty programs",
+            Self::AllRules => "all rules",
+        }
+    }
+}
+
 /// Nanoseconds of one sample.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
@@ -54,7 +64,7 @@ type Samples = BTreeMap<(usize, Setting), Vec<Sample>>;
 
 impl Bench {
     /// What all rules cost a whole workload.
-    pub(super) fn workloads(&self, workers: &mut Workers, targets: &mut Targets) -> Result<String> {
+    pub(super) fn workloads(&self, workers: &mut Workers, results: &mut Results) -> Result<String> {
         let mut workloads = Vec::new();
         for found in [
             compiler::find(&self.directory)?,
@@ -63,7 +73,9 @@ impl Bench {
         ] {
             match found {
                 Found::Here(workload) => workloads.push(workload),
-                Found::Missing(title, program) => targets.not_measured(title, &format!("{program} is not installed")),
+                Found::Missing(title, program) => {
+                    results.targets.not_measured(title, &format!("{program} is not installed"));
+                }
             }
         }
         let mut samples = Samples::new();
@@ -93,8 +105,12 @@ impl Bench {
         );
         for (number, workload) in workloads.iter().enumerate() {
             let title = workload.title();
+            for setting in SETTINGS {
+                let passed = samples[&(number, setting)].iter().map(|sample| sample.passed).collect();
+                results.add("workloads", &title, setting.title(), "ns", passed);
+            }
             let more = more(&samples, number, Setting::AllRules, |sample| sample.passed);
-            targets.at_most(&format!("{title}, all rules"), 3.0, more, "%");
+            results.targets.at_most(&format!("{title}, all rules"), 3.0, more, "%");
             text += &row(&samples, number, &format!("{title} | time"), |sample| sample.passed);
             text += &row(&samples, number, " | processor time", |sample| sample.used);
         }
