@@ -5,7 +5,7 @@
 //! (`kernel/bpf/syscall.c`, `bpf_prog_load`: `bpf_check` comes long before `bpf_prog_new_fd`).
 
 use super::{
-    Attachment, Error, Hook,
+    Attachment, Error, Hook, compat,
     load::{self, Loader, Trial, Types},
     object::{Calls, Form},
     offsets, preflight, programs,
@@ -102,82 +102,97 @@ pub fn verify(v1_controller: Option<u32>, filter: &str, mut report: impl FnMut(V
         let node = load::formed(node, form, &on_hooks);
         let mut loader = Loader::again(&offsets);
         let ebpf = loader.open(&trial.object.clone().in_form(form), &node)?;
-        verify_in(form, &on_hooks, ebpf, &btf, rings_visible, filter, &mut report);
+        let what = What { form, compat: false, on_hooks, rings_visible, btf: &btf };
+        what.verify(ebpf, filter, &mut report);
+    }
+    // What is on the functions of system calls, once more, with the numbers of 32-bit ones.
+    if let Some(offsets) = offsets::compat(&types, &offsets).filter(|_| trial.takes_trampoline(compat::ANY, &btf)) {
+        let form = Form { calls: Calls::Functions, hooks: Tier::Tracepoint };
+        let node = load::compat(load::formed(node, form, &[]));
+        let mut loader = Loader::again(&offsets);
+        let ebpf = loader.open(&trial.object.in_form(form), &node)?;
+        let what = What { form, compat: true, on_hooks: Vec::new(), rings_visible, btf: &btf };
+        what.verify(ebpf, filter, &mut report);
     }
     Ok(())
 }
 
-fn verify_in(
+/// The object in one form, and which programs of it are to be looked at.
+struct What<'a> {
     form: Form,
-    on_hooks: &[Attachment],
-    mut ebpf: Ebpf,
-    btf: &Btf,
+    compat: bool,
+    on_hooks: Vec<Attachment>,
     rings_visible: bool,
-    filter: &str,
-    report: &mut impl FnMut(Verified),
-) {
-    let of_form = |name: &str| match form.hooks {
-        Tier::Tracepoint => programs::security_hooks().all(|hook| hook.name != name),
-        _ => on_hooks.iter().any(|attachment| attachment.program == name),
-    };
-    let wanted = |name: &str| name.contains(filter) && of_form(name);
-    let named = |name: &str| match form.hooks {
-        Tier::Tracepoint | Tier::Lsm => name.to_owned(),
-        hooks => format!("{name}/{hooks:?}").to_lowercase(),
-    };
-    let _no_files = NoFiles::begin();
-    let mut waiting = ebpf.programs_mut().filter(|(name, _)| wanted(name));
-    let queue = Mutex::new(&mut waiting);
-    let (answers, answered) = mpsc::channel();
-    let work = |answers: mpsc::Sender<Verified>| {
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-        while let Some((name, program)) = next() {
-            let outcome = outcome(name, program, form.calls, on_hooks, btf, rings_visible);
-            let _ = answers.send(Verified { program: named(name), outcome });
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
-            let answers = answers.clone();
-            scope.spawn(|| work(answers));
-        }
-        drop(answers);
-        answered.iter().for_each(report);
-    });
+    btf: &'a Btf,
 }
 
-fn outcome(
-    name: &str,
-    program: &mut Program,
-    calls: Calls,
-    on_hooks: &[Attachment],
-    btf: &Btf,
-    rings_visible: bool,
-) -> Outcome {
-    let all = [programs::IDENTITY, programs::EVERY_CALL, on_hooks, programs::TRACEPOINT].concat();
-    let hooks: Vec<Hook> = all.iter().filter(|a| a.program == name).map(|a| a.hook).collect();
-    let absent = |hook: &Hook| match hook {
-        Hook::Enter(call) | Hook::Exit(call) => !preflight::has_syscall(call),
-        Hook::Trace("io_uring_complete") => !rings_visible,
-        Hook::Trace("sys_enter" | "sys_exit") => calls != Calls::Every,
-        Hook::Trace(_) | Hook::Lsm(_) | Hook::Function(_) => false,
-    };
-    if !hooks.is_empty() && hooks.iter().all(absent) {
-        return Outcome::NoHook("no such system call or tracepoint".to_owned());
+impl What<'_> {
+    fn has(&self, name: &str) -> bool {
+        match self.form.hooks {
+            Tier::Tracepoint if self.compat => programs::TRACEPOINT
+                .iter()
+                .any(|a| a.program == name && matches!(a.hook, Hook::Enter(_) | Hook::Exit(_))),
+            Tier::Tracepoint => programs::security_hooks().all(|hook| hook.name != name),
+            _ => self.on_hooks.iter().any(|attachment| attachment.program == name),
+        }
     }
-    let answer = match (program, hooks.iter().find(|hook| !absent(hook))) {
-        (Program::FEntry(p), Some(Hook::Enter(call))) => p.load(&programs::function_of(call), btf),
-        (Program::FExit(p), Some(Hook::Exit(call))) => p.load(&programs::function_of(call), btf),
-        (Program::FExit(p), None) => p.load(&programs::function_of("openat"), btf),
-        (Program::KProbe(p), None) => p.load(),
-        (Program::Lsm(p), None) => p.load(programs::EXECUTION.name, btf),
-        (Program::TracePoint(p), None) => p.load(),
-        (Program::CgroupSkb(p), _) => p.load(),
-        (Program::SchedClassifier(p), _) => p.load(),
-        (program, Some(hook)) => load::load_one(program, *hook, btf),
-        (_, None) => unreachable!("{name} has no entry in the table of programs"),
-    };
-    judged(answer)
+
+    fn named(&self, name: &str) -> String {
+        match self.form.hooks {
+            _ if self.compat => format!("{name}/32-bit"),
+            Tier::Tracepoint | Tier::Lsm => name.to_owned(),
+            hooks => format!("{name}/{hooks:?}").to_lowercase(),
+        }
+    }
+
+    fn verify(&self, mut ebpf: Ebpf, filter: &str, report: &mut impl FnMut(Verified)) {
+        let _no_files = NoFiles::begin();
+        let mut waiting = ebpf.programs_mut().filter(|(name, _)| name.contains(filter) && self.has(name));
+        let queue = Mutex::new(&mut waiting);
+        let (answers, answered) = mpsc::channel();
+        let work = |answers: mpsc::Sender<Verified>| {
+            let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            while let Some((name, program)) = next() {
+                let outcome = self.outcome(name, program);
+                let _ = answers.send(Verified { program: self.named(name), outcome });
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+                let answers = answers.clone();
+                scope.spawn(|| work(answers));
+            }
+            drop(answers);
+            answered.iter().for_each(report);
+        });
+    }
+    fn outcome(&self, name: &str, program: &mut Program) -> Outcome {
+        let Self { form: Form { calls, .. }, on_hooks, rings_visible, btf, .. } = self;
+        let all = [programs::IDENTITY, programs::EVERY_CALL, on_hooks, programs::TRACEPOINT].concat();
+        let hooks: Vec<Hook> = all.iter().filter(|a| a.program == name).map(|a| a.hook).collect();
+        let absent = |hook: &Hook| match hook {
+            Hook::Enter(call) | Hook::Exit(call) => !preflight::has_syscall(call),
+            Hook::Trace("io_uring_complete") => !*rings_visible,
+            Hook::Trace("sys_enter" | "sys_exit") => *calls != Calls::Every,
+            Hook::Trace(_) | Hook::Lsm(_) | Hook::Function(_) => false,
+        };
+        if !hooks.is_empty() && hooks.iter().all(absent) {
+            return Outcome::NoHook("no such system call or tracepoint".to_owned());
+        }
+        let answer = match (program, hooks.iter().find(|hook| !absent(hook))) {
+            (Program::FEntry(p), Some(Hook::Enter(call))) => p.load(&programs::function_of(call), btf),
+            (Program::FExit(p), Some(Hook::Exit(call))) => p.load(&programs::function_of(call), btf),
+            (Program::FExit(p), None) => p.load(&programs::function_of("openat"), btf),
+            (Program::KProbe(p), None) => p.load(),
+            (Program::Lsm(p), None) => p.load(programs::EXECUTION.name, btf),
+            (Program::TracePoint(p), None) => p.load(),
+            (Program::CgroupSkb(p), _) => p.load(),
+            (Program::SchedClassifier(p), _) => p.load(),
+            (program, Some(hook)) => load::load_one(program, *hook, btf),
+            (_, None) => unreachable!("{name} has no entry in the table of programs"),
+        };
+        judged(answer)
+    }
 }
 
 /// What the end of a load under [`NoFiles`] says.

@@ -146,8 +146,9 @@ impl<'a> Matrix<'a> {
     }
 
     /// The verifier that refuses most. All programs are loaded on the others as well, by their suites.
-    fn oldest(&self) -> Vec<Kernel> {
-        self.places.first().map(|place| place.kernel).into_iter().collect()
+    fn oldest(&self) -> verify::Kernels {
+        let kernels = self.places.first().map(|place| place.kernel).into_iter().collect();
+        verify::Kernels { kernels, architecture: self.products.architecture() }
     }
 }
 

@@ -62,11 +62,31 @@ struct Statistics {
     stack: u32,
 }
 
+/// Kernels of an architecture.
+#[derive(Clone, Debug)]
+pub struct Kernels {
+    /// Which ones.
+    pub kernels: Vec<Kernel>,
+    /// Theirs, and the enforcer's.
+    pub architecture: Architecture,
+}
+
+impl Kernels {
+    /// What numbers of a kernel are kept under.
+    fn name(&self, kernel: Kernel) -> String {
+        match self.architecture {
+            Architecture::Amd64 => kernel.to_string(),
+            Architecture::Arm64 => format!("{kernel} {}", self.architecture),
+        }
+    }
+}
+
 /// Verifies an enforcer's programs on these kernels, and prints what came of it: two tables, a line for each kernel.
 ///
-/// With `build`, numbers of the earlier commit that nobody kept are found out, which may take minutes.
-pub fn run(kernels: &[Kernel], enforcer: &Path, build: bool) -> Tally {
-    println!("==> {} kernels verify every program", kernels.len());
+/// With `build`, numbers of the earlier commit that nobody kept are found out, which may take minutes; not on another
+/// architecture.
+pub fn run(kernels: &Kernels, enforcer: &Path, build: bool) -> Tally {
+    println!("==> {} kernels verify every program", kernels.kernels.len());
     let (numbers, mut tally) = ask(kernels, enforcer);
     println!("{}", numbers.table());
     tally += numbers.judge();
@@ -78,19 +98,21 @@ pub fn run(kernels: &[Kernel], enforcer: &Path, build: bool) -> Tally {
 
 /// Shows an enforcer's programs to these kernels, side by side. A kernel that did not answer is counted as a failure and
 /// has no numbers.
-fn ask(kernels: &[Kernel], enforcer: &Path) -> (Numbers, Tally) {
+fn ask(asked: &Kernels, enforcer: &Path) -> (Numbers, Tally) {
+    let (kernels, architecture) = (&asked.kernels, asked.architecture);
     let (mut numbers, mut tally) = (Numbers::default(), Tally::default());
     let answers: Vec<_> = thread::scope(|scope| {
-        let asked: Vec<_> = kernels.iter().map(|kernel| scope.spawn(|| ask_one(*kernel, enforcer))).collect();
-        asked.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a thread of ours panicked"))).collect()
+        let threads: Vec<_> =
+            kernels.iter().map(|kernel| scope.spawn(move || ask_one(*kernel, architecture, enforcer))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a thread of ours panicked"))).collect()
     });
     for (kernel, answer) in kernels.iter().zip(answers) {
         match answer {
             Ok(answer) => {
-                numbers.0.insert(kernel.to_string(), answer);
+                numbers.0.insert(asked.name(*kernel), answer);
             }
             Err(error) => {
-                println!("FAILED verify/{kernel}: {error:#}");
+                println!("FAILED verify/{}: {error:#}", asked.name(*kernel));
                 tally += Tally::FAILURE;
             }
         }
@@ -98,9 +120,9 @@ fn ask(kernels: &[Kernel], enforcer: &Path) -> (Numbers, Tally) {
     (numbers, tally)
 }
 
-fn ask_one(kernel: Kernel, enforcer: &Path) -> Result<OfKernel> {
+fn ask_one(kernel: Kernel, architecture: Architecture, enforcer: &Path) -> Result<OfKernel> {
     let contents = Contents { programs: vec![enforcer.to_owned()], modules: &["overlay"], cgroups: Cgroups::V2 };
-    let machine = Machine::new(kernel, Architecture::Amd64, &contents, MEMORY)?;
+    let machine = Machine::new(kernel, architecture, &contents, MEMORY)?;
     let (mut of_kernel, mut others) = (OfKernel::default(), String::new());
     let exit = machine.run("uname -r; exec /bin/enforcer verify --json", TIMEOUT, |line| {
         if let Ok(line) = serde_json::from_str::<Line>(line) {
@@ -189,15 +211,15 @@ impl Numbers {
             }
             for (program, answer) in &now.programs {
                 match before.programs.get(program) {
-                    None => lines.push(format!("{kernel:<7}{program:<28} new: {}", answer.brief())),
+                    None => lines.push(format!("{kernel:<12}{program:<28} new: {}", answer.brief())),
                     Some(old) if old != answer => {
-                        lines.push(format!("{kernel:<7}{program:<28} {}", old.compared_to(answer)));
+                        lines.push(format!("{kernel:<12}{program:<28} {}", old.compared_to(answer)));
                     }
                     Some(_) => {}
                 }
             }
             let gone = before.programs.keys().filter(|program| !now.programs.contains_key(*program));
-            lines.extend(gone.map(|program| format!("{kernel:<7}{program:<28} gone")));
+            lines.extend(gone.map(|program| format!("{kernel:<12}{program:<28} gone")));
         }
         lines
     }
@@ -264,12 +286,13 @@ impl Base {
     }
 
     /// Its numbers: those that were kept when its programs were verified, or else an enforcer built from it is asked.
-    fn numbers(&self, kernels: &[Kernel]) -> Result<Numbers> {
+    fn numbers(&self, wanted: &Kernels, build: bool) -> Result<Numbers> {
         let file = kept_file(&self.commit)?;
         let mut numbers = Numbers::kept(&file).unwrap_or_default();
-        let missing: Vec<Kernel> =
-            kernels.iter().copied().filter(|kernel| !numbers.0.contains_key(&kernel.to_string())).collect();
-        if !missing.is_empty() {
+        let is_missing = |kernel: &Kernel| !numbers.0.contains_key(&wanted.name(*kernel));
+        let missing =
+            Kernels { kernels: wanted.kernels.iter().copied().filter(is_missing).collect(), ..wanted.clone() };
+        if build && !missing.kernels.is_empty() {
             println!(
                 "==> nothing is known of {}: building its enforcer, once; the first time for minutes",
                 self.short()
@@ -313,7 +336,7 @@ impl Base {
 }
 
 /// Keeps the numbers for those who come after this commit, and prints what changed since the one before.
-fn compare(numbers: &Numbers, kernels: &[Kernel], build: bool) -> Result<()> {
+fn compare(numbers: &Numbers, kernels: &Kernels, build: bool) -> Result<()> {
     if is_clean()? {
         let file = kept_file("HEAD")?;
         let mut kept = Numbers::kept(&file).unwrap_or_default();
@@ -329,7 +352,7 @@ fn compare(numbers: &Numbers, kernels: &[Kernel], build: bool) -> Result<()> {
         println!("nothing is known of {short} ({relation}); cargo xtask vm --verify finds out");
         return Ok(());
     }
-    let earlier = base.numbers(kernels)?;
+    let earlier = base.numbers(kernels, build)?;
     let changes = numbers.changes(&earlier);
     if changes.is_empty() {
         println!("since {short} ({relation}) nothing grew or shrank");
