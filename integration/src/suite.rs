@@ -12,6 +12,7 @@ mod log;
 mod mitigations;
 mod node;
 mod noise;
+mod overload;
 mod reload;
 mod report;
 mod undo;
@@ -58,7 +59,7 @@ impl Part {
 }
 
 /// In this order: what needs the node's only enforcer for itself comes last.
-const PARTS: [Part; 14] = [
+const PARTS: [Part; 15] = [
     node::PART,
     mitigations::PART,
     entry::PART,
@@ -69,6 +70,7 @@ const PARTS: [Part; 14] = [
     undo::PART,
     first::PART,
     reload::PART,
+    overload::PART,
     crash::PART,
     crash::points::PART,
     log::PART,

@@ -3,6 +3,7 @@
 //! There is no containerd: containers are bare ones, and the enforcer is told their cgroups.
 
 mod batch;
+mod clock;
 mod compat;
 mod coverage;
 mod escapes;
@@ -136,6 +137,7 @@ pub fn run(programs: &Programs, filter: &str, extent: Extent, cgroups: Cgroups) 
         coverage::run(&machine, &mut report)?;
     }
     untraced::turned_off(&machine, &mut report);
+    clock::run(&machine, &mut report);
     // Whether or not it is asked for: the next one is not to find its programs at work.
     let uninstalled = machine.uninstall(programs);
     report.check("vm/uninstall", || uninstalled);

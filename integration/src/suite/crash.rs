@@ -26,7 +26,7 @@ pub const PART: Part = Part::Table(&[
     ("uninstall/leaves-nothing", uninstall),
 ]);
 
-fn beacon(context: &mut Context, mitigation: Mitigation) -> Result<Container> {
+pub(super) fn beacon(context: &mut Context, mitigation: Mitigation) -> Result<Container> {
     context.enforcer()?;
     let to = format!("{}:{}", context.places.gateway4, context.places.port);
     let flood = ["actor", "flood", "--proto", "udp", "--to", &to, "--lasting", "3600000", "--pause", "300"];
@@ -37,7 +37,7 @@ fn beacon(context: &mut Context, mitigation: Mitigation) -> Result<Container> {
     Ok(container)
 }
 
-fn silent_since(context: &Context, container: &Container, at: u64) -> Result<()> {
+pub(super) fn silent_since(context: &Context, container: &Container, at: u64) -> Result<()> {
     thread::sleep(Duration::from_millis(200));
     let last = context.sink.from(address4(container)?).last;
     ensure!(last <= at, "a packet of {} ns after it arrived", last - at);

@@ -1,0 +1,77 @@
+//! More violations than anybody reads: mitigation goes on, and what found no room in the ring buffers is counted.
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ringfence_actor::now;
+use ringfence_policy::Mitigation;
+
+use super::Part;
+use super::context::{Context, of};
+use super::crash::{beacon, silent_since};
+use crate::cases::Needs;
+
+pub const PART: Part = Part::Table(&[("overload/ring-buffer-full", full)]);
+
+/// Violations, which have some hundred bytes each and share 4 MiB.
+const VIOLATIONS: usize = 40_000;
+
+/// An enforcer that does nothing. Dropped, it goes on.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(pid: u32) -> Result<Self> {
+        let pid = Pid::from_raw(i32::try_from(pid)?);
+        kill(pid, Signal::SIGSTOP).context("stop the enforcer")?;
+        Ok(Self(pid))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
+/// Records that log violations, and that were lost.
+fn lost(context: &mut Context) -> Result<u64> {
+    Ok(context.enforcer()?.status()?.classes.iter().map(|class| class.lost_log + class.lost_mitigating).sum())
+}
+
+fn full(context: &mut Context) -> Result<()> {
+    let isolated = beacon(context, Mitigation::Isolate)?;
+    let terminated = beacon(context, Mitigation::Terminate)?;
+    let spec = context.spec(Needs::Nothing, "RF-501", Mitigation::Log, ["actor", "sleep", "600000"]);
+    let noisy = context.run(&spec)?;
+    context.enforcer()?.container(noisy.id())?;
+    let before = lost(context)?;
+
+    let stopped = Stopped::new(context.enforcer()?.pid())?;
+    let from = now();
+    let flood = format!("i=0; while [ $i -lt {VIOLATIONS} ]; do : </etc/shadow; i=$((i+1)); done");
+    let flooded = noisy.exec(["sh", "-c", &flood])?;
+    ensure!(flooded.status == 0, "{flooded:?}");
+    let to = now();
+    isolated.exec(["cat", "/etc/shadow"])?;
+    silent_since(context, &isolated, now()).context("isolated while nobody reads")?;
+    let killed = terminated.exec(["cat", "/etc/shadow"])?;
+    ensure!(killed.status == 137, "the violating process went on: {killed:?}");
+    silent_since(context, &terminated, now()).context("to be terminated while nobody reads")?;
+    drop(stopped);
+
+    for (container, what) in [(&isolated, "isolated"), (&terminated, "terminated")] {
+        context.journal.wait_for(what, of(container, "RF-501")).context("a record that mitigates was lost")?;
+    }
+    ensure!(terminated.wait()? == 137, "the rest of the container lives on");
+    noisy.exec(["cat", "/etc/shadow"])?;
+    let own = of(&noisy, "RF-501");
+    context.journal.wait_for("a violation after the flood", |event| own(event) && event.kernel_time_ns > to)?;
+    let told = context.journal.all(|event| own(event) && (from..=to).contains(&event.kernel_time_ns)).len();
+    let lost = usize::try_from(lost(context)? - before)?;
+    ensure!(lost > 0, "the ring buffer held all of it");
+    ensure!(told + lost == VIOLATIONS, "{told} of {VIOLATIONS} violations are told, and {lost} counted as lost");
+    let said: u64 =
+        context.journal.all(|event| event.kernel_time_ns >= from).iter().map(|event| event.lost_before).sum();
+    ensure!(usize::try_from(said)? == lost, "{said} are told to be lost, and {lost} were");
+    Ok(())
+}
