@@ -26,6 +26,8 @@ const TESTS: Part = Part::Table(&[
     ("usage/no-containerd", no_containerd),
     ("usage/not-a-socket", not_a_socket),
     ("usage/no-root", no_root),
+    ("usage/each-capability", each_capability),
+    ("usage/no-types", no_types),
     ("usage/second-enforcer", second),
     ("usage/second-over-the-same-pins", second_over_pins),
     ("usage/uninstall-beside-an-enforcer", uninstall_beside),
@@ -174,12 +176,37 @@ fn not_a_socket(context: &mut Context) -> Result<()> {
 fn no_root(context: &mut Context) -> Result<()> {
     alone(context)?;
     // Root in name alone: whoever is not root may not even enter the node's network namespace.
+    refused(&mut without(context, "all"), &["CAP_SYS_ADMIN", "root"])
+}
+
+/// The enforcer, in this network namespace, without a capability.
+fn without(context: &Context, capability: &str) -> Command {
+    through(context, "setpriv", &[&format!("--bounding-set=-{capability}"), &format!("--inh-caps=-{capability}"), "--"])
+}
+
+/// The enforcer, in this network namespace, started by another program.
+fn through(context: &Context, program: &str, arguments: &[&str]) -> Command {
     let start = context.start.command(&context.node);
-    let mut command = Command::new("setpriv");
-    let drop = ["--bounding-set=-all", "--inh-caps=-all", "--"];
     let enforcer = start.get_args().skip_while(|argument| *argument != "--").skip(1);
-    command.args(drop).args(enforcer);
-    refused(&mut command, &["CAP_SYS_ADMIN", "root"])
+    let mut command = Command::new(program);
+    command.args(arguments).args(enforcer);
+    command
+}
+
+fn each_capability(context: &mut Context) -> Result<()> {
+    alone(context)?;
+    for capability in ["sys_admin", "net_admin", "bpf", "perfmon"] {
+        refused(&mut without(context, capability), &[&format!("CAP_{}", capability.to_uppercase())])?;
+    }
+    Ok(())
+}
+
+/// A kernel without its types (`CONFIG_DEBUG_INFO_BTF=n`) lacks the folder.
+fn no_types(context: &mut Context) -> Result<()> {
+    alone(context)?;
+    let script = "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"";
+    let mut command = through(context, "unshare", &["--mount", "sh", "-c", script, "sh"]);
+    refused(&mut command, &["BTF", "/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF"])
 }
 
 fn second(context: &mut Context) -> Result<()> {
