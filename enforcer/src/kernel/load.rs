@@ -238,17 +238,13 @@ impl Trial {
 
     /// Whether the kernel comes by the program on a hook. `None`: the occasion for it could not be made.
     fn comes_by(&mut self, hook: &SecurityHook, tier: Tier, btf: &Btf) -> Result<Option<bool>, CallError> {
-        if self.stage.is_none() {
-            self.stage = Some(Stage::set()?);
-        }
-        let stage = self.stage.as_ref().expect("set above");
         let name = match tier {
             Tier::Lsm => "trial_hook",
             Tier::Fentry => "trial_trampoline",
             Tier::Kprobe => "trial_kprobe",
             Tier::Tracepoint => return Ok(None),
         };
-        match self.ebpf.program_mut(name) {
+        let attached = match self.ebpf.program_mut(name) {
             Some(Program::Lsm(program)) => program.load(hook.name, btf).and_then(|()| program.attach().map(drop)),
             Some(Program::FExit(program)) => program.load(hook.function, btf).and_then(|()| program.attach().map(drop)),
             Some(Program::KProbe(program)) => {
@@ -256,24 +252,34 @@ impl Trial {
                 loaded.and_then(|()| program.attach(hook.function, 0).map(drop))
             }
             _ => unreachable!("the trials are programs of the object"),
-        }?;
-        let mut seen = Array::<_, u32>::try_from(self.ebpf.map_mut("TRIAL").expect("a map of the object"))?;
-        seen.set(0, stage.thread(), 0)?;
-        seen.set(2, 0, 0)?;
-        let provoked = stage.provoke(hook);
-        let came_by = seen.get(&2, 0)? != 0;
-        if let Err(error) = &provoked {
-            tracing::debug!(hook = hook.name, %error, "no occasion for the hook");
-        }
+        };
+        let came_by = attached.map_err(CallError::from).and_then(|()| self.is_noted(hook));
         // Bound to the hook that it was loaded for; this ends the attachment, too.
-        let unloaded = match self.ebpf.program_mut(name) {
+        let _ = match self.ebpf.program_mut(name) {
             Some(Program::Lsm(program)) => program.unload(),
             Some(Program::FExit(program)) => program.unload(),
             Some(Program::KProbe(program)) => program.unload(),
             _ => Ok(()),
         };
-        unloaded?;
-        Ok((came_by || provoked.is_ok()).then_some(came_by))
+        came_by
+    }
+
+    /// Whether the program that is attached notes the thread on the stage.
+    fn is_noted(&mut self, hook: &SecurityHook) -> Result<Option<bool>, CallError> {
+        let stage = match self.stage.take() {
+            Some(stage) => stage,
+            None => Stage::set()?,
+        };
+        let stage = self.stage.insert(stage);
+        let mut seen = Array::<_, u32>::try_from(self.ebpf.map_mut("TRIAL").expect("a map of the object"))?;
+        seen.set(0, stage.thread(), 0)?;
+        seen.set(2, 0, 0)?;
+        let provoked = stage.provoke(hook);
+        let noted = seen.get(&2, 0)? != 0;
+        if let Err(error) = &provoked {
+            tracing::debug!(hook = hook.name, %error, "no occasion for the hook");
+        }
+        Ok((noted || provoked.is_ok()).then_some(noted))
     }
 
     /// Whether LSM programs can be put on a hook.
