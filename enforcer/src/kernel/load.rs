@@ -1,7 +1,7 @@
 //! Loading: which form of the object this kernel takes, and its programs, several at a time.
 
 use super::{
-    Attachment, Error, Hook, Pins,
+    Attachment, Error, Hook, Pins, ftrace,
     object::{Calls, Form, Object},
     overlay, preflight,
     programs::{self, SecurityHook},
@@ -166,9 +166,14 @@ impl Trial {
 
     /// The strongest form that this kernel takes, up to a tier.
     pub fn form(&mut self, strongest: Tier, offsets: &Offsets, btf: &Btf) -> Result<Form, Error> {
+        // Not even tried: what is put on functions meanwhile, and taken off, leaves 6.1 with functions that take nothing more.
+        let functions = !ftrace::is_off();
+        if !functions {
+            tracing::warn!("kernel.ftrace_enabled is 0: this kernel does not call programs on its functions");
+        }
         let calls = if self.pins_tracepoints() {
             Calls::Tracepoints
-        } else if self.takes_trampoline(programs::OPENAT.function, btf) && self.calls_functions(btf) {
+        } else if functions && self.takes_trampoline(programs::OPENAT.function, btf) && self.calls_functions(btf) {
             Calls::Functions
         } else if offsets.call_number != ABSENT && self.sees_every_call(btf) {
             Calls::Every
@@ -178,7 +183,7 @@ impl Trial {
                 remedy: "kernel 5.15 or later is needed; before, BPF trampolines and kernel.ftrace_enabled=1, or arm64",
             });
         };
-        let hooks = [Tier::Lsm, Tier::Fentry, Tier::Kprobe].into_iter().filter(|tier| *tier <= strongest);
+        let hooks = [Tier::Lsm, Tier::Fentry, Tier::Kprobe].into_iter().filter(|tier| functions && *tier <= strongest);
         let hooks = hooks.into_iter().find(|tier| self.takes_hooks(*tier, btf)).unwrap_or(Tier::Tracepoint);
         Ok(Form { hooks, calls })
     }
