@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, anyhow};
 use plotters::{
-    coord::Shift,
+    coord::{CoordTranslate, Shift},
     prelude::{
-        BLACK, ChartBuilder, Color as _, DrawingArea, ErrorBar, IntoDrawingArea, IntoLogRange, IntoSegmentedCoord,
-        LineSeries, PathElement, RGBColor, Rectangle, SVGBackend, SegmentValue, SeriesLabelPosition, WHITE,
+        BLACK, ChartBuilder, ChartContext, Color as _, DrawingArea, ErrorBar, IntoDrawingArea, IntoLogRange,
+        IntoSegmentedCoord, LineSeries, PathElement, RGBColor, Rectangle, SVGBackend, SegmentValue,
+        SeriesLabelPosition, WHITE,
     },
 };
 use serde::Deserialize;
@@ -82,11 +83,7 @@ fn latency(results: &Results, area: &Area) -> Result<()> {
     let (from, to) = all().fold((i32::MAX, i32::MIN), |(from, to), (bin, _)| (from.min(*bin), to.max(*bin)));
     let most = all().map(|(_, share)| *share).fold(0.0, f64::max);
     let mut chart = failed(
-        ChartBuilder::on(area)
-            .caption("From the violation to its mitigation", ("sans-serif", 18))
-            .margin(12)
-            .x_label_area_size(44)
-            .y_label_area_size(52)
+        begun(area, "From the violation to its mitigation")
             .build_cartesian_2d((edge(from)..edge(to + 1)).log_scale(), 0.0..most * 1.1),
     )?;
     failed(
@@ -104,14 +101,7 @@ fn latency(results: &Results, area: &Area) -> Result<()> {
         let title = format!("{}: median {:.1} us", series.what, series.median / 1_000.0);
         failed(chart.draw_series(bars))?.label(title).legend(move |point| key(point, colour));
     }
-    failed(
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE)
-            .border_style(BLACK)
-            .draw(),
-    )
+    legend(&mut chart, SeriesLabelPosition::UpperRight)
 }
 
 /// Percent of the samples by bin.
@@ -147,11 +137,7 @@ fn rules(results: &Results, area: &Area) -> Result<()> {
     let most = all().map(|(_, series)| series.quartiles[1]).fold(0.0, f64::max);
     let rules = all().map(|(rules, _)| *rules).fold(10.0, f64::max);
     let mut chart = failed(
-        ChartBuilder::on(area)
-            .caption("A run of a program by the number of rules", ("sans-serif", 18))
-            .margin(12)
-            .x_label_area_size(44)
-            .y_label_area_size(52)
+        begun(area, "A run of a program by the number of rules")
             .right_y_label_area_size(330)
             .build_cartesian_2d((0.9..rules * 1.1).log_scale(), 0.0..most * 1.1),
     )?;
@@ -174,14 +160,7 @@ fn rules(results: &Results, area: &Area) -> Result<()> {
         });
         failed(chart.draw_series(bars))?;
     }
-    failed(
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::Coordinate(500, 20))
-            .background_style(WHITE)
-            .border_style(BLACK)
-            .draw(),
-    )
+    legend(&mut chart, SeriesLabelPosition::Coordinate(500, 20))
 }
 
 /// What an operation costs more than without an enforcer.
@@ -203,11 +182,7 @@ fn price(results: &Results, area: &Area) -> Result<()> {
     let ends = || all.iter().flat_map(|(_, bars)| bars.iter().flatten().flatten());
     let (least, most) = (ends().copied().fold(0.0, f64::min), ends().copied().fold(0.0, f64::max));
     let mut chart = failed(
-        ChartBuilder::on(area)
-            .caption("The price of an operation, over no enforcer", ("sans-serif", 18))
-            .margin(12)
-            .x_label_area_size(44)
-            .y_label_area_size(52)
+        begun(area, "The price of an operation, over no enforcer")
             .build_cartesian_2d((0..operations.len() - 1).into_segmented(), least * 1.1..most * 1.2),
     )?;
     let title = |place: &SegmentValue<usize>| match place {
@@ -241,14 +216,23 @@ fn price(results: &Results, area: &Area) -> Result<()> {
         let none = std::iter::empty::<Rectangle<(SegmentValue<usize>, f64)>>();
         failed(chart.draw_series(none))?.label(*setting).legend(move |point| key(point, colour));
     }
-    failed(
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE)
-            .border_style(BLACK)
-            .draw(),
-    )
+    legend(&mut chart, SeriesLabelPosition::UpperLeft)
+}
+
+/// A chart with its title, and room for what the axes say.
+fn begun<'a, 'b>(area: &'a Area<'b>, title: &str) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    let mut chart = ChartBuilder::on(area);
+    chart.caption(title, ("sans-serif", 18)).margin(12).x_label_area_size(44).y_label_area_size(52);
+    chart
+}
+
+/// What the colours stand for.
+fn legend<'b, C: CoordTranslate>(
+    chart: &mut ChartContext<'b, SVGBackend<'b>, C>,
+    place: SeriesLabelPosition,
+) -> Result<()> {
+    let labels = &mut chart.configure_series_labels();
+    failed(labels.position(place).background_style(WHITE).border_style(BLACK).draw())
 }
 
 /// The setting that others are compared with.
