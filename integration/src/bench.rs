@@ -14,6 +14,7 @@ mod latencies;
 mod manifold;
 mod results;
 mod run_times;
+mod setting;
 mod statistics;
 mod targets;
 mod worker;

@@ -70,6 +70,11 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         .flatten()
 }
 
+/// Those of a rule that has some.
+pub fn of(rule: &str) -> &'static Case {
+    all().find(|case| case.rule == rule).expect("the rule has a case")
+}
+
 /// What the placeholders stand for.
 pub struct Places {
     /// The node's IPv4 address on the network.

@@ -131,6 +131,15 @@ pub struct Enforcer {
     messages: Arc<Mutex<String>>,
 }
 
+/// An enforcer that does nothing. Dropped, it goes on.
+pub struct Paused(Pid);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
 impl Enforcer {
     /// Starts the command and waits until what it started answers at `control`.
     pub fn launch(mut command: Command, control: &Path, journal: &Journal) -> Result<Self> {
@@ -182,6 +191,13 @@ impl Enforcer {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// It does nothing until what is returned is dropped.
+    pub fn pause(&self) -> Result<Paused> {
+        let pid = Pid::from_raw(i32::try_from(self.pid())?);
+        kill(pid, Signal::SIGSTOP).context("stop the enforcer")?;
+        Ok(Paused(pid))
     }
 
     /// Whether it still runs.

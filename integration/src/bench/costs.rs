@@ -8,34 +8,15 @@ use ringfence_policy::Mitigation;
 
 use super::floor::Floor;
 use super::results::Results;
+use super::setting::Setting;
 use super::statistics::{self, Counting};
 use super::worker::{Task, Worker};
-use super::{Bench, Rules, Workers, median, seen};
+use super::{Bench, Workers, median, seen};
 
 /// Rounds; odd, so that a median is a measured value.
 const ROUNDS: usize = 15;
 
-/// What is in the kernel while a sample is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Setting {
-    Nothing,
-    Floor,
-    OneRule,
-    AllRules,
-}
-
 const SETTINGS: [Setting; 4] = [Setting::Nothing, Setting::Floor, Setting::OneRule, Setting::AllRules];
-
-impl Setting {
-    const fn title(self) -> &'static str {
-        match self {
-            Self::Nothing => "no enforcer",
-            Self::Floor => "empty programs",
-            Self::OneRule => "1 rule",
-            Self::AllRules => "all rules",
-        }
-    }
-}
 
 /// Nanoseconds by operation, governed or not, and setting; one sample a round.
 #[derive(Default)]
@@ -112,14 +93,9 @@ impl Bench {
     }
 
     fn sample(&self, workers: &mut Workers, samples: &mut Samples, setting: Setting) -> Result<()> {
-        let rules = match setting {
-            Setting::Nothing => return take(workers, samples, setting),
-            Setting::Floor => {
-                let _floor = Floor::attach(&self.hooks, &self.cgroups.parent())?;
-                return take(workers, samples, setting);
-            }
-            Setting::OneRule => Rules::One("RF-901"),
-            Setting::AllRules => Rules::All,
+        let Some(rules) = setting.rules() else {
+            let _floor = self.floor_of(setting)?;
+            return take(workers, samples, setting);
         };
         let enforcer = self.start(rules, Mitigation::Log)?;
         let before = seen(&enforcer)?;

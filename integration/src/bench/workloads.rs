@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use ringfence_policy::Mitigation;
 
-use super::floor::Floor;
 use super::results::Results;
-use super::{Bench, Rules, Workers, median};
+use super::setting::Setting;
+use super::{Bench, Workers, median};
 
 /// Rounds; odd, so that a median is a measured value.
 const ROUNDS: usize = 9;
@@ -31,24 +31,7 @@ enum Found {
     Missing(&'static str, &'static str),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Setting {
-    Nothing,
-    Floor,
-    AllRules,
-}
-
 const SETTINGS: [Setting; 3] = [Setting::Nothing, Setting::Floor, Setting::AllRules];
-
-impl Setting {
-    const fn title(self) -> &'static str {
-        match self {
-            Self::Nothing => "no enforcer",
-            Self::Floor => "empty programs",
-            Self::AllRules => "all rules",
-        }
-    }
-}
 
 /// Nanoseconds of one sample.
 #[derive(Clone, Copy, Debug)]
@@ -83,14 +66,8 @@ impl Bench {
             eprintln!("workloads: round {} of {ROUNDS}", round + 1);
             for turn in 0..SETTINGS.len() {
                 let setting = SETTINGS[(round + turn) % SETTINGS.len()];
-                let _floor = match setting {
-                    Setting::Floor => Some(Floor::attach(&self.hooks, &self.cgroups.parent())?),
-                    Setting::Nothing | Setting::AllRules => None,
-                };
-                let enforcer = match setting {
-                    Setting::AllRules => Some(self.start(Rules::All, Mitigation::Log)?),
-                    Setting::Nothing | Setting::Floor => None,
-                };
+                let _floor = self.floor_of(setting)?;
+                let enforcer = setting.rules().map(|rules| self.start(rules, Mitigation::Log)).transpose()?;
                 for (number, workload) in workloads.iter().enumerate() {
                     let before = self.cgroups.used()?;
                     let passed = workload.sample(workers)?;

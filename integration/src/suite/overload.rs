@@ -1,8 +1,6 @@
 //! More violations than anybody reads: mitigation goes on, and what found no room in the ring buffers is counted.
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use ringfence_actor::now;
 use ringfence_policy::Mitigation;
 
@@ -15,23 +13,6 @@ pub const PART: Part = Part::Table(&[("overload/ring-buffer-full", full)]);
 
 /// Violations, which have some hundred bytes each and share 4 MiB.
 const VIOLATIONS: usize = 40_000;
-
-/// An enforcer that does nothing. Dropped, it goes on.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn new(pid: u32) -> Result<Self> {
-        let pid = Pid::from_raw(i32::try_from(pid)?);
-        kill(pid, Signal::SIGSTOP).context("stop the enforcer")?;
-        Ok(Self(pid))
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let _ = kill(self.0, Signal::SIGCONT);
-    }
-}
 
 /// Records that log violations, and that were lost.
 fn lost(context: &mut Context) -> Result<u64> {
@@ -46,7 +27,7 @@ fn full(context: &mut Context) -> Result<()> {
     context.enforcer()?.container(noisy.id())?;
     let before = lost(context)?;
 
-    let stopped = Stopped::new(context.enforcer()?.pid())?;
+    let paused = context.enforcer()?.pause()?;
     let from = now();
     let flood = format!("i=0; while [ $i -lt {VIOLATIONS} ]; do : </etc/shadow; i=$((i+1)); done");
     let flooded = noisy.exec(["sh", "-c", &flood])?;
@@ -57,7 +38,7 @@ fn full(context: &mut Context) -> Result<()> {
     let killed = terminated.exec(["cat", "/etc/shadow"])?;
     ensure!(killed.status == 137, "the violating process went on: {killed:?}");
     silent_since(context, &terminated, now()).context("to be terminated while nobody reads")?;
-    drop(stopped);
+    drop(paused);
 
     for (container, what) in [(&isolated, "isolated"), (&terminated, "terminated")] {
         context.journal.wait_for(what, of(container, "RF-501")).context("a record that mitigates was lost")?;

@@ -97,8 +97,11 @@ impl Report {
         self.failed += 1;
     }
 
-    /// Tells why a test cannot be run here.
+    /// Tells why a test cannot be run here, if it is wanted.
     pub fn skip(&mut self, name: &str, reason: &str) {
+        if !self.wants(name) {
+            return;
+        }
         let name = self.whole(name);
         println!("skipped {name}: {reason}");
         self.seen.insert(name);

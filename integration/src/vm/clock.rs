@@ -20,7 +20,7 @@ const JUMPS: [(&str, i64); 3] = [("forward", 86_400), ("back", -172_800), ("forw
 
 /// What is done then is told with the new time, and stopped as ever.
 pub fn run(machine: &Machine, report: &mut Report) {
-    let Some(case) = cases::all().find(|case| case.rule == RULE) else { return };
+    let case = cases::of(RULE);
     for (name, by) in JUMPS {
         let (told, stopped) = (format!("vm/clock/{name}/log"), format!("vm/clock/{name}/block"));
         if !report.wants(&told) && !report.wants(&stopped) {

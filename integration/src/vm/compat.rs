@@ -2,7 +2,7 @@
 
 use super::Machine;
 use super::batch::Batch;
-use crate::cases::{self, Act, Case, act};
+use crate::cases::{self, Act, act};
 use crate::suite::Report;
 
 /// Rules, and how they are violated. What has a security hook is here as well as what has none.
@@ -30,7 +30,7 @@ const ACTS: [(&str, Act); 10] = [
 pub fn control(machine: &Machine, report: &mut Report) {
     let mut batch = Batch::new(machine);
     for (rule, act) in ACTS {
-        batch.logged(report, format!("vm/compat/{rule}/{}/log", act.name), case(rule), &act);
+        batch.logged(report, format!("vm/compat/{rule}/{}/log", act.name), cases::of(rule), &act);
     }
     batch.judge(report);
 }
@@ -40,11 +40,7 @@ pub fn run(machine: &Machine, report: &mut Report) {
     let mut batch = Batch::new(machine);
     for (rule, act) in ACTS {
         let name = format!("vm/{}/compat/{rule}/{}", machine.strongest, act.name);
-        batch.blocked(report, name, case(rule), &act);
+        batch.blocked(report, name, cases::of(rule), &act);
     }
     batch.judge(report);
-}
-
-fn case(rule: &str) -> &'static Case {
-    cases::all().find(|case| case.rule == rule).expect("a case of the table")
 }

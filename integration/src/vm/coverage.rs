@@ -10,7 +10,7 @@ use std::fmt;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ringfence_actor::now;
 use ringfence_control::{Done, RuleStatus, Tier, Violation};
 use ringfence_policy::{
@@ -19,6 +19,7 @@ use ringfence_policy::{
 };
 
 use self::proofs::{Effect, Proof};
+use super::batch::Batch;
 use super::{Machine, kernel_is_older_than, said, suitable};
 use crate::bare::Bare;
 use crate::enforcer::finish;
@@ -96,7 +97,7 @@ pub fn run(machine: &Machine, report: &mut Report) -> Result<()> {
     claims(machine, &if few { one_of_each() } else { all() }, report);
     if tier == Tier::Tracepoint {
         report.check(&format!("vm/{tier}/coverage/rings"), || machine.rings());
-        blind(machine, report);
+        blind(machine, report)?;
     }
     Ok(())
 }
@@ -115,41 +116,30 @@ pub fn claims(machine: &Machine, proofs: &[Proof], report: &mut Report) {
 }
 
 /// Forms that docs/coverage.md says to be blind where system calls are seen as they return.
-fn blind(machine: &Machine, report: &mut Report) {
-    let forms = suitable().flat_map(|case| case.past_tracepoints.iter().map(move |act| (case, act)));
-    let named =
-        forms.map(|(case, act)| (format!("vm/tracepoint/coverage/{}/blind/{}", case.rule, act.name), case, act));
-    let wanted: Vec<_> = named.filter(|(name, ..)| report.wants(name)).collect();
-    let mut tried = Vec::new();
-    for (name, case, act) in wanted {
-        match Machine::cannot(act) {
-            Ok(Some(reason)) => report.skip(&name, reason),
-            possible => {
-                let from = now();
-                let output = possible.and_then(|_| machine.block[case.rule].run(&act.arguments(&machine.places)));
-                tried.push((name, case.rule, (from, now()), output));
+fn blind(machine: &Machine, report: &mut Report) -> Result<()> {
+    let mut batch = Batch::new(machine);
+    for case in suitable() {
+        for act in case.past_tracepoints {
+            let name = format!("vm/tracepoint/coverage/{}/blind/{}", case.rule, act.name);
+            if let Some(reason) = Machine::cannot(act)? {
+                report.skip(&name, reason);
+                continue;
             }
+            let command = act.arguments(&machine.places);
+            batch.perform(report, name, case.rule, (&machine.block[case.rule], &command), |output, events| {
+                ensure!(
+                    events.is_empty(),
+                    "{} is said to be blind for it, but there was an event: {}",
+                    case.rule,
+                    events[0].operation
+                );
+                ensure!(output.status.success(), "it failed: {}", said(output));
+                Ok(())
+            });
         }
     }
-    if tried.is_empty() {
-        return;
-    }
-    let told = machine.everything_is_told();
-    for (name, rule, (from, to), output) in tried {
-        report.check(&name, || {
-            told.as_ref().map_err(|error| anyhow!("{error:#}"))?;
-            let own =
-                |event: &Violation| (from..=to).contains(&event.kernel_time_ns) && event.rule_id.to_string() == rule;
-            let (events, output) = (machine.journal.all(own), output?);
-            ensure!(
-                events.is_empty(),
-                "{rule} is said to be blind for it, but there was an event: {}",
-                events[0].operation
-            );
-            ensure!(output.status.success(), "it failed: {}", said(&output));
-            Ok(())
-        });
-    }
+    batch.judge(report);
+    Ok(())
 }
 
 /// Does what the wanted tests need, one after the other; waits until everything is told; judges.

@@ -6,8 +6,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use ringfence_control::Tier;
 
 use super::smoke::RULE;
@@ -37,15 +35,13 @@ fn is_on() -> Result<bool> {
 /// While an enforcer is at work: it turns it on again, says so, and sees what it saw before. Without it nothing would.
 pub fn turned_off(machine: &Machine, report: &mut Report) {
     report.check("vm/untraced/nobody-looks", || {
-        let enforcer = Pid::from_raw(i32::try_from(machine.enforcer.pid())?);
-        kill(enforcer, Signal::SIGSTOP)?;
+        let paused = machine.enforcer.pause()?;
         let read = turn("0").and_then(|turned| {
             let read = machine.block[RULE].run(&["cat".into(), "/etc/shadow".into()])?;
             Ok((turned, read))
         });
-        let turned_on = turn("1");
-        kill(enforcer, Signal::SIGCONT)?;
-        turned_on?;
+        turn("1")?;
+        drop(paused);
         let (turned, read) = read?;
         ensure!(read.status.success() == turned, "turned off: {turned}; {}", said(&read));
         Ok(())
