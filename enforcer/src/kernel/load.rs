@@ -121,6 +121,9 @@ pub struct Trial {
     pub direct_reads: bool,
     /// The instance. [`overlay::TRIAL`] is loaded.
     pub ebpf: Ebpf,
+    /// Whether anything may be put on functions of the kernel, LSM programs included: with ftrace turned off nothing is,
+    /// not even for a trial. What is put there meanwhile, and taken off, leaves 6.1 with functions that take nothing more.
+    functions: bool,
     /// Who makes the occasions for hooks, once it is needed.
     stage: Option<Stage>,
 }
@@ -150,10 +153,14 @@ impl Trial {
         helper: &'a Node,
         direct: &'a Node,
     ) -> Result<Self, Error> {
+        let functions = !ftrace::is_off();
+        if !functions {
+            tracing::warn!("kernel.ftrace_enabled is 0: this kernel does not call programs on its functions");
+        }
         if let Some(object) = Object::with_direct_reads(types) {
             let mut ebpf = loader.open(&object, direct)?;
             match load_trial(&mut ebpf) {
-                Ok(()) => return Ok(Self { object, direct_reads: true, ebpf, stage: None }),
+                Ok(()) => return Ok(Self { object, direct_reads: true, ebpf, functions, stage: None }),
                 Err(error) => tracing::info!(%error, "this kernel takes no direct reads: a helper call for each"),
             }
         }
@@ -161,19 +168,14 @@ impl Trial {
         let mut ebpf = loader.open(&object, helper)?;
         let failed = |source| Error::Program { program: overlay::TRIAL, hook: "no hook".to_owned(), source };
         load_trial(&mut ebpf).map_err(failed)?;
-        Ok(Self { object, direct_reads: false, ebpf, stage: None })
+        Ok(Self { object, direct_reads: false, ebpf, functions, stage: None })
     }
 
     /// The strongest form that this kernel takes, up to a tier.
     pub fn form(&mut self, strongest: Tier, offsets: &Offsets, btf: &Btf) -> Result<Form, Error> {
-        // Not even tried: what is put on functions meanwhile, and taken off, leaves 6.1 with functions that take nothing more.
-        let functions = !ftrace::is_off();
-        if !functions {
-            tracing::warn!("kernel.ftrace_enabled is 0: this kernel does not call programs on its functions");
-        }
         let calls = if self.pins_tracepoints() {
             Calls::Tracepoints
-        } else if functions && self.takes_trampoline(programs::OPENAT.function, btf) && self.calls_functions(btf) {
+        } else if self.takes_trampoline(programs::OPENAT.function, btf) && self.calls_functions(btf) {
             Calls::Functions
         } else if offsets.call_number != ABSENT && self.sees_every_call(btf) {
             Calls::Every
@@ -183,7 +185,7 @@ impl Trial {
                 remedy: "kernel 5.15 or later is needed; before, BPF trampolines and kernel.ftrace_enabled=1, or arm64",
             });
         };
-        let hooks = [Tier::Lsm, Tier::Fentry, Tier::Kprobe].into_iter().filter(|tier| functions && *tier <= strongest);
+        let hooks = [Tier::Lsm, Tier::Fentry, Tier::Kprobe].into_iter().filter(|tier| *tier <= strongest);
         let hooks = hooks.into_iter().find(|tier| self.takes_hooks(*tier, btf)).unwrap_or(Tier::Tracepoint);
         Ok(Form { hooks, calls })
     }
@@ -192,7 +194,7 @@ impl Trial {
     pub fn takes_hooks(&mut self, tier: Tier, btf: &Btf) -> bool {
         let mut functions = programs::ESSENTIAL.iter().map(|hook| hook.function);
         let taken = match tier {
-            Tier::Lsm => preflight::lsm_is_active() && self.takes_lsm(btf),
+            Tier::Lsm => preflight::lsm_is_active() && self.functions && self.takes_lsm(btf),
             Tier::Fentry => functions.all(|function| self.takes_trampoline(function, btf)),
             Tier::Kprobe => functions.all(|function| self.takes_kprobe(function)),
             Tier::Tracepoint => return true,
@@ -244,10 +246,10 @@ impl Trial {
     /// Whether the kernel comes by the program on a hook. `None`: the occasion for it could not be made.
     fn comes_by(&mut self, hook: &SecurityHook, tier: Tier, btf: &Btf) -> Result<Option<bool>, CallError> {
         let name = match tier {
-            Tier::Lsm => "trial_hook",
-            Tier::Fentry => "trial_trampoline",
-            Tier::Kprobe => "trial_kprobe",
-            Tier::Tracepoint => return Ok(None),
+            Tier::Lsm if self.functions => "trial_hook",
+            Tier::Fentry if self.functions => "trial_trampoline",
+            Tier::Kprobe if self.functions => "trial_kprobe",
+            _ => return Ok(None),
         };
         let attached = match self.ebpf.program_mut(name) {
             Some(Program::Lsm(program)) => program.load(hook.name, btf).and_then(|()| program.attach().map(drop)),
@@ -329,6 +331,9 @@ impl Trial {
 
     /// Whether a program can be put on a function by a trampoline.
     pub fn takes_trampoline(&mut self, function: &str, btf: &Btf) -> bool {
+        if !self.functions {
+            return false;
+        }
         let Some(Program::FExit(program)) = self.ebpf.program_mut("trial_trampoline") else {
             unreachable!("the trial is a program of the object")
         };
@@ -343,6 +348,9 @@ impl Trial {
 
     /// Whether a program can be put on a function by a kprobe, and stay there without the enforcer.
     fn takes_kprobe(&mut self, function: &str) -> bool {
+        if !self.functions {
+            return false;
+        }
         let Some(Program::KProbe(program)) = self.ebpf.program_mut("trial_kprobe") else {
             unreachable!("the trial is a program of the object")
         };

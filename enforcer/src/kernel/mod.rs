@@ -143,10 +143,7 @@ impl Kernel {
         let mut trial = Trial::new(&mut loader, &types, &helper, &direct)?;
         let form = trial.form(options.strongest, &offsets, &btf)?;
         let hooks = trial.hooks(form.hooks, &types, &btf);
-        let seen = compat_offsets.is_some()
-            && !ftrace::is_off()
-            && trial.takes_trampoline(compat::ANY, &btf)
-            && trial.calls_functions(&btf);
+        let seen = compat_offsets.is_some() && trial.takes_trampoline(compat::ANY, &btf) && trial.calls_functions(&btf);
         // A kernel without them hides nothing.
         let compat_visible = seen || (compat_offsets.is_some() && types.function_number(compat::ANY).is_none());
         let drift = offsets.ovl_upper != ABSENT && overlay::told_apart(trial.ebpf);
