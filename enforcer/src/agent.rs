@@ -273,7 +273,7 @@ impl Agent {
                     }
                     self.guard_new().await;
                 }
-                Some(event) = containers.recv() => self.container(event).await,
+                Some(event) = containers.recv() => self.container(event).await?,
                 Some(change) = changes.recv() => self.changed(change).await,
                 // Who asks learns what is in force, not what is about to be.
                 Some(command) = commands.recv(), if self.in_force => self.command(command),

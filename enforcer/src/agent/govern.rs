@@ -5,6 +5,7 @@ use crate::{
     report::{Owner, monotonic},
     rulesets, state,
 };
+use anyhow::Context as _;
 use ringfence_abi::{BANKS, RULESETS, Slot, V1_CGROUP, slot_flag};
 use ringfence_containers::{
     ANY_POD, Container, ContainerEvent, ContainerKey, Kind, POD_NAMESPACE, Pod, cgroup_names,
@@ -20,8 +21,9 @@ use std::{
 };
 
 impl Agent {
-    /// Something happened to a container.
-    pub(super) async fn container(&mut self, event: ContainerEvent) {
+    /// Something happened to a container. It fails only while nothing is in force: what can't come into force at the start
+    /// governs nobody, and is better started again.
+    pub(super) async fn container(&mut self, event: ContainerEvent) -> anyhow::Result<()> {
         let result = match event {
             ContainerEvent::Known(container) => self.known(*container).await,
             ContainerEvent::Created { key, pid } | ContainerEvent::Started { key, pid } => {
@@ -34,7 +36,10 @@ impl Agent {
                 Ok(())
             }
             ContainerEvent::Removed(key) => self.removed(&key).await,
-            ContainerEvent::Synced => self.synced().await,
+            ContainerEvent::Synced => match self.synced().await {
+                Err(error) if !self.in_force => return Err(error.context("the rulesets can't be put in force")),
+                result => result,
+            },
             ContainerEvent::Disconnected { reason } => {
                 tracing::error!("the container runtime can't be reached, what is known stays in force: {reason}");
                 Ok(())
@@ -43,6 +48,7 @@ impl Agent {
         if let Err(error) = result {
             tracing::error!("{error:#}");
         }
+        Ok(())
     }
 
     /// A container is announced, or described anew. Its cgroup, still to come, is bound by the kernel itself.
@@ -444,7 +450,8 @@ impl Agent {
             ops.extend(rulesets::ops(old));
         }
         self.parts.kernel.attach_for(&ops)?;
-        state::save(&self.parts.state, self.generation, &tables)?;
+        state::save(&self.parts.state, self.generation, &tables)
+            .with_context(|| format!("the state can't be written to {}", self.parts.state.display()))?;
         self.owners.in_force(monotonic());
         self.parts.kernel.flip(self.generation)?;
         self.in_force = true;

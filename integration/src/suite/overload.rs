@@ -1,15 +1,19 @@
-//! More violations than anybody reads: mitigation goes on, and what found no room in the ring buffers is counted.
+//! What the enforcer stands on gives way: ring buffers that nobody reads, a bpf file system that is unmounted.
 
 use anyhow::{Context as _, Result, ensure};
+use nix::mount::{MntFlags, umount2};
 use ringfence_actor::now;
 use ringfence_policy::Mitigation;
 
 use super::Part;
-use super::context::{Context, of};
+use super::context::{Context, cut_at, of};
 use super::crash::{beacon, silent_since};
 use crate::cases::Needs;
 
-pub const PART: Part = Part::Table(&[("overload/ring-buffer-full", full)]);
+pub const PART: Part = Part::Table(&[
+    ("overload/ring-buffer-full", full),
+    ("overload/bpf-file-system-unmounted", unmounted),
+]);
 
 /// Violations, which have some hundred bytes each and share 4 MiB.
 const VIOLATIONS: usize = 40_000;
@@ -55,4 +59,29 @@ fn full(context: &mut Context) -> Result<()> {
         context.journal.all(|event| event.kernel_time_ns >= from).iter().map(|event| event.lost_before).sum();
     ensure!(usize::try_from(said)? == lost, "{said} are told to be lost, and {lost} were");
     Ok(())
+}
+
+/// All programs are pinned there: while an enforcer runs it holds the file system, mounted or not. The next one mounts
+/// another, and starts anew.
+fn unmounted(context: &mut Context) -> Result<()> {
+    let before = beacon(context, Mitigation::Isolate)?;
+    let after = beacon(context, Mitigation::Isolate)?;
+    before.exec(["cat", "/etc/shadow"])?;
+    let first = context.journal.wait_for("the violation", of(&before, "RF-501"))?;
+    // Without the flag it is refused (EBUSY), unless the enforcer has mounts of its own: it holds a file in there.
+    umount2(&context.start.bpffs, MntFlags::MNT_DETACH).context("take the mount away")?;
+    silent_since(context, &before, cut_at(&first)).context("isolated before")?;
+    after.exec(["cat", "/etc/shadow"])?;
+    silent_since(context, &after, now()).context("violated afterwards")?;
+    context.journal.wait_for("a violation without the mount", of(&after, "RF-501"))?;
+
+    context.stop_enforcer()?;
+    let enforcer = context.enforcer().context("the next enforcer")?;
+    enforcer.container(before.id())?;
+    let again = now();
+    before.exec(["cat", "/etc/shadow"])?;
+    let own = of(&before, "RF-501");
+    let second =
+        context.journal.wait_for("a violation by the next", |event| own(event) && event.kernel_time_ns > again)?;
+    silent_since(context, &before, cut_at(&second)).context("isolated by the next enforcer")
 }

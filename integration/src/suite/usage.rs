@@ -28,6 +28,7 @@ const TESTS: Part = Part::Table(&[
     ("usage/no-root", no_root),
     ("usage/each-capability", each_capability),
     ("usage/no-types", no_types),
+    ("usage/not-in-force", not_in_force),
     ("usage/second-enforcer", second),
     ("usage/second-over-the-same-pins", second_over_pins),
     ("usage/uninstall-beside-an-enforcer", uninstall_beside),
@@ -207,6 +208,16 @@ fn no_types(context: &mut Context) -> Result<()> {
     let script = "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"";
     let mut command = through(context, "unshare", &["--mount", "sh", "-c", script, "sh"]);
     refused(&mut command, &["BTF", "/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF"])
+}
+
+/// What can't put its rulesets in force does not live on as if it governed anything.
+fn not_in_force(context: &mut Context) -> Result<()> {
+    alone(context)?;
+    let folder = context.node.directory().join("state-in-the-way");
+    // The name of a file that is written before they come into force.
+    fs::create_dir_all(folder.join("generation.json"))?;
+    let state = folder.display().to_string();
+    refused(&mut with_options(context, &["--state", &state]), &["can't be put in force", &state, "Is a directory"])
 }
 
 fn second(context: &mut Context) -> Result<()> {
