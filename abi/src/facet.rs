@@ -126,14 +126,16 @@ pub const BYTE_FACETS: usize = 6;
 /// Generations of the tables that exist side by side while one replaces the other.
 pub const BANKS: usize = 2;
 
-/// Index into the map of byte facets: one vector per bank, class, facet and value.
-pub const fn byte_facet_index(generation: u32, class: Class, facet: ByteFacet, value: u8) -> u32 {
-    (((generation % BANKS as u32) * CLASSES as u32 + class as u32) * BYTE_FACETS as u32 + facet as u32) * 256
-        + value as u32
+/// What each value of a byte facet means.
+pub type ByteFacetVectors = [Vector; 256];
+
+/// Index into the map of [`ByteFacetVectors`].
+pub const fn byte_facet_index(generation: u32, class: Class, facet: ByteFacet) -> u32 {
+    ((generation % BANKS as u32) * CLASSES as u32 + class as u32) * BYTE_FACETS as u32 + facet as u32
 }
 
-/// Entries of the map of byte facets.
-pub const BYTE_FACET_ENTRIES: u32 = (BANKS * CLASSES * BYTE_FACETS * 256) as u32;
+/// Entries of the map of [`ByteFacetVectors`].
+pub const BYTE_FACET_ENTRIES: u32 = (BANKS * CLASSES * BYTE_FACETS) as u32;
 
 /// Index into the map of [`FacetDefault`]s.
 pub const fn facet_default_index(generation: u32, class: Class, facet: Facet) -> u32 {

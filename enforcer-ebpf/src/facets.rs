@@ -13,13 +13,13 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap},
 };
 use ringfence_abi::{
-    BYTE_FACET_ENTRIES, ByteFacet, Class, DestinationKey, Entry, FACET_DEFAULT_ENTRIES, Facet, FacetDefault,
-    KEY_HEAD_BITS, KeyHead, NAME, NAME_STARTS_ENTRIES, NameKey, NameStarts, NumberKey, PATH_PREFIX, PathKey,
-    PathPrefixKey, Role, Vector, byte_facet_index, facet_default_index, flag, name_starts_index,
+    BYTE_FACET_ENTRIES, ByteFacet, ByteFacetVectors, Class, DestinationKey, Entry, FACET_DEFAULT_ENTRIES, Facet,
+    FacetDefault, KEY_HEAD_BITS, KeyHead, NAME, NAME_STARTS_ENTRIES, NameKey, NameStarts, NumberKey, PATH_PREFIX,
+    PathKey, PathPrefixKey, Role, Vector, byte_facet_index, facet_default_index, flag, name_starts_index,
 };
 
 #[map]
-static BYTE_FACETS: Array<Vector> = Array::with_max_entries(BYTE_FACET_ENTRIES, 0);
+static BYTE_FACETS: Array<ByteFacetVectors> = Array::with_max_entries(BYTE_FACET_ENTRIES, 0);
 #[map]
 static FACET_DEFAULTS: Array<FacetDefault> = Array::with_max_entries(FACET_DEFAULT_ENTRIES, 0);
 #[map]
@@ -134,8 +134,8 @@ pub fn drop_named(s: &mut Scratch, class: Class, unless: Facet) {
 /// Narrows by a facet of one byte.
 #[inline(always)]
 pub fn byte(s: &mut Scratch, class: Class, facet: ByteFacet, value: u8) {
-    if let Some(v) = BYTE_FACETS.get(byte_facet_index(s.event.header.generation, class, facet, value)) {
-        and(&mut s.hit, v);
+    if let Some(vectors) = BYTE_FACETS.get(byte_facet_index(s.event.header.generation, class, facet)) {
+        and(&mut s.hit, &vectors[value as usize]);
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringfence_abi::{
-    BYTE_FACETS, ByteFacet, CLASSES, Class, DestinationKey, Entry, FACETS, FacetDefault, KEY_HEAD_BITS, KeyHead,
-    NameKey, NameStarts, NumberKey, Op, PathKey, PathPrefixKey, Role, RulesetVectors, Vector,
+    BYTE_FACETS, ByteFacet, ByteFacetVectors, CLASSES, Class, DestinationKey, Entry, FACETS, FacetDefault,
+    KEY_HEAD_BITS, KeyHead, NameKey, NameStarts, NumberKey, Op, PathKey, PathPrefixKey, Role, RulesetVectors, Vector,
 };
 
 use crate::resolve::ResolvedRuleset;
@@ -65,7 +65,7 @@ pub struct LineOf {
 pub struct Tables {
     /// Lines per class; the position is the line's bit.
     pub(crate) lines: [Vec<LineOf>; CLASSES],
-    pub(crate) byte_facets: Vec<[Vector; 256]>,
+    pub(crate) byte_facets: Vec<ByteFacetVectors>,
     /// Default vectors and masks, by class and facet.
     pub defaults: [[FacetDefault; FACETS]; CLASSES],
     /// Exact paths.
@@ -88,12 +88,12 @@ pub(crate) const BYTE_FACET_ALL: [ByteFacet; BYTE_FACETS] =
 
 impl Tables {
     /// The table of one byte facet: a vector for each value.
-    pub fn byte_facet(&self, class: Class, facet: ByteFacet) -> &[Vector; 256] {
+    pub fn byte_facet(&self, class: Class, facet: ByteFacet) -> &ByteFacetVectors {
         &self.byte_facets[class as usize * BYTE_FACETS + facet as usize]
     }
 
     /// All tables of byte facets.
-    pub fn byte_facets(&self) -> impl Iterator<Item = (Class, ByteFacet, &[Vector; 256])> {
+    pub fn byte_facets(&self) -> impl Iterator<Item = (Class, ByteFacet, &ByteFacetVectors)> {
         Class::ALL
             .into_iter()
             .flat_map(|class| BYTE_FACET_ALL.map(|facet| (class, facet)))

@@ -3,8 +3,8 @@
 use super::{Error, Kernel};
 use aya::maps::{MapError, lpm_trie};
 use ringfence_abi::{
-    Class, Entry, Facet, NameStarts, RULESETS, Role, RulesetVectors, Vector, byte_facet_index, facet_default_index,
-    name_starts_index, ruleset_index,
+    ByteFacetVectors, Class, Entry, Facet, NameStarts, RULESETS, Role, RulesetVectors, byte_facet_index,
+    facet_default_index, name_starts_index, ruleset_index,
 };
 use ringfence_policy::{Generational, Prefix, Tables};
 use std::collections::BTreeMap;
@@ -17,12 +17,10 @@ impl Kernel {
 
     /// Writes the tables of a generation that is not in force. Its bank and its keys are touched by nobody else.
     pub fn write_tables(&mut self, generation: u32, tables: &Tables) -> Result<(), Error> {
-        let mut byte_facets = self.array::<Vector>("BYTE_FACETS")?;
+        let mut byte_facets = self.array::<ByteFacetVectors>("BYTE_FACETS")?;
         for (class, facet, vectors) in tables.byte_facets() {
-            for (value, vector) in (0u8..=255).zip(vectors) {
-                let index = byte_facet_index(generation, class, facet, value);
-                byte_facets.set(index, vector, 0).map_err(failed("BYTE_FACETS"))?;
-            }
+            let index = byte_facet_index(generation, class, facet);
+            byte_facets.set(index, vectors, 0).map_err(failed("BYTE_FACETS"))?;
         }
         let mut defaults = self.array("FACET_DEFAULTS")?;
         for class in Class::ALL {

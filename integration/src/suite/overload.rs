@@ -10,10 +10,8 @@ use super::context::{Context, cut_at, of};
 use super::crash::{beacon, silent_since};
 use crate::cases::Needs;
 
-pub const PART: Part = Part::Table(&[
-    ("overload/ring-buffer-full", full),
-    ("overload/bpf-file-system-unmounted", unmounted),
-]);
+pub const PART: Part =
+    Part::Table(&[("overload/ring-buffer-full", full), ("overload/bpf-file-system-unmounted", unmounted)]);
 
 /// Violations, which have some hundred bytes each and share 4 MiB.
 const VIOLATIONS: usize = 40_000;

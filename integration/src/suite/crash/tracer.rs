@@ -44,6 +44,8 @@ pub type Steps = Vec<(&'static str, String)>;
 struct State {
     phase: &'static str,
     steps: Steps,
+    /// Of each kind in each phase.
+    counts: HashMap<(&'static str, String), usize>,
     messages: String,
 }
 
@@ -60,7 +62,9 @@ impl Shared {
         let mut state = self.lock();
         let phase = state.phase;
         state.steps.push((phase, kind.to_owned()));
-        (phase, state.steps.iter().filter(|(of, other)| *of == phase && other == kind).count())
+        let count = state.counts.entry((phase, kind.to_owned())).or_default();
+        *count += 1;
+        (phase, *count)
     }
 }
 
