@@ -217,7 +217,15 @@ fn not_in_force(context: &mut Context) -> Result<()> {
     // The name of a file that is written before they come into force.
     fs::create_dir_all(folder.join("generation.json"))?;
     let state = folder.display().to_string();
-    refused(&mut with_options(context, &["--state", &state]), &["can't be put in force", &state, "Is a directory"])
+    let output = finish(&mut with_options(context, &["--state", &state]))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(WRONG), "it ended with {} and said: {said}", output.status);
+    // Before it, it has said which tier this kernel has.
+    let error = said.lines().last().unwrap_or_default();
+    for word in ["can't be put in force", &state, "Is a directory"] {
+        ensure!(error.contains(word), "the error does not name {word}: {error}");
+    }
+    Ok(())
 }
 
 fn second(context: &mut Context) -> Result<()> {
