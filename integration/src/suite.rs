@@ -1,6 +1,7 @@
 //! The suite: what is tested, in order, and how the outcome is told.
 
 mod behaviours;
+mod churn;
 mod context;
 mod crash;
 mod entry;
@@ -59,7 +60,7 @@ impl Part {
 }
 
 /// In this order: what needs the node's only enforcer for itself comes last.
-const PARTS: [Part; 15] = [
+const PARTS: [Part; 16] = [
     node::PART,
     mitigations::PART,
     entry::PART,
@@ -70,6 +71,7 @@ const PARTS: [Part; 15] = [
     undo::PART,
     first::PART,
     reload::PART,
+    churn::PART,
     overload::PART,
     crash::PART,
     crash::points::PART,

@@ -7,14 +7,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{HashMap, Map, MapData};
-use ringfence_abi::CGROUP_NAME;
 use serde_json::{Value, json};
 
 use super::Context;
 use super::pods::{DRIFT_NOW, IMAGE, SERVER, spec};
 use super::release::Release;
 use super::told;
+use crate::bpffs::{OF_CONTAINERS, entries};
 use crate::cluster::{self, Cluster, Helm, Interrupt, Options};
 use crate::harness::Image;
 use crate::suite::Report;
@@ -60,8 +59,6 @@ struct Sample {
     remembered: usize,
 }
 
-const MAPS: [&str; 3] = ["CGROUPS", "COMING", "VETHS"];
-
 fn soak(context: &mut Context, lasting: Duration, interrupt: &Interrupt, report: &mut Report) -> Result<()> {
     let release = Release::prepare(context, Helm::V4, "ringfence", NAMESPACE)?;
     let cluster = &mut context.cluster;
@@ -71,7 +68,7 @@ fn soak(context: &mut Context, lasting: Duration, interrupt: &Interrupt, report:
     let until = Instant::now() + lasting;
     let mut samples = Vec::new();
     let mut broken = None;
-    println!("round  enforcer KiB  webhook KiB  files     {MAPS:?}  pins  remembered");
+    println!("round  enforcer KiB  webhook KiB  files     {OF_CONTAINERS:?}  pins  remembered");
     while Instant::now() < until || samples.len() <= WARM_UP {
         interrupt.check()?;
         let number = samples.len();
@@ -99,7 +96,7 @@ fn soak(context: &mut Context, lasting: Duration, interrupt: &Interrupt, report:
         same("the webhook", first.webhook_files, last.webhook_files)
     });
     report.check("soak/kernel-maps-and-pins", || {
-        for (name, (first, last)) in MAPS.iter().zip(first.maps.iter().zip(&last.maps)) {
+        for (name, (first, last)) in OF_CONTAINERS.iter().zip(first.maps.iter().zip(&last.maps)) {
             same(name, *first, *last)?;
         }
         same("pins", first.pins, last.pins)?;
@@ -162,18 +159,8 @@ impl Sample {
         let (enforcer, enforcer_files) = process("/enforcer")?;
         let (webhook, webhook_files) = process("/ringfence-webhook")?;
         let (maps, pins, remembered) = cluster.within(|| {
-            let root = Path::new("/sys/fs/bpf/ringfence");
-            let folder = fs::read_dir(root.join("maps"))?.next().context("no maps are pinned")??.path();
-            let entries = |name: &str| -> Result<usize> {
-                let data = MapData::from_pin(folder.join(name))?;
-                Ok(match name {
-                    "CGROUPS" => HashMap::<_, u64, u32>::try_from(Map::HashMap(data))?.keys().flatten().count(),
-                    "VETHS" => HashMap::<_, u32, u32>::try_from(Map::HashMap(data))?.keys().flatten().count(),
-                    _ => HashMap::<_, [u8; CGROUP_NAME], u32>::try_from(Map::HashMap(data))?.keys().flatten().count(),
-                })
-            };
-            let maps = [entries(MAPS[0])?, entries(MAPS[1])?, entries(MAPS[2])?];
-            Ok((maps, files_below(root), files_below(Path::new("/run/ringfence"))))
+            let root = Path::new("/sys/fs/bpf");
+            Ok((entries(root)?, files_below(&root.join("ringfence")), files_below(Path::new("/run/ringfence"))))
         })?;
         Ok(Self { enforcer, webhook, enforcer_files, webhook_files, maps, pins, remembered })
     }
