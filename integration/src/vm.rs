@@ -7,6 +7,7 @@ mod clock;
 mod compat;
 mod coverage;
 mod escapes;
+mod lockdown;
 mod smoke;
 mod untraced;
 
@@ -143,6 +144,10 @@ pub fn run(programs: &Programs, filter: &str, extent: Extent, cgroups: Cgroups) 
     report.check("vm/uninstall", || uninstalled);
     for strongest in [Tier::Fentry, Tier::Kprobe, Tier::Tracepoint] {
         weaker(programs, strongest, most, &mut report)?;
+    }
+    if extent == Extent::Full {
+        // Last: it can't be taken back.
+        lockdown::run(programs, &mut report)?;
     }
     Ok(report.finish())
 }

@@ -62,6 +62,13 @@ impl Hierarchy {
 /// Checks rights and features.
 pub fn preflight() -> Result<Hierarchy, Error> {
     require_capabilities()?;
+    // Without the file there is no lockdown.
+    if fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|levels| is_confidential(&levels)) {
+        return Err(Error::Missing {
+            feature: "BPF programs that read its memory: lockdown is confidentiality (/sys/kernel/security/lockdown)",
+            remedy: "boot with lockdown=integrity, or without lockdown",
+        });
+    }
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         return Err(Error::Missing {
             feature: "BTF (/sys/kernel/btf/vmlinux)",
@@ -74,6 +81,12 @@ pub fn preflight() -> Result<Hierarchy, Error> {
     let cgroups = "/proc/cgroups";
     let text = fs::read_to_string(cgroups).map_err(|source| Error::Path { path: cgroups.into(), source })?;
     Hierarchy::detect(&text, Path::new("/sys/fs/cgroup"))
+}
+
+/// Whether lockdown keeps the kernel's memory from everybody (`LOCKDOWN_BPF_READ_KERNEL`, 5.4). The level in force stands
+/// in brackets; integrity forbids nothing that we do.
+fn is_confidential(levels: &str) -> bool {
+    levels.contains("[confidentiality]")
 }
 
 /// Bits of `CapEff` (`include/uapi/linux/capability.h`).
@@ -183,6 +196,13 @@ mod tests {
         let without_pids = HYBRID.replace("pids\t8", "pids\t0");
         assert_eq!(Hierarchy::detect(&without_pids, Path::new("/proc")).unwrap(), Hierarchy::Legacy { controller: 1 });
         assert!(Hierarchy::detect("", Path::new("/proc")).is_err());
+    }
+
+    #[test]
+    fn only_confidentiality_keeps_the_kernels_memory_to_itself() {
+        assert!(is_confidential("none integrity [confidentiality]\n"));
+        assert!(!is_confidential("none [integrity] confidentiality\n"));
+        assert!(!is_confidential("[none] integrity confidentiality\n"));
     }
 
     #[test]
