@@ -120,11 +120,13 @@ pub enum Op {
     Kill = 56,
     /// Process: one of the pod is, or gets a cgroup made, where the pod's cgroups are not, and not by the runtime's doing.
     Escape = 57,
+    /// Process: a ring for `io_uring` was set up.
+    Ring = 58,
 }
 
 impl Op {
     /// All operations, in the order of their numbers.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Exec,
         Self::Script,
         Self::Open,
@@ -155,6 +157,7 @@ impl Op {
         Self::Module,
         Self::Kill,
         Self::Escape,
+        Self::Ring,
     ];
 
     /// The class whose lines this operation is matched against.

@@ -172,7 +172,8 @@ impl Deed {
                 | Op::Ptrace
                 | Op::Setns
                 | Op::Unshare
-                | Op::Memfd => false,
+                | Op::Memfd
+                | Op::Ring => false,
             },
         }
     }
@@ -206,6 +207,7 @@ impl Deed {
                 Op::Setns => "killed before it runs on in the namespace",
                 Op::Unshare => "killed before it runs on in the new namespace",
                 Op::Memfd => "killed before the file can be used",
+                Op::Ring => "killed before the ring can be used",
                 Op::Bpf => "what was attached or pinned is there",
                 Op::Module => "the module is there, or gone",
                 Op::Kill => "the signal is sent",
@@ -414,7 +416,9 @@ fn misses<F: Fn(Op) -> Tier>(rule: &Rule, node: &Probed<F>) -> Vec<String> {
     }
     let opens = rule.lines.iter().any(|line| line.ops.contains(&Op::Open));
     if opens && !node.rings && (node.tier)(Op::Open) == Tier::Tracepoint {
-        misses.push("What is opened through io_uring is not seen on this kernel.".to_owned());
+        misses.push(
+            "What is opened through io_uring is not seen on this kernel; that a ring is set up is (RF-117).".to_owned(),
+        );
     }
     if !node.compat {
         // What is seen otherwise than as its system call returns.

@@ -274,6 +274,9 @@ fn processes_and_privilege() {
         at(Op::MountSource, "/data").flags(flag::STRING_PATH).by(SHELL) => [],
         at(Op::MountTarget, "/dev/sda1").flags(flag::STRING_PATH).by(SHELL) => [],
         Observed::new(Op::Setns).flags(flag::FAILED).by(SHELL) => ["RF-312"],
+        // RF-117
+        Observed::new(Op::Ring).by(SHELL) => ["RF-117"],
+        Observed::new(Op::Memfd).by(SHELL) => [],
         Observed::new(Op::Escape).flags(flag::OTHER_PROCESS).by(SHELL) => ["RF-326"],
         Observed::new(Op::Unshare).number(0x2_0000).by(SHELL) => [],
         // attach, seize, pokedata; traceme, cont

@@ -110,6 +110,8 @@ calls! {
     exit_unshare: Unshare(|ctx| argument_at_exit(ctx, 0), |_| 0, false)
     /// memfd_create(name, flags)
     exit_memfd: Memfd(|ctx| argument_at_exit(ctx, 1), |_| 0, true)
+    /// io_uring_setup(entries, parameters)
+    exit_ring: Ring(|_| 0, |_| 0, true)
     /// bpf(command, ..)
     exit_bpf: Bpf(|ctx| argument_at_exit(ctx, 0), |_| 0, false)
     /// init_module, finit_module, delete_module

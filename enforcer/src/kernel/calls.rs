@@ -4,7 +4,7 @@
 const FCHMODAT2: libc::c_long = 452;
 
 /// Every call that a program wants to see and that is not there on x86 alone: those have no tracepoint elsewhere.
-const NUMBERS: [(&str, libc::c_long); 33] = [
+const NUMBERS: [(&str, libc::c_long); 34] = [
     ("bind", libc::SYS_bind),
     ("bpf", libc::SYS_bpf),
     ("connect", libc::SYS_connect),
@@ -19,6 +19,7 @@ const NUMBERS: [(&str, libc::c_long); 33] = [
     ("fsconfig", libc::SYS_fsconfig),
     ("ftruncate", libc::SYS_ftruncate),
     ("init_module", libc::SYS_init_module),
+    ("io_uring_setup", libc::SYS_io_uring_setup),
     ("kill", libc::SYS_kill),
     ("linkat", libc::SYS_linkat),
     ("memfd_create", libc::SYS_memfd_create),

@@ -154,6 +154,7 @@ pub const TRACEPOINT: &[Attachment] = &[
     on("exit_setns", Hook::Exit("setns"), &[Op::Setns]),
     on("exit_unshare", Hook::Exit("unshare"), &[Op::Unshare]),
     on("exit_memfd", Hook::Exit("memfd_create"), &[Op::Memfd]),
+    on("exit_ring", Hook::Exit("io_uring_setup"), &[Op::Ring]),
     on("exit_bpf", Hook::Exit("bpf"), &[Op::Bpf]),
     on("exit_module", Hook::Exit("init_module"), &[Op::Module]),
     on("exit_module", Hook::Exit("finit_module"), &[Op::Module]),

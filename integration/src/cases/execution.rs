@@ -95,4 +95,15 @@ pub const CASES: &[Case] = &[
         ],
         ..Case::new("RF-115")
     },
+    Case {
+        behaviours: &[
+            act("read", "actor read uring /etc/hostname"),
+            act("rename", "actor write uring-rename /tmp/renamed-by-ring"),
+        ],
+        near_misses: &[
+            act("read-without", "actor read plain /etc/hostname"),
+            act("rename-without", "actor write rename /tmp/renamed"),
+        ],
+        ..Case::new("RF-117")
+    },
 ];

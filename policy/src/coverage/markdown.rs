@@ -38,7 +38,8 @@ const fn meaning(coverage: Coverage) -> &'static str {
 const BEYOND: &str = "\
 - **By `io_uring`.** Where an operation is seen at a security hook, it is seen whatever it comes by. Where it is seen as
   its system call returns (on `tracepoint` everything, on the others what has no hook), operations by a ring are blind,
-  but for opens that leave an entry in the completion queue (Linux 5.19 and later), TCP connects and packets.
+  but for opens that leave an entry in the completion queue (Linux 5.19 and later), TCP connects and packets. That a ring is
+  set up is an operation of its own, `ring`, seen on every tier (RF-117).
 - **By 32-bit system calls** (`int 0x80`): seen like the others, on the functions of these calls, where the kernel takes
   BPF trampolines. Where it takes none, what is seen as its system call returns is blind by them; `ringfence status` says
   so. Sockets by `socketcall(2)`: what has a hook is seen there, the rest is not. By x32 calls (which few kernels have and

@@ -36,6 +36,7 @@ const OPS: [(&str, Op); Op::ALL.len()] = [
     ("bpf", Op::Bpf),
     ("module", Op::Module),
     ("kill", Op::Kill),
+    ("ring", Op::Ring),
 ];
 
 /// Address families, `AF_*` of linux/socket.h.

@@ -195,6 +195,7 @@ fn escape() -> Vec<Proof> {
             "made",
         ),
         said("RF-409", "ptrace", "actor trace attach", "traced"),
+        said("RF-117", "ring", "actor read uring /etc/hostname", "bytes of /etc/hostname"),
     ]
 }
 
