@@ -97,6 +97,7 @@ fn execution() -> Vec<Proof> {
         ),
         ran("RF-108", "open", &shell("echo \"echo >/tmp/ran\" >/dev/shm/new; chmod 755 /dev/shm/new; sh /dev/shm/new")),
         ran("RF-115", "exec", "actor exec memfd /usr/bin/actor write create /tmp/ran"),
+        said("RF-117", "ring", "actor read uring /etc/hostname", "bytes of /etc/hostname"),
         ran("RF-210", "exec", "env LD_PRELOAD=/tmp/hook.so touch /tmp/ran"),
         ran("RF-801", "exec", "/usr/bin/xmrig write create /tmp/ran"),
         after(
@@ -195,7 +196,6 @@ fn escape() -> Vec<Proof> {
             "made",
         ),
         said("RF-409", "ptrace", "actor trace attach", "traced"),
-        said("RF-117", "ring", "actor read uring /etc/hostname", "bytes of /etc/hostname"),
     ]
 }
 
