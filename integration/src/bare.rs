@@ -1,21 +1,16 @@
 //! Containers without a runtime, for a VM: a cgroup, an overlay, namespaces by unshare.
 
-use std::convert::Infallible;
-use std::env;
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::{self, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::libc;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{pivot_root, setsid};
+use nix::mount::{MsFlags, mount};
 
 use crate::enforcer::finish_between;
 use crate::harness::cgroup;
@@ -30,12 +25,17 @@ const FIRST: &str = r#"ip addr add 169.254.0.1/16 dev lo && ip link set lo up &&
 /// A root file system below an overlay, and a cgroup.
 pub struct Bare {
     root: PathBuf,
+    /// Becomes its first program.
+    actor: PathBuf,
     /// The cgroup's name, and its directory in each hierarchy.
     cgroup: (String, Vec<PathBuf>),
 }
 
 /// The lower layer, made once.
-pub struct Layer(PathBuf);
+pub struct Layer {
+    path: PathBuf,
+    actor: PathBuf,
+}
 
 impl Layer {
     /// Writes busybox, the actor and the rest below `path`.
@@ -70,7 +70,7 @@ impl Layer {
                 Entry::Directory(name) => fs::create_dir_all(inside(name))?,
             }
         }
-        Ok(Self(path))
+        Ok(Self { path, actor: actor.into() })
     }
 }
 
@@ -89,10 +89,11 @@ impl Bare {
         for part in [&root, &upper, &work] {
             fs::create_dir_all(part)?;
         }
-        let options = format!("lowerdir={},upperdir={},workdir={}", layer.0.display(), upper.display(), work.display());
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", layer.path.display(), upper.display(), work.display());
         mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
             .context("mount the overlay")?;
-        Ok(Self { root, cgroup: (name.to_owned(), cgroup::make(name)?) })
+        Ok(Self { root, actor: layer.actor.clone(), cgroup: (name.to_owned(), cgroup::make(name)?) })
     }
 
     /// Its cgroup's name.
@@ -103,6 +104,17 @@ impl Bare {
     /// The directory that is its root.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Whether no process is left in it. One that made cgroups of its own below may be in these.
+    fn is_empty(&self) -> Result<bool> {
+        let mut empty = true;
+        for directory in &self.cgroup.1 {
+            let entries = fs::read_dir(directory)?.flatten();
+            empty &= fs::read(directory.join("cgroup.procs"))?.is_empty()
+                && !entries.into_iter().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        }
+        Ok(empty)
     }
 
     /// Runs a program in new namespaces, in the cgroup and on the overlay, to its end.
@@ -117,7 +129,7 @@ impl Bare {
 
     fn run_on(&self, terminal: Option<&Path>, command: &[String]) -> Result<Output> {
         ensure!(!command.is_empty(), "nothing to run");
-        let mut entry = Command::new(env::current_exe()?);
+        let mut entry = Command::new(&self.actor);
         entry.arg("enter");
         if let Some(terminal) = terminal {
             entry.arg("--terminal").arg(terminal);
@@ -137,35 +149,12 @@ impl Bare {
             Ok(child.stdin.take().context("no input")?.write_all(b"go")?)
         };
         // As the end of a container's first process ends all others.
-        let last = || cgroup::kill_all(&self.cgroup.0).context("end what is left in its cgroup");
+        let last = || {
+            if self.is_empty()? {
+                return Ok(());
+            }
+            cgroup::kill_all(&self.cgroup.0).context("end what is left in its cgroup")
+        };
         finish_between(&mut entry, first, last)
     }
-}
-
-/// The runtime's part inside: waits until it was moved into the cgroup, makes `root` the root of new namespaces and
-/// becomes the container's first program. Returns only with an error.
-pub fn enter(terminal: Option<&Path>, root: &Path, command: &[String]) -> Result<Infallible> {
-    io::stdin().read_to_end(&mut Vec::new()).context("wait for the start")?;
-    // The first that such a process opens controls it, as long as somebody has it open.
-    let input = match terminal {
-        Some(terminal) => {
-            setsid().context("begin a session")?;
-            File::options().read(true).write(true).open(terminal).context("open the terminal")?.into()
-        }
-        None => Stdio::null(),
-    };
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?;
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    mount(Some("proc"), &root.join("proc"), Some("proc"), MsFlags::empty(), none).context("mount proc")?;
-    mount(Some("shm"), &root.join("dev/shm"), Some("tmpfs"), MsFlags::empty(), Some("mode=1777"))
-        .context("mount shm")?;
-    mount(Some("/dev/null"), &root.join("dev/null"), none, MsFlags::MS_BIND, none).context("mount /dev/null")?;
-    env::set_current_dir(root)?;
-    pivot_root(".", ".").context("make it the root")?;
-    umount2(".", MntFlags::MNT_DETACH).context("leave the old root")?;
-    env::set_current_dir("/")?;
-    let (program, arguments) = command.split_first().context("nothing to run")?;
-    let mut first = Command::new(program);
-    Err(first.args(arguments).stdin(input).env("PATH", "/usr/bin:/bin").exec()).context(program.clone())
 }

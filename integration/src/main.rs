@@ -134,16 +134,6 @@ enum Command {
     /// What is measured.
     #[command(hide = true)]
     BenchWorker { cgroup: PathBuf },
-    /// Becomes the first program of a bare container, as a container runtime's own init would.
-    #[command(hide = true)]
-    Enter {
-        /// A terminal that becomes the controlling one.
-        #[arg(long)]
-        terminal: Option<PathBuf>,
-        root: PathBuf,
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        command: Vec<String>,
-    },
     /// Runs the tests of a VM: no container runtime, bare containers, the tiers that this machine's kernel refuses.
     VmSuite {
         /// Only tests whose name holds this text.
@@ -218,7 +208,6 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::BenchWorker { cgroup } => bench::serve(&cgroup).map(|()| ExitCode::SUCCESS),
-        Command::Enter { terminal, root, command } => match bare::enter(terminal.as_deref(), &root, &command)? {},
         Command::VmSuite { filter, extent, cgroups } => vm::run(&Programs::find(None, None)?, &filter, extent, cgroups),
     }
 }

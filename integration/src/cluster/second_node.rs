@@ -77,7 +77,8 @@ pub fn prepare(boot: &Boot, version: Version, programs: &Programs, state: &Path,
     succeed(&mut make, None)?;
     fs::remove_dir_all(&root)?;
     // Emulated: stock kernels do not boot under the nested KVM of some test machines, and CI often has none.
-    let words = "-accel tcg,thread=multi -cpu max -smp 2 -no-reboot -nodefaults -display none -serial stdio";
+    // Without what is dear to emulate: `xtask/src/vm/machine.rs`.
+    let words = "-accel tcg,thread=multi -cpu max,-erms -smp 2 -no-reboot -nodefaults -display none -serial stdio";
     let mut arguments: Vec<String> = words.split(' ').map(str::to_owned).collect();
     for (option, value) in [
         ("-m", MEMORY.to_owned()),
