@@ -52,6 +52,9 @@ enum Command {
         /// Only tests whose name holds this text, such as `RF-501/` or `crash`.
         #[arg(long, default_value = "")]
         filter: String,
+        /// Only tests whose name begins with this word and a slash.
+        #[arg(long, default_value = "")]
+        part: String,
         /// Says which tests there are instead of running them.
         #[arg(long)]
         list: bool,
@@ -172,8 +175,8 @@ fn own_folder() -> Result<PathBuf> {
 }
 
 fn run(command: Command) -> Result<ExitCode> {
-    if let Command::Suite { filter, list: true, .. } = &command {
-        suite::list(filter);
+    if let Command::Suite { filter, part, list: true, .. } = &command {
+        suite::list(part, filter);
         return Ok(ExitCode::SUCCESS);
     }
     if let Command::ClusterSuite { filter, list: true, kubernetes, .. } = &command {
@@ -192,7 +195,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Soak { minutes, programs } => {
             in_cluster::soak::run(programs.map_or_else(own_folder, Ok)?, Duration::from_secs(minutes * 60))
         }
-        Command::Suite { filter, enforcer, actor, .. } => suite::run(&Programs::find(enforcer, actor)?, &filter),
+        Command::Suite { filter, part, enforcer, actor, .. } => {
+            suite::run(&Programs::find(enforcer, actor)?, &part, &filter)
+        }
         Command::Behaviours { filter, actor } => {
             // No enforcer will be started.
             suite::behaviours(&Programs::find(Some(PathBuf::new()), actor)?, &filter)

@@ -11,6 +11,7 @@ mod first;
 mod isolation;
 mod log;
 mod mitigations;
+mod networks;
 mod node;
 mod noise;
 mod overload;
@@ -60,7 +61,7 @@ impl Part {
 }
 
 /// In this order: what needs the node's only enforcer for itself comes last.
-const PARTS: [Part; 16] = [
+const PARTS: [Part; 17] = [
     node::PART,
     mitigations::PART,
     entry::PART,
@@ -68,6 +69,7 @@ const PARTS: [Part; 16] = [
     exceptions::PART,
     noise::PART,
     isolation::PART,
+    networks::PART,
     undo::PART,
     first::PART,
     reload::PART,
@@ -79,9 +81,10 @@ const PARTS: [Part; 16] = [
     usage::PART,
 ];
 
-/// Prints the names of all tests that hold `filter`.
-pub fn list(filter: &str) {
-    for name in PARTS.iter().flat_map(Part::names).filter(|name| name.contains(filter)) {
+/// Prints the names of all tests of a part that hold `filter`.
+pub fn list(part: &str, filter: &str) {
+    let report = Report::of(part, filter);
+    for name in PARTS.iter().flat_map(Part::names).filter(|name| report.wants(name)) {
         println!("{name}");
     }
 }
@@ -95,9 +98,9 @@ pub fn behaviours(programs: &Programs, filter: &str) -> Result<ExitCode> {
     Ok(report.finish())
 }
 
-/// Runs all tests whose names hold `filter`; 1 if one failed.
-pub fn run(programs: &Programs, filter: &str) -> Result<ExitCode> {
-    let mut report = Report::new(filter);
+/// Runs all tests of a part whose names hold `filter`; 1 if one failed.
+pub fn run(programs: &Programs, part: &str, filter: &str) -> Result<ExitCode> {
+    let mut report = Report::of(part, filter);
     let mut context = Context::start(programs)?;
     for part in &PARTS {
         let names = part.names();

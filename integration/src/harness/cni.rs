@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::netns::Netns;
@@ -17,6 +17,42 @@ pub const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 /// Bits of the prefix of each network's IPv4 addresses: a suite has more containers than a /24 has addresses, and the
 /// plug-ins give none again before all have been used.
 pub const PREFIX4: u8 = 16;
+
+/// Which addresses a network gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stack {
+    /// IPv4 alone.
+    V4,
+    /// IPv6 alone.
+    V6,
+    /// Both.
+    Dual,
+}
+
+/// The plug-in that attaches containers to a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plugin {
+    /// Ports of a bridge that has the node's addresses.
+    Bridge,
+    /// A veth pair per container, without a bridge.
+    PointToPoint,
+    /// A device per container on a network card, with a hardware address of its own.
+    Macvlan,
+    /// The same with the card's hardware address.
+    Ipvlan,
+}
+
+impl Plugin {
+    /// Its program's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::PointToPoint => "ptp",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
+        }
+    }
+}
 
 /// A network that containers can be attached to.
 #[derive(Debug, Clone)]
@@ -38,47 +74,82 @@ pub struct Attachment {
 }
 
 impl Network {
-    /// A bridge that all containers are ports of; it is there at once, with its addresses.
-    pub fn bridge(node: &Arc<Netns>, directory: &Path) -> Result<Self> {
-        let plugin = json!({"type": "bridge", "bridge": "bridge0", "isGateway": true, "hairpinMode": true});
-        let network = Self::new(node, directory, "bridge", plugin, 88)?;
-        // The plug-in makes the bridge with its first port.
-        let first = Netns::new()?;
-        network.attach("first", first.path())?;
-        network.detach("first", first.path())?;
+    /// One of the node's, with subnets that have this number. A bridge is there at once, with its addresses.
+    pub fn new(node: &Arc<Netns>, directory: &Path, plugin: Plugin, stack: Stack, number: u8) -> Result<Self> {
+        let program = plugin.name();
+        let plugins = PLUGINS.iter().map(PathBuf::from).find(|directory| directory.join(program).is_file());
+        let plugins = plugins.with_context(|| {
+            format!("no CNI plug-in `{program}` in {}: install containernetworking-plugins", PLUGINS.join(" or "))
+        })?;
+        let (v4, v6) = (format!("10.{number}.0.0/{PREFIX4}"), format!("fd00:{number}::/64"));
+        let range = |subnet: &str| json!([{ "subnet": subnet }]);
+        let (ranges, routes) = match stack {
+            Stack::V4 => (json!([range(&v4)]), json!([{"dst": "0.0.0.0/0"}])),
+            Stack::V6 => (json!([range(&v6)]), json!([{"dst": "::/0"}])),
+            Stack::Dual => (json!([range(&v4), range(&v6)]), json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}])),
+        };
+        let mut config = json!({
+            "cniVersion": "1.0.0",
+            "name": format!("{program}{number}"),
+            "type": program,
+            "ipam": {"type": "host-local", "dataDir": directory, "ranges": ranges, "routes": routes},
+        });
+        let card = format!("card{number}");
+        match plugin {
+            Plugin::Bridge => {
+                config["bridge"] = format!("bridge{number}").into();
+                config["isGateway"] = true.into();
+                config["hairpinMode"] = true.into();
+            }
+            Plugin::PointToPoint => {}
+            Plugin::Macvlan => {
+                config["mode"] = "bridge".into();
+                config["master"] = card.as_str().into();
+            }
+            Plugin::Ipvlan => {
+                config["mode"] = "l2".into();
+                config["master"] = card.as_str().into();
+            }
+        }
+        let gateway4 = Ipv4Addr::new(10, number, 0, 1);
+        let gateway6 = format!("fd00:{number}::1").parse()?;
+        let network = Self { node: node.clone(), plugins, config, gateway4, gateway6 };
+        match plugin {
+            Plugin::Bridge => {
+                // The plug-in makes the bridge with its first port.
+                let first = Netns::new()?;
+                network.attach("first", first.path())?;
+                network.detach("first", first.path())?;
+            }
+            Plugin::PointToPoint => {}
+            Plugin::Macvlan | Plugin::Ipvlan => {
+                let outside = format!("outside{number}");
+                network.ip(&format!("link add {card} type veth peer name {outside}"))?;
+                network.ip(&format!("link set {card} up"))?;
+                network.ip(&format!("link set {outside} up"))?;
+                network.ip(&format!("addr add {gateway4}/{PREFIX4} dev {outside}"))?;
+                network.ip(&format!("addr add {gateway6}/64 dev {outside}"))?;
+                // The kernel may have no such devices.
+                network.ip(&format!("link add link {card} name probe{number} type {program}"))?;
+                network.ip(&format!("link del probe{number}"))?;
+            }
+        }
         Ok(network)
     }
 
-    /// A veth pair per container, without a bridge.
-    pub fn ptp(node: &Arc<Netns>, directory: &Path) -> Result<Self> {
-        Self::new(node, directory, "ptp", json!({"type": "ptp"}), 89)
+    /// ip(8), on the node.
+    fn ip(&self, words: &str) -> Result<()> {
+        let output = self.node.within(|| Command::new("ip").args(words.split(' ')).output()).context("ip")?;
+        ensure!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(())
     }
 
-    fn new(node: &Arc<Netns>, directory: &Path, name: &str, mut config: Value, subnet: u8) -> Result<Self> {
-        let plugins = PLUGINS.iter().map(PathBuf::from).find(|directory| directory.join(name).is_file());
-        let plugins = plugins.with_context(|| {
-            format!("no CNI plug-in `{name}` in {}: install containernetworking-plugins", PLUGINS.join(" or "))
-        })?;
-        let (v4, v6) = (format!("10.{subnet}.0.0/{PREFIX4}"), format!("fd00:{subnet}::/64"));
-        config["cniVersion"] = "1.0.0".into();
-        config["name"] = name.into();
-        config["ipam"] = json!({
-            "type": "host-local",
-            "dataDir": directory,
-            "ranges": [[{"subnet": v4}], [{"subnet": v6}]],
-            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
-        });
-        let gateway4 = Ipv4Addr::new(10, subnet, 0, 1);
-        let gateway6 = format!("fd00:{subnet}::1").parse()?;
-        Ok(Self { node: node.clone(), plugins, config, gateway4, gateway6 })
-    }
-
-    /// The node's IPv4 address in this network.
+    /// IPv4 address of the node in this network, of a macvlan or ipvlan that of the world outside.
     pub fn gateway4(&self) -> Ipv4Addr {
         self.gateway4
     }
 
-    /// The node's IPv6 address in this network.
+    /// The same for IPv6.
     pub fn gateway6(&self) -> Ipv6Addr {
         self.gateway6
     }

@@ -18,7 +18,7 @@ mod spec;
 mod sweep;
 
 pub use client::Client;
-pub use cni::{PLUGINS as CNI_PLUGINS, PREFIX4, loopback_up};
+pub use cni::{Network, PLUGINS as CNI_PLUGINS, PREFIX4, Plugin, Stack, loopback_up};
 pub use container::{Container, Output};
 pub use daemon::SANDBOX_IMAGE;
 pub use image::{BUSYBOX, Image};

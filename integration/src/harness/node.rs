@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, bail};
 
 use super::client::Client;
-use super::cni::{self, Network};
+use super::cni::{self, Network, Plugin, Stack};
 use super::container::Container;
 use super::daemon::{Daemon, SANDBOX_IMAGE};
 use super::image::Image;
@@ -71,8 +71,8 @@ impl Node {
         let client = Client::connect(&socket)?;
         client.create_namespace(namespace)?;
         let addresses = directory.join("addresses");
-        let bridge = Network::bridge(&netns, &addresses)?;
-        let ptp = Network::ptp(&netns, &addresses)?;
+        let bridge = Network::new(&netns, &addresses, Plugin::Bridge, Stack::Dual, 88)?;
+        let ptp = Network::new(&netns, &addresses, Plugin::PointToPoint, Stack::Dual, 89)?;
         let shared = Shared {
             client,
             namespace: namespace.to_owned(),
@@ -160,6 +160,11 @@ impl Node {
     /// Veth pairs without a bridge, with IPv4 and IPv6.
     pub fn ptp(&self) -> &Network {
         &self.ptp
+    }
+
+    /// Another network, with subnets of a number that no other one has; up to 87.
+    pub fn network(&self, plugin: Plugin, stack: Stack, number: u8) -> Result<Network> {
+        Network::new(&self.shared.netns, &self.shared.directory.join("addresses"), plugin, stack, number)
     }
 
     /// Kills containerd alone, as a crash would; containers live on.

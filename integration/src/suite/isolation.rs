@@ -242,7 +242,7 @@ fn dns(context: &mut Context) -> Result<()> {
     nothing_later(context, address, at)
 }
 
-fn nothing_later(context: &Context, address: IpAddr, at: u64) -> Result<()> {
+pub(super) fn nothing_later(context: &Context, address: IpAddr, at: u64) -> Result<()> {
     thread::sleep(Duration::from_millis(200));
     let last = context.sink.from(address).last;
     ensure!(last <= at, "a packet of {} ns after the violation arrived", last - at);

@@ -25,6 +25,7 @@ impl Scope {
 
 /// What has become of the tests so far.
 pub struct Report {
+    part: String,
     filter: String,
     scope: Scope,
     seen: HashSet<String>,
@@ -36,7 +37,20 @@ pub struct Report {
 impl Report {
     /// Of the tests whose names hold `filter`.
     pub fn new(filter: &str) -> Self {
-        Self { filter: filter.into(), scope: Scope::default(), seen: HashSet::new(), passed: 0, failed: 0, skipped: 0 }
+        Self::of("", filter)
+    }
+
+    /// The same of those whose names begin with a word and a slash; of all, if it is empty.
+    pub fn of(part: &str, filter: &str) -> Self {
+        Self {
+            part: if part.is_empty() { String::new() } else { format!("{part}/") },
+            filter: filter.into(),
+            scope: Scope::default(),
+            seen: HashSet::new(),
+            passed: 0,
+            failed: 0,
+            skipped: 0,
+        }
     }
 
     /// From now on, tests are those of another place.
@@ -46,7 +60,7 @@ impl Report {
 
     /// Whether the test is to be run.
     pub fn wants(&self, name: &str) -> bool {
-        self.scope.name(name).is_some_and(|name| name.contains(&self.filter))
+        self.scope.name(name).is_some_and(|name| name.starts_with(&self.part) && name.contains(&self.filter))
     }
 
     /// Whether the test cannot be run in the place; [`Self::check`] tells why.

@@ -2,7 +2,8 @@
 # First process of a test VM: makes the file systems that a distribution would have made, loads the modules, runs
 # /command and says how it ended. The @WORDS@ are filled in by initramfs.rs.
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/root TERM=linux
+# This machine's own programs, where there are any, before busybox's.
+export PATH=/usr/bin:/bin HOME=/root TERM=linux
 
 if [ "$1" != again ]; then
     # A root that can be pivoted away from and that is a mount of its own, as on a real machine.

@@ -1,6 +1,7 @@
 //! The first root file system of a VM: busybox, our programs, modules, an init script.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::Write,
     os::unix::fs::PermissionsExt,
@@ -40,6 +41,8 @@ pub enum Purpose<'a> {
 pub struct Contents<'a> {
     /// Static programs; they come to lie in /bin.
     pub programs: Vec<PathBuf>,
+    /// Programs of this machine, with the libraries that they need, and where they come to lie.
+    pub of_this_machine: Vec<(PathBuf, PathBuf)>,
     /// Kernel modules to load.
     pub modules: &'a [&'a str],
     /// How control groups are mounted.
@@ -59,6 +62,12 @@ impl Contents<'_> {
             fs::copy(program, root.join("bin").join(name))
                 .with_context(|| format!("cannot copy {}", program.display()))?;
         }
+        let mut libraries = BTreeSet::new();
+        for (program, place) in &self.of_this_machine {
+            libraries.extend(needed(program)?);
+            copy(program, root, place)?;
+        }
+        libraries.iter().try_for_each(|library| copy(library, root, library))?;
         for (number, module) in kernel.modules(self.modules)?.iter().enumerate() {
             let name = module.file_name().unwrap_or_default().to_string_lossy();
             let name = name.trim_end_matches(".xz").trim_end_matches(".zst");
@@ -82,6 +91,20 @@ impl Contents<'_> {
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
         cpio(root, image)
     }
+}
+
+fn copy(from: &Path, root: &Path, to: &Path) -> Result<()> {
+    let to = root.join(to.strip_prefix("/").unwrap_or(to));
+    fs::create_dir_all(to.parent().unwrap_or(root))?;
+    fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display())).map(drop)
+}
+
+/// The shared libraries that a program needs, its loader included; none of a static one.
+fn needed(program: &Path) -> Result<Vec<PathBuf>> {
+    // It fails for a static program.
+    let said = Command::new("ldd").arg(program).output().context("cannot start ldd")?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    Ok(said.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
 }
 
 /// A module's bytes, whichever way the distribution packed them.

@@ -3,16 +3,17 @@
 use std::{
     collections::VecDeque,
     fmt, mem,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use ringfence_image::Architecture;
 
 use super::{Cgroups, Kernel, MODULES, initramfs::Contents, machine::Machine, verify};
 use crate::{
-    interrupt,
+    interrupt, process,
     products::Products,
     tally::{Suite, Tally},
 };
@@ -26,6 +27,8 @@ pub enum Extent {
     Brief,
     /// Every operation once, and every mitigation: emulated, this architecture is ten times slower than this machine's.
     Smoke,
+    /// With containerd and runc in it: the networks that CNI plug-ins make.
+    Networks,
 }
 
 /// A VM that tests run in.
@@ -42,13 +45,15 @@ pub struct Place {
 }
 
 /// What `cargo xtask test` boots, the longest first.
-const MATRIX: [Place; 8] = [
+const MATRIX: [Place; 10] = [
     Place::full(Kernel::V5_10),
     Place::full(Kernel::V6_1),
     Place::full(Kernel::V6_12),
     Place::full(Kernel::Newest),
     Place { cgroups: Cgroups::V1, extent: Extent::Brief, ..Place::full(Kernel::V6_1) },
     Place { cgroups: Cgroups::Hybrid, extent: Extent::Brief, ..Place::full(Kernel::V6_1) },
+    Place { extent: Extent::Networks, ..Place::full(Kernel::V6_12) },
+    Place { cgroups: Cgroups::V1, extent: Extent::Networks, ..Place::full(Kernel::V6_1) },
     Place { architecture: Architecture::Arm64, extent: Extent::Smoke, ..Place::full(Kernel::V5_10) },
     Place { architecture: Architecture::Arm64, extent: Extent::Smoke, ..Place::full(Kernel::V6_12) },
 ];
@@ -164,14 +169,18 @@ impl Place {
 
     /// Boots the VM with our programs in /bin and counts what the tests in it say.
     pub fn suite(self, products: &Products, filter: Option<&str>) -> Result<Tally> {
-        let contents = Contents { programs: products.programs(), modules: &MODULES, cgroups: self.cgroups };
+        let of_this_machine = if self.extent == Extent::Networks { containers()? } else { Vec::new() };
+        let (programs, cgroups) = (products.programs(), self.cgroups);
+        let contents = Contents { programs, of_this_machine, modules: &MODULES, cgroups };
         let machine = Machine::new(self.kernel, self.architecture, &contents, MEMORY)?;
-        let mut command = format!("/bin/ringfence-integration vm-suite --cgroups {}", self.cgroups.name());
-        match self.extent {
-            Extent::Full => {}
-            Extent::Brief => command.push_str(" --extent brief"),
-            Extent::Smoke => command.push_str(" --extent smoke"),
-        }
+        let suite =
+            |extent| format!("/bin/ringfence-integration vm-suite --cgroups {} --extent {extent}", self.cgroups.name());
+        let mut command = match self.extent {
+            Extent::Full => suite("full"),
+            Extent::Brief => suite("brief"),
+            Extent::Smoke => suite("smoke"),
+            Extent::Networks => "/bin/ringfence-integration suite --part networks".to_owned(),
+        };
         if let Some(filter) = filter {
             if !filter.chars().all(|c| c.is_ascii_alphanumeric() || "-_.: /".contains(c)) {
                 bail!("the filter {filter:?} has characters that no test's name has");
@@ -200,8 +209,26 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.architecture {
-            Architecture::Amd64 => write!(f, "{} {}", self.kernel, self.cgroups.name()),
-            Architecture::Arm64 => write!(f, "{} {} {}", self.kernel, self.architecture, self.cgroups.name()),
+            Architecture::Amd64 => write!(f, "{} {}", self.kernel, self.cgroups.name())?,
+            Architecture::Arm64 => write!(f, "{} {} {}", self.kernel, self.architecture, self.cgroups.name())?,
         }
+        if self.extent == Extent::Networks { f.write_str(" networks") } else { Ok(()) }
     }
+}
+
+/// What containers and their networks are made by.
+const CONTAINERS: [&str; 7] = ["containerd", "containerd-shim-runc-v2", "ctr", "runc", "ip", "nsenter", "setpriv"];
+const PLUGINS: [&str; 6] = ["bridge", "ptp", "macvlan", "ipvlan", "host-local", "loopback"];
+
+/// Where Debian's package has the plug-ins, and the suite looks for them.
+const PLUGINS_FOLDER: &str = "/usr/lib/cni";
+
+/// Programs of this machine, and where the suite finds them in a VM.
+fn containers() -> Result<Vec<(PathBuf, PathBuf)>> {
+    let programs = CONTAINERS.map(|name| {
+        let found = process::find(name).with_context(|| format!("{name} is not installed"))?;
+        Ok((found, Path::new("/usr/bin").join(name)))
+    });
+    let plugins = PLUGINS.map(|name| Path::new(PLUGINS_FOLDER).join(name)).map(|path| Ok((path.clone(), path)));
+    programs.into_iter().chain(plugins).collect()
 }

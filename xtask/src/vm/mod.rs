@@ -56,10 +56,12 @@ impl Cgroups {
 }
 
 /// Modules to load, with what they depend on; what a kernel has built in is no module there.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 10] = [
     "overlay", // containers
     "veth",
     "bridge",
+    "macvlan",
+    "ipvlan",
     "br_netfilter",
     "sch_ingress", // the datapaths
     "cls_bpf",
@@ -98,6 +100,9 @@ pub struct Arguments {
     /// Memory in MiB.
     #[arg(long, value_name = "MIB", default_value = "1536")]
     memory: u32,
+    /// Run the tests of networks that CNI plug-ins make, with containerd and runc, instead of the others.
+    #[arg(long, conflicts_with_all = ["run", "shell", "verify", "arch"])]
+    networks: bool,
     /// Run only the VM tests whose name contains this.
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["run", "shell"])]
     filter: Option<String>,
@@ -116,6 +121,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.run.is_none() && !arguments.shell {
         setup::ensure(&[Purpose::Build, Purpose::Vm])?;
         let extent = match architecture {
+            Architecture::Amd64 if arguments.networks => Extent::Networks,
             Architecture::Amd64 => Extent::Full,
             Architecture::Arm64 => Extent::Smoke,
         };
@@ -125,7 +131,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     setup::ensure(&[Purpose::Vm])?;
-    let contents = Contents { programs: arguments.file.clone(), modules: &MODULES, cgroups: arguments.cgroups };
+    let contents = Contents {
+        programs: arguments.file.clone(),
+        of_this_machine: Vec::new(),
+        modules: &MODULES,
+        cgroups: arguments.cgroups,
+    };
     let machine = Machine::new(kernel, architecture, &contents, arguments.memory)?;
     if arguments.shell {
         return machine.shell();
@@ -155,7 +166,12 @@ pub fn boot_from_disk(kernel: Kernel) -> Result<TempDir> {
     let unpacked = Unpacked::fetch(kernel, Architecture::Amd64)?;
     let folder = tempfile::Builder::new().prefix("ringfence-boot-").tempdir()?;
     std::os::unix::fs::symlink(unpacked.image()?, folder.path().join("vmlinuz"))?;
-    let contents = Contents { programs: Vec::new(), modules: &MODULES_OF_A_NODE, cgroups: Cgroups::V2 };
+    let contents = Contents {
+        programs: Vec::new(),
+        of_this_machine: Vec::new(),
+        modules: &MODULES_OF_A_NODE,
+        cgroups: Cgroups::V2,
+    };
     contents.pack(&unpacked, initramfs::Purpose::Disk, &folder.path().join("initramfs"))?;
     Ok(folder)
 }

@@ -121,7 +121,12 @@ fn ask(asked: &Kernels, enforcer: &Path) -> (Numbers, Tally) {
 }
 
 fn ask_one(kernel: Kernel, architecture: Architecture, enforcer: &Path) -> Result<OfKernel> {
-    let contents = Contents { programs: vec![enforcer.to_owned()], modules: &["overlay"], cgroups: Cgroups::V2 };
+    let contents = Contents {
+        programs: vec![enforcer.to_owned()],
+        of_this_machine: Vec::new(),
+        modules: &["overlay"],
+        cgroups: Cgroups::V2,
+    };
     let machine = Machine::new(kernel, architecture, &contents, MEMORY)?;
     let (mut of_kernel, mut others) = (OfKernel::default(), String::new());
     let exit = machine.run("uname -r; exec /bin/enforcer verify --json", TIMEOUT, |line| {
