@@ -57,7 +57,23 @@ struct Bench {
     hooks: Vec<Hook>,
     /// What sees each class.
     tiers: BTreeMap<String, Tier>,
+    effort: Effort,
+    /// No stronger tier than this.
+    strongest: Tier,
 }
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Rounds of the price per operation; odd, so that a median is a measured value.
+    rounds: usize,
+    /// Repetitions in each are divided by this.
+    less: u32,
+}
+
+const WHOLE: Effort = Effort { rounds: 15, less: 1 };
+/// Emulated, everything takes ten to twenty times as long.
+const IN_A_VM: Effort = Effort { rounds: 7, less: 10 };
 
 /// Who is measured.
 struct Workers {
@@ -122,18 +138,32 @@ pub enum Part {
 
 /// Measures (everything, if no part is named), and prints the tables; every sample goes to the file, as JSON.
 pub fn run(enforcer: &Path, only: &[Part], json: Option<&Path>) -> Result<()> {
+    within(enforcer, WHOLE, Tier::Lsm, |bench| bench.all(only, json))
+}
+
+/// Measures the price per operation on a tier, for a kernel that is emulated; prints rows of a table, ratios alone.
+pub fn ratios(enforcer: &Path, tier: Tier) -> Result<()> {
+    within(enforcer, IN_A_VM, tier, Bench::ratios)
+}
+
+fn within(
+    enforcer: &Path,
+    effort: Effort,
+    strongest: Tier,
+    measure: impl FnOnce(&Bench) -> Result<String>,
+) -> Result<()> {
     ensure!(!cfg!(debug_assertions), "this program was built without --release: it would measure itself");
     floor::mount_tracefs()?;
     sweep()?;
     let directory = PathBuf::from(format!("{DIRECTORY}{}", std::process::id()));
     fs::create_dir_all(&directory)?;
-    let measured = measure(enforcer, &directory, only, json);
+    let measured = set_up(enforcer, &directory, effort, strongest).and_then(|bench| measure(&bench));
     fs::remove_dir_all(&directory)?;
     print!("{}", measured?);
     Ok(())
 }
 
-fn measure(enforcer: &Path, directory: &Path, only: &[Part], json: Option<&Path>) -> Result<String> {
+fn set_up(enforcer: &Path, directory: &Path, effort: Effort, strongest: Tier) -> Result<Bench> {
     let hierarchies = Hierarchies::detect()?;
     let root = hierarchies.v2().context("no cgroup v2 hierarchy is mounted: there is nothing to govern")?;
     let rulesets = directory.join("rulesets");
@@ -149,13 +179,15 @@ fn measure(enforcer: &Path, directory: &Path, only: &[Part], json: Option<&Path>
         rules: Catalogue::builtin().rules().len(),
         hooks: Vec::new(),
         tiers: BTreeMap::new(),
+        effort,
+        strongest,
     };
     let enforcer = bench.start(Rules::All, Mitigation::Log)?;
     bench.hooks = floor::hooks(bench.bpffs.path())?;
     let classes = enforcer.status()?.classes;
     bench.tiers = classes.into_iter().filter_map(|class| Some((class.class, class.tier?))).collect();
     bench.remove(enforcer)?;
-    bench.all(only, json)
+    Ok(bench)
 }
 
 impl Bench {
@@ -163,10 +195,7 @@ impl Bench {
         let tiers: Vec<_> = self.tiers.iter().map(|(class, tier)| format!("{class} {tier}")).collect();
         let mut results = Results::of(machine()?, self.tiers.clone());
         let text = results.machine.clone() + &format!("Tiers: {}.\n", tiers.join(", "));
-        let mut workers = Workers {
-            inside: Worker::start(&self.cgroups.governed())?,
-            outside: Worker::start(&self.cgroups.other())?,
-        };
+        let mut workers = self.workers()?;
         let mut tables = String::new();
         for part in Part::value_variants().iter().filter(|part| only.is_empty() || only.contains(part)) {
             tables += &match part {
@@ -184,6 +213,11 @@ impl Bench {
         Ok(text + &results.targets.table() + &tables)
     }
 
+    fn workers(&self) -> Result<Workers> {
+        let (inside, outside) = (Worker::start(&self.cgroups.governed())?, Worker::start(&self.cgroups.other())?);
+        Ok(Workers { inside, outside })
+    }
+
     fn start(&self, rules: Rules, mitigation: Mitigation) -> Result<Enforcer> {
         self.start_with(rules, mitigation, &[])
     }
@@ -193,7 +227,11 @@ impl Bench {
         let control = self.directory.join("enforcer.sock");
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]).arg(&self.enforcer);
-        command.arg("--standalone").arg("--cgroup").arg(labelled(&self.cgroups.governed_path(), rules, mitigation));
+        command.arg("--standalone").arg("--tier").arg(self.strongest.name()).arg("--cgroup").arg(labelled(
+            &self.cgroups.governed_path(),
+            rules,
+            mitigation,
+        ));
         match rules {
             Rules::Hundred | Rules::Manifold => {
                 command.arg("--catalogue").arg(&self.manifold.catalogue).arg("--rulesets").arg(&self.manifold.rulesets)

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use ringfence_control::Tier;
 use suite::Programs;
 
 /// Real containers break each rule, and what the enforcer did is judged.
@@ -120,6 +121,10 @@ enum Command {
         /// Where every sample is written, as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
+        /// Only the price per operation with no stronger tier than this, as rows of a table that have ratios alone: for
+        /// kernels that are emulated.
+        #[arg(long, value_name = "TIER", value_parser = tier, conflicts_with_all = ["only", "json"])]
+        ratios: Option<Tier>,
     },
     /// Measures the webhook, and what enforcers cost an API server, in a cluster of many objects; prints Markdown. Needs
     /// root.
@@ -169,6 +174,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// A tier by its name.
+fn tier(name: &str) -> Result<Tier, String> {
+    let tiers = [Tier::Tracepoint, Tier::Kprobe, Tier::Fentry, Tier::Lsm];
+    tiers
+        .into_iter()
+        .find(|tier| tier.name() == name)
+        .ok_or_else(|| format!("none of {}", tiers.map(Tier::name).join(", ")))
+}
+
 /// Where this program is, and usually the others.
 fn own_folder() -> Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name(""))
@@ -204,8 +218,12 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Demo { cluster: true, .. } => demo::in_cluster::run(own_folder()?),
         Command::Demo { enforcer, actor, .. } => demo::run(&Programs::find(enforcer, actor)?),
-        Command::Bench { enforcer, only, json } => {
-            bench::run(&Programs::find(enforcer, Some(PathBuf::new()))?.enforcer, &only, json.as_deref())?;
+        Command::Bench { enforcer, only, json, ratios } => {
+            let enforcer = Programs::find(enforcer, Some(PathBuf::new()))?.enforcer;
+            match ratios {
+                Some(tier) => bench::ratios(&enforcer, tier)?,
+                None => bench::run(&enforcer, &only, json.as_deref())?,
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Scale { part, programs, json } => {

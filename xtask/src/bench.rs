@@ -14,6 +14,7 @@ use crate::{
     Refusal, document, places, process,
     products::Products,
     setup::{self, Purpose},
+    vm,
 };
 
 /// What can be measured on its own.
@@ -23,6 +24,8 @@ enum Part {
     UserSpace,
     /// What the enforcer's programs cost on this kernel, and how fast they are.
     Kernel,
+    /// The same on each tier of a kernel in a VM, as ratios.
+    Tiers,
     /// The webhook over TLS, before a real API server.
     Admission,
 }
@@ -54,6 +57,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Err(Refusal(format!("measuring in the kernel or in a cluster needs root; {hint}")).into());
     }
     let mut purposes = vec![Purpose::Build];
+    if wanted(Part::Tiers) {
+        purposes.push(Purpose::Vm);
+    }
     if wanted(Part::Admission) {
         purposes.extend([Purpose::Containers, Purpose::Cluster]);
     }
@@ -70,6 +76,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let samples = folder.join("kernel.json");
         measure("kernel", Command::new(Products::build()?.integration()).arg("bench").arg("--json").arg(&samples))?;
         plots::draw(&samples, &places::workspace().join(PLOTS))?;
+    }
+    if wanted(Part::Tiers) {
+        let table = vm::prices(&Products::build()?)?;
+        print!("{table}");
+        document::write(FILE, "tiers", &table)?;
     }
     if wanted(Part::Admission) {
         let mut admission = Command::new(Products::build()?.integration());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ringfence_control::Tier;
 use ringfence_policy::Mitigation;
 
@@ -13,9 +13,6 @@ use super::statistics::{self, Counting};
 use super::worker::{Task, Worker};
 use super::{Bench, Workers, median, seen};
 
-/// Rounds; odd, so that a median is a measured value.
-const ROUNDS: usize = 15;
-
 const SETTINGS: [Setting; 4] = [Setting::Nothing, Setting::Floor, Setting::OneRule, Setting::AllRules];
 
 /// Nanoseconds by operation, governed or not, and setting; one sample a round.
@@ -23,9 +20,9 @@ const SETTINGS: [Setting; 4] = [Setting::Nothing, Setting::Floor, Setting::OneRu
 struct Samples(BTreeMap<(Task, bool, Setting), Vec<f64>>);
 
 impl Samples {
-    fn take(&mut self, worker: &mut Worker, governed: bool, setting: Setting) -> Result<()> {
+    fn take(&mut self, worker: &mut Worker, governed: bool, setting: Setting, less: u32) -> Result<()> {
         for (task, repetitions) in Task::MEASURED {
-            self.0.entry((task, governed, setting)).or_default().push(worker.run(task, repetitions)?);
+            self.0.entry((task, governed, setting)).or_default().push(worker.run(task, repetitions / less)?);
         }
         Ok(())
     }
@@ -53,15 +50,7 @@ impl Samples {
 impl Bench {
     /// The price per operation.
     pub(super) fn costs(&self, workers: &mut Workers, results: &mut Results) -> Result<String> {
-        self.prove_floor(workers)?;
-        let mut samples = Samples::default();
-        for round in 0..ROUNDS {
-            eprintln!("price per operation: round {} of {ROUNDS}", round + 1);
-            // Begun with another setting each time: what drifts favours none.
-            for turn in 0..SETTINGS.len() {
-                self.sample(workers, &mut samples, SETTINGS[(round + turn) % SETTINGS.len()])?;
-            }
-        }
+        let samples = self.rounds(workers)?;
         samples.tell(results);
         for (task, _) in Task::MEASURED {
             for (governed, limit) in [(false, 3.0), (true, 20.0)] {
@@ -78,12 +67,42 @@ impl Bench {
         Ok(table(&samples) + &self.notes())
     }
 
+    /// The same on a kernel that is emulated, where a nanosecond says nothing: rows of a table.
+    pub(super) fn ratios(&self) -> Result<String> {
+        let mut workers = self.workers()?;
+        let samples = self.rounds(&mut workers)?;
+        let mut rows = String::new();
+        for (task, _) in Task::MEASURED {
+            let tier = self.tiers.get(task.class()).context("the class has no tier")?;
+            for governed in [false, true] {
+                let more = |base| samples.more(task, governed, Setting::AllRules, base);
+                let whose = if governed { "governed" } else { "not governed" };
+                rows += &format!("| {} | {tier} | {} | {whose} |", self.strongest, task.title());
+                rows += &format!(" {:+.1} % | {:+.1} % |\n", more(Setting::Nothing), more(Setting::Floor));
+            }
+        }
+        Ok(rows)
+    }
+
+    fn rounds(&self, workers: &mut Workers) -> Result<Samples> {
+        self.prove_floor(workers)?;
+        let (mut samples, rounds) = (Samples::default(), self.effort.rounds);
+        for round in 0..rounds {
+            eprintln!("price per operation: round {} of {rounds}", round + 1);
+            // Begun with another setting each time: what drifts favours none.
+            for turn in 0..SETTINGS.len() {
+                self.sample(workers, &mut samples, SETTINGS[(round + turn) % SETTINGS.len()])?;
+            }
+        }
+        Ok(samples)
+    }
+
     /// That empty programs run when the measured operations are done: else the floor would be none.
     fn prove_floor(&self, workers: &mut Workers) -> Result<()> {
         let _counting = Counting::start()?;
-        let _floor = Floor::attach(&self.hooks, &self.cgroups.parent())?;
+        let _floor = Floor::attach(&self.hooks, self.strongest, &self.cgroups.parent())?;
         for (task, repetitions) in Task::MEASURED {
-            let before = statistics::programs()?;
+            let (before, repetitions) = (statistics::programs()?, repetitions / self.effort.less);
             workers.inside.run(task, repetitions)?;
             let ran = statistics::between(&before, &statistics::programs()?);
             let called = ran.values().any(|runs| runs.count >= u64::from(repetitions));
@@ -93,35 +112,33 @@ impl Bench {
     }
 
     fn sample(&self, workers: &mut Workers, samples: &mut Samples, setting: Setting) -> Result<()> {
+        let less = self.effort.less;
         let Some(rules) = setting.rules() else {
             let _floor = self.floor_of(setting)?;
-            return take(workers, samples, setting);
+            samples.take(&mut workers.outside, false, setting, less)?;
+            return samples.take(&mut workers.inside, true, setting, less);
         };
         let enforcer = self.start(rules, Mitigation::Log)?;
         let before = seen(&enforcer)?;
-        samples.take(&mut workers.outside, false, setting)?;
+        samples.take(&mut workers.outside, false, setting, less)?;
         ensure!(seen(&enforcer)? == before, "the ungoverned process was seen: it is governed");
-        samples.take(&mut workers.inside, true, setting)?;
+        samples.take(&mut workers.inside, true, setting, less)?;
         ensure!(seen(&enforcer)? > before, "the governed process was not seen");
         self.remove(enforcer)
     }
 
     fn notes(&self) -> String {
         format!(
-            "\nMedians of {ROUNDS} interleaved rounds; percentages are medians of the rounds' own ratios. Not governed: \
+            "\nMedians of {} interleaved rounds; percentages are medians of the rounds' own ratios. Not governed: \
              the same in a cgroup that no ruleset selects. Empty programs: two instructions each on the {} hooks that \
              the enforcer has programs on with all rules; what they cost is the kernel's price of being called there, \
              over which the targets of the `tracepoint` tier are set. All rules: the {} of the catalogue, with \
              mitigation `log`.\n",
+            self.effort.rounds,
             self.hooks.len(),
             self.rules
         )
     }
-}
-
-fn take(workers: &mut Workers, samples: &mut Samples, setting: Setting) -> Result<()> {
-    samples.take(&mut workers.outside, false, setting)?;
-    samples.take(&mut workers.inside, true, setting)
 }
 
 fn table(samples: &Samples) -> String {

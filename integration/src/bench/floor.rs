@@ -10,6 +10,7 @@ use aya::{Btf, Ebpf};
 use nix::mount::{MsFlags, mount};
 use object::write::{Object, Symbol, SymbolSection};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
+use ringfence_control::Tier;
 
 /// Where tracepoints have their numbers, and what is there if it is mounted.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "events"];
@@ -28,33 +29,52 @@ enum Kind {
     Exit,
     Trace,
     Lsm,
+    /// The function of a security hook, by a trampoline or a kprobe.
+    Function,
+    /// Before and after the function of a 32-bit system call, by a trampoline.
+    CompatEnter,
+    CompatExit,
     Ingress,
     Egress,
 }
 
 /// The kinds, with what stands before the hook in the name of a pinned link.
-const KINDS: [(&str, Kind); 6] = [
+const KINDS: [(&str, Kind); 7] = [
     ("enter-", Kind::Enter),
     ("exit-", Kind::Exit),
     ("trace-", Kind::Trace),
     ("lsm-", Kind::Lsm),
+    ("function-", Kind::Function),
     ("cgroup-ingress", Kind::Ingress),
     ("cgroup-egress", Kind::Egress),
 ];
+
+/// What functions of 32-bit system calls begin with.
+const COMPAT: &str = "__ia32_";
 
 impl Hook {
     /// From the name of a pinned link.
     fn of_link(link: &str) -> Option<Self> {
         let (start, kind) = KINDS.iter().find(|(start, _)| link.starts_with(start))?;
-        Some(Self { kind: *kind, name: link[start.len()..].to_owned() })
+        let name = link[start.len()..].to_owned();
+        let kind = match kind {
+            Kind::Enter if name.starts_with(COMPAT) => Kind::CompatEnter,
+            Kind::Exit if name.starts_with(COMPAT) => Kind::CompatExit,
+            kind => *kind,
+        };
+        Some(Self { kind, name })
     }
 
     /// Section of an ELF file by which a loader knows the kind of program.
-    fn section(&self) -> String {
+    fn section(&self, tier: Tier) -> String {
         match self.kind {
             Kind::Enter | Kind::Exit => "tracepoint".to_owned(),
             Kind::Trace => format!("tp_btf/{}", self.name),
             Kind::Lsm => format!("lsm/{}", self.name),
+            Kind::CompatEnter => format!("fentry/{}", self.name),
+            Kind::CompatExit => format!("fexit/{}", self.name),
+            Kind::Function if tier == Tier::Fentry => format!("fexit/{}", self.name),
+            Kind::Function => format!("kprobe/{}", self.name),
             Kind::Ingress => "cgroup_skb/ingress".to_owned(),
             Kind::Egress => "cgroup_skb/egress".to_owned(),
         }
@@ -97,9 +117,9 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// One on each hook; those at sockets, at the sockets of `cgroup`.
-    pub fn attach(hooks: &[Hook], cgroup: &Path) -> Result<Self> {
-        let mut programs = Ebpf::load(&elf(hooks)?).context("load the empty programs")?;
+    /// One on each hook, in the way of a tier; those at sockets, at the sockets of `cgroup`.
+    pub fn attach(hooks: &[Hook], tier: Tier, cgroup: &Path) -> Result<Self> {
+        let mut programs = Ebpf::load(&elf(hooks, tier)?).context("load the empty programs")?;
         let btf = Btf::from_sys_fs()?;
         let cgroup = File::open(cgroup).with_context(|| cgroup.display().to_string())?;
         for (number, hook) in hooks.iter().enumerate() {
@@ -125,6 +145,18 @@ fn attach(program: &mut Program, hook: &Hook, btf: &Btf, cgroup: &File) -> Resul
             program.load(&hook.name, btf)?;
             program.attach()?;
         }
+        (Program::FEntry(program), Kind::CompatEnter) => {
+            program.load(&hook.name, btf)?;
+            program.attach()?;
+        }
+        (Program::FExit(program), Kind::Function | Kind::CompatExit) => {
+            program.load(&hook.name, btf)?;
+            program.attach()?;
+        }
+        (Program::KProbe(program), Kind::Function) => {
+            program.load()?;
+            program.attach(&hook.name, 0)?;
+        }
         (Program::CgroupSkb(program), Kind::Ingress | Kind::Egress) => {
             let ingress = hook.kind == Kind::Ingress;
             let direction = if ingress { CgroupSkbAttachType::Ingress } else { CgroupSkbAttachType::Egress };
@@ -137,10 +169,10 @@ fn attach(program: &mut Program, hook: &Hook, btf: &Btf, cgroup: &File) -> Resul
 }
 
 /// An object with one program per hook. Two instructions need no compiler.
-fn elf(hooks: &[Hook]) -> Result<Vec<u8>> {
+fn elf(hooks: &[Hook], tier: Tier) -> Result<Vec<u8>> {
     let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
     for (number, hook) in hooks.iter().enumerate() {
-        let section = object.add_section(Vec::new(), hook.section().into_bytes(), SectionKind::Text);
+        let section = object.add_section(Vec::new(), hook.section(tier).into_bytes(), SectionKind::Text);
         let code = hook.code();
         object.append_section_data(section, &code, 8);
         object.add_symbol(Symbol {
@@ -184,6 +216,9 @@ mod tests {
         assert_eq!(of("exit-open_by_handle_at"), Some((Kind::Exit, "open_by_handle_at".to_owned())));
         assert_eq!(of("enter-connect"), Some((Kind::Enter, "connect".to_owned())));
         assert_eq!(of("trace-sched_process_exec"), Some((Kind::Trace, "sched_process_exec".to_owned())));
+        let compat = "__ia32_sys_dup".to_owned();
+        assert_eq!(of("exit-__ia32_sys_dup"), Some((Kind::CompatExit, compat)));
+        assert_eq!(of("function-security_file_open"), Some((Kind::Function, "security_file_open".to_owned())));
         assert_eq!(of("cgroup-egress").map(|(kind, _)| kind), Some(Kind::Egress));
         assert_eq!(of("tcx-7-ingress"), None);
     }

@@ -37,6 +37,8 @@ impl Setting {
 impl Bench {
     /// Empty programs, where they are the setting.
     pub(super) fn floor_of(&self, setting: Setting) -> Result<Option<Floor>> {
-        (setting == Setting::Floor).then(|| Floor::attach(&self.hooks, &self.cgroups.parent())).transpose()
+        (setting == Setting::Floor)
+            .then(|| Floor::attach(&self.hooks, self.strongest, &self.cgroups.parent()))
+            .transpose()
     }
 }

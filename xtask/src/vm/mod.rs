@@ -1,12 +1,13 @@
 //! Debian kernels in VMs, for what this machine's own kernel does not let us do.
 //!
 //! `kernels` fetches them, `initramfs` packs one with programs and modules, `machine` boots it and reads its console,
-//! `verify` shows our programs to the verifier of each, `matrix` says what is tested where.
+//! `verify` shows our programs to the verifier of each, `matrix` says what is tested where, `prices` measures the tiers.
 
 mod initramfs;
 mod kernels;
 mod machine;
 mod matrix;
+mod prices;
 mod verify;
 
 use std::{
@@ -26,7 +27,7 @@ use self::{
     machine::Machine,
     matrix::{Extent, Place},
 };
-pub use self::{kernels::Kernel, matrix::Matrix};
+pub use self::{kernels::Kernel, matrix::Matrix, prices::table as prices};
 use crate::{
     Refusal,
     architecture::Arch,
