@@ -34,7 +34,8 @@ const UNKNOWN: &str = "Unknown device type";
 const FIRST: u8 = 60;
 
 /// Datapaths, and the options that leave only these. A node whose cgroups are all of v1 has but interfaces anyway.
-const DATAPATHS: [(&str, &[&str]); 2] = [("all", &[]), ("interfaces", &["--datapath", "tcx", "--datapath", "clsact"])];
+/// All of them last: what comes after these tests goes on with them.
+const DATAPATHS: [(&str, &[&str]); 2] = [("interfaces", &["--datapath", "tcx", "--datapath", "clsact"]), ("all", &[])];
 
 /// What status says of a container before it violates, and so what becomes of a violation that asks for isolation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
