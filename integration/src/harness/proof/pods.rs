@@ -86,8 +86,14 @@ impl Pod {
 
     fn remove(mut self, follower: &Follower) -> Result<()> {
         let pod_sandbox_id = self.sandbox;
-        follower
-            .wait(self.client.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() }))?;
+        let mut stop = || {
+            follower
+                .wait(self.client.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() }))
+        };
+        // A shim that ends while it is asked has closed its connection (containerd 1.6). A kubelet asks again, too.
+        if stop().is_err_and(|error| error.to_string().contains("ttrpc: closed")) {
+            stop()?;
+        }
         follower.wait(self.client.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id }))?;
         Ok(())
     }
