@@ -185,14 +185,13 @@ shared! {
         pub calls_by_registers: u32,
         /// 1: of 32-bit system calls, whose arguments are the lower halves of registers.
         pub compat_calls: u32,
-        /// 1: [`RDONLY_CAST`] was replaced, and kernel memory is loaded instead of copied by a helper.
-        pub direct_reads: u32,
     }
 }
 
 /// Places for programs by the number of a system call: more than any kernel has calls.
 pub const CALLS: u32 = 1024;
 
-/// Stands in the object where the kernel function `bpf_rdonly_cast` is called: a helper that no kernel has. The loader
-/// puts the function's number in its place, if this kernel has it and lets it make plain memory of any address (6.17).
+/// Stands in the object with direct reads where the kernel function `bpf_rdonly_cast` is called: a helper that no kernel
+/// has. The loader puts the function's number in its place, if this kernel has it and lets it make plain memory of any
+/// address (6.17).
 pub const RDONLY_CAST: u32 = 0x5246_0001;

@@ -29,6 +29,7 @@ mod types;
 pub use error::Error;
 pub use lookup::{Member, MemberKind};
 pub use signature::Argument;
+pub use source::bytes;
 
 /// The types of one kernel, kernel module or eBPF object.
 #[derive(Clone, Debug)]

@@ -26,16 +26,24 @@ impl Btf {
 
     /// The types in a file: bare BTF, or an ELF file with a section `.BTF`.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let bytes = read(path)?;
-        if bytes.starts_with(&object::elf::ELFMAG) { Self::from_elf(&bytes) } else { Self::parse(&bytes) }
+        Self::parse(&bytes(path)?)
     }
 
     /// The types in the section `.BTF` of an ELF file, such as a built eBPF object.
     pub fn from_elf(bytes: &[u8]) -> Result<Self, Error> {
-        let file = object::File::parse(bytes)?;
-        let section = file.section_by_name(".BTF").ok_or(Error::NoSection)?;
-        Self::parse(section.data()?)
+        Self::parse(section(bytes)?)
     }
+}
+
+/// The BTF in a file, for other readers: all of it, or the section `.BTF` of an ELF file.
+pub fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    let bytes = read(path)?;
+    if bytes.starts_with(&object::elf::ELFMAG) { Ok(section(&bytes)?.to_vec()) } else { Ok(bytes) }
+}
+
+fn section(elf: &[u8]) -> Result<&[u8], Error> {
+    let file = object::File::parse(elf)?;
+    Ok(file.section_by_name(".BTF").ok_or(Error::NoSection)?.data()?)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {

@@ -99,7 +99,7 @@ pub fn current() -> Option<Governed> {
 /// The same, where the task's address is at hand.
 #[inline(always)]
 pub fn current_task(task: u64) -> Option<Governed> {
-    let v2 = if kernel::direct_reads() {
+    let v2 = if kernel::DIRECT_READS {
         id(read(read(task, offset!(task_cgroups)), offset!(css_set_default)))
     } else {
         unsafe { bpf_get_current_cgroup_id() }
@@ -157,7 +157,14 @@ fn escaped(task: u64) -> Option<Governed> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn rf_slot_of_task(task: u64) -> u32 {
-    of_task(task).map_or(0, |governed| governed.slot)
+    slot(of_task(task))
+}
+
+/// A pod's slot; 0: there is none. A number in any case: of a value that is not there the compiler compares whatever a
+/// register holds, which the verifier refuses where that is a pointer.
+#[inline(always)]
+pub fn slot(governed: Option<Governed>) -> u32 {
+    governed.map_or(0, |governed| governed.slot)
 }
 
 /// The pod of any task.

@@ -24,8 +24,11 @@ static NODE: Node = Node {
     overlay_proven: 0,
     calls_by_registers: 0,
     compat_calls: 0,
-    direct_reads: 0,
 };
+
+/// Whether kernel memory is loaded from as if it were the program's own: see [`loadable`]. The object is built once with
+/// and once without; a branch would be there at every read, for the verifier to walk and to take out again.
+pub const DIRECT_READS: bool = cfg!(feature = "direct-reads");
 
 /// One of [`OFFSETS`]' fields, as the loader set it.
 macro_rules! offset {
@@ -103,12 +106,6 @@ pub fn overlay_proven() -> bool {
     constant(&raw const NODE.overlay_proven) != 0
 }
 
-/// Whether kernel memory can be loaded from as if it were the program's own: see [`loadable`].
-#[inline(always)]
-pub fn direct_reads() -> bool {
-    constant(&raw const NODE.direct_reads) != 0
-}
-
 /// An address as read-only memory that the program may load from: the kernel compiles such a load as a guarded one,
 /// which yields zero where nothing can be read. It costs an instruction or two, the helper some 15 ns.
 #[inline(always)]
@@ -125,7 +122,7 @@ fn loadable(address: u64) -> *const u8 {
 #[inline(always)]
 pub fn read<T: Copy>(base: u64, offset: u32) -> T {
     let one_load = const { size_of::<T>() <= 8 && size_of::<T>() == align_of::<T>() };
-    if one_load && direct_reads() {
+    if one_load && DIRECT_READS {
         // SAFETY: guarded by the kernel; T is a number at every call.
         return unsafe { loadable(base.wrapping_add(offset as u64)).cast::<T>().read_volatile() };
     }
@@ -190,7 +187,7 @@ pub fn current() -> u64 {
 /// The process of the current task: its thread group's id in the initial pid namespace.
 #[inline(always)]
 pub fn process(task: u64) -> u32 {
-    if direct_reads() { read(task, offset!(task_tgid)) } else { (bpf_get_current_pid_tgid() >> 32) as u32 }
+    if DIRECT_READS { read(task, offset!(task_tgid)) } else { (bpf_get_current_pid_tgid() >> 32) as u32 }
 }
 
 /// A value kept in a map, past the compiler's knowledge. See the note on style in `main.rs`.

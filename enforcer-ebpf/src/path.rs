@@ -174,7 +174,7 @@ struct ParentAndName {
 /// The parent and the name of a dentry, in one read where they are neighbours.
 #[inline(always)]
 fn parent_and_name(dentry: u64) -> ParentAndName {
-    if !kernel::direct_reads() && offset!(dentry_name) == offset!(dentry_parent) + 8 {
+    if !kernel::DIRECT_READS && offset!(dentry_name) == offset!(dentry_parent) + 8 {
         return read(dentry, offset!(dentry_parent));
     }
     ParentAndName {

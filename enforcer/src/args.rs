@@ -49,6 +49,9 @@ pub enum Command {
         /// One JSON object a line.
         #[arg(long)]
         json: bool,
+        /// The kernel's types, where /sys/kernel/btf/vmlinux is hidden.
+        #[arg(long, value_name = "FILE")]
+        btf: Option<PathBuf>,
         /// Only programs whose name contains this.
         #[arg(default_value = "")]
         filter: String,
@@ -124,6 +127,10 @@ pub struct Run {
     /// No stronger tier than this.
     #[arg(long, value_enum, default_value = "lsm")]
     pub tier: StrongestTier,
+    /// The kernel's types, where /sys/kernel/btf/vmlinux is hidden: bare BTF, or an ELF file with a section .BTF, such as
+    /// this kernel's vmlinux.
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
     /// Where `ringfence` finds this enforcer.
     #[arg(long, value_name = "SOCKET", default_value = ringfence_control::DEFAULT_SOCKET)]
     pub socket: PathBuf,

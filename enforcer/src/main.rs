@@ -3,13 +3,14 @@
 use clap::Parser;
 use ringfence_enforcer::{
     args::{Arguments, Command},
-    kernel::{self, Outcome, Statistics},
+    kernel::{self, Outcome, Statistics, TypesFile},
     mode,
     plan::{self, Plan},
     uninstall,
 };
 use std::{
     io::{IsTerminal, stderr},
+    path::Path,
     process::ExitCode,
 };
 
@@ -61,14 +62,15 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         // Done above: it must not be alone with the mount.
         (Some(Command::Mount { .. }), _) => Ok(()),
-        (Some(Command::Verify { json, filter }), _) => verify(json, &filter),
+        (Some(Command::Verify { json, btf, filter }), _) => verify(json, btf.as_deref(), &filter),
     }
 }
 
-fn verify(json: bool, filter: &str) -> anyhow::Result<()> {
+fn verify(json: bool, btf: Option<&Path>, filter: &str) -> anyhow::Result<()> {
     let hierarchy = kernel::preflight()?;
+    let types = TypesFile::new(btf)?;
     let mut refused = 0;
-    kernel::verify(hierarchy.controller(), filter, |verified| {
+    kernel::verify(&types, hierarchy.controller(), filter, |verified| {
         refused += u32::from(matches!(verified.outcome, Outcome::Refused(_)));
         if json {
             println!("{}", serde_json::json!(verified));

@@ -12,7 +12,7 @@ use crate::{
         reporter, watch,
     },
     control::Control,
-    kernel::{self, Kernel},
+    kernel::{self, Kernel, TypesFile},
     plan::{Mode, Plan},
     processes::Processes,
     rulesets::{self, Compiled, Rulesets},
@@ -59,6 +59,7 @@ struct Sources {
 pub async fn run(plan: Plan) -> anyhow::Result<()> {
     let Plan { args, mode, exceptions, output } = plan;
     let hierarchy = kernel::preflight()?;
+    let types = TypesFile::new(args.btf.as_deref())?;
     fs::create_dir_all(&args.state).with_context(|| format!("--state {}", args.state.display()))?;
     let listener = Listener::bind(&args.socket)?;
     let hierarchies = Arc::new(Hierarchies::detect()?);
@@ -91,6 +92,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     };
     let mut kernel = Kernel::load(&kernel::Options {
         bpffs: args.bpffs.clone(),
+        types,
         hierarchy,
         strongest,
         ops: rulesets::ops(rulesets.tables()),

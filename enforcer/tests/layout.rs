@@ -1,20 +1,23 @@
 //! What kernel and user space share is laid out alike on both sides: the host's own answers (`ringfence_abi::layout`)
-//! against those of the built object, by its BTF.
+//! against those of the built objects, by their BTF.
 
 use ringfence_abi::layout::{self, Layout};
 use ringfence_btf::Btf;
 use std::collections::BTreeSet;
 
-const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ringfence.bpf.o"));
+const OBJECTS: [&[u8]; 2] = [
+    include_bytes!(concat!(env!("OUT_DIR"), "/ringfence.bpf.o")),
+    include_bytes!(concat!(env!("OUT_DIR"), "/ringfence-direct-reads.bpf.o")),
+];
 
-fn object() -> Btf {
-    Btf::from_elf(OBJECT).expect("the object has BTF")
+fn objects() -> [Btf; 2] {
+    OBJECTS.map(|object| Btf::from_elf(object).expect("the object has BTF"))
 }
 
 #[test]
 fn size_alignment_and_every_field_are_the_same_on_both_targets() {
-    let btf = object();
-    for layout in layout::all() {
+    let objects = objects();
+    for (btf, layout) in objects.iter().flat_map(|btf| layout::all().map(move |layout| (btf, layout))) {
         let name = name(layout.path);
         let theirs = btf.members(name).unwrap_or_else(|error| panic!("{name}: {error}"));
         let theirs: Vec<_> = theirs.iter().map(|m| (m.name.as_str(), u64::from(m.offset), m.size)).collect();
@@ -23,13 +26,13 @@ fn size_alignment_and_every_field_are_the_same_on_both_targets() {
         let size = btf.size(name).expect("it has members") as usize;
         assert_eq!(size, layout.size, "{name}: its size; left: the object; right: the host");
         assert_eq!(theirs.iter().map(|(_, _, size)| size).sum::<u64>(), size as u64, "{name}: padding in the object");
-        assert_eq!(alignment(&btf, &layout), layout.align, "{name}: its alignment; left: the object; right: the host");
+        assert_eq!(alignment(btf, &layout), layout.align, "{name}: its alignment; left: the object; right: the host");
     }
 }
 
 #[test]
 fn maps_hold_nothing_of_abi_that_is_not_compared() {
-    let btf = object();
+    let [btf, _] = objects();
     let compared: BTreeSet<String> = layout::all().map(|layout| encoded(layout.path)).collect();
     let mut mentioned = BTreeSet::new();
     // A map's type names the types of its keys and values: `HashMap<ringfence_abi::slot::CgroupName, u32>`.

@@ -19,6 +19,7 @@ mod scale;
 mod sink;
 mod suite;
 mod vm;
+mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -25,9 +25,11 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
         remember(child_group, of_child);
         return 0;
     }
-    match (identity::current(), of_child) {
+    let of_parent = identity::current();
+    let same = identity::slot(of_parent) == identity::slot(of_child);
+    match (of_parent, of_child) {
         // Both where they belong, or both escaped: then the child is none of its own cgroup's.
-        (Some(parent), Some(there)) if parent.slot == there.slot && parent.cgroup != 0 => {
+        (Some(parent), Some(_)) if same && parent.cgroup != 0 => {
             remember(child_group, of_child);
         }
         // clone3 with CLONE_INTO_CGROUP (5.7) may put it anywhere.

@@ -5,9 +5,43 @@ use std::path::PathBuf;
 /// Why the programs could not be put in place.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel describes no types.
-    #[error("the kernel has no BTF at /sys/kernel/btf/vmlinux ({0}); CONFIG_DEBUG_INFO_BTF=y is needed (5.8 or later)")]
-    NoBtf(#[source] ringfence_btf::Error),
+    /// The kernel shows no types.
+    #[error(
+        "this kernel lacks BTF (/sys/kernel/btf/vmlinux); a kernel >= 5.8 built with CONFIG_DEBUG_INFO_BTF=y is needed, and \
+         --btf FILE where it has it and the file is hidden"
+    )]
+    NoTypes,
+    /// They can't be read.
+    #[error(
+        "the kernel's types can't be read from {path} (--btf FILE: BTF, or an ELF file with a section .BTF): {source}",
+        path = path.display()
+    )]
+    Types {
+        /// The file.
+        path: PathBuf,
+        /// What the BTF reader said.
+        #[source]
+        source: ringfence_btf::Error,
+    },
+    /// They are another kernel's.
+    #[error(
+        "--btf {path}: these are not the types of this kernel, which are in /sys/kernel/btf/vmlinux; leave --btf away",
+        path = .0.display()
+    )]
+    ForeignTypes(PathBuf),
+    /// The kernel does not know them.
+    #[error(
+        "with the types of --btf {path} this kernel loads nothing: they are another kernel's, or it was built without its own \
+         (CONFIG_DEBUG_INFO_BTF=n), in which it looks up what a program sits on: {source}",
+        path = path.display()
+    )]
+    UnknownTypes {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: Box<Self>,
+    },
     /// A kernel struct lacks a member that the programs read.
     #[error("this kernel's BTF has no unambiguous {member}: {source}")]
     Member {

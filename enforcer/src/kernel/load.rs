@@ -27,48 +27,17 @@ const MOST_THREADS: usize = 4;
 /// What an LSM program returns to deny: -EPERM.
 const REFUSAL: u32 = (-(nix::errno::Errno::EPERM as i32)).cast_unsigned();
 
-/// The kernel's types, read as three readers need them.
-pub struct Types<'a> {
-    /// For offsets.
-    pub ours: ringfence_btf::Btf,
-    /// For programs on kernel objects.
-    pub ayas: Btf,
-    /// aya's loader, which reads them whether or not they are needed.
-    loader: EbpfLoader<'a>,
-}
-
-impl Types<'_> {
-    /// Reads `/sys/kernel/btf/vmlinux`: some 70 ms each, side by side.
-    pub fn read() -> Result<Self, Error> {
-        thread::scope(|scope| {
-            let ours = scope.spawn(ringfence_btf::Btf::from_sys_fs);
-            let ayas = scope.spawn(Btf::from_sys_fs);
-            let loader = EbpfLoader::new();
-            Ok(Self {
-                ours: ours.join().expect("reading does not panic").map_err(Error::NoBtf)?,
-                ayas: ayas.join().expect("reading does not panic").map_err(aya::EbpfError::BtfError)?,
-                loader,
-            })
-        })
-    }
-}
-
 /// Opens the object, again and again: what it needs of the node is found once.
 pub struct Loader<'a>(EbpfLoader<'a>);
 
 impl<'a> Loader<'a> {
-    /// With what the programs need to know of this kernel.
-    pub fn new(types: Types<'a>, offsets: &'a Offsets) -> (Self, ringfence_btf::Btf, Btf) {
-        let Types { ours, ayas, loader } = types;
-        (Self::over(loader, offsets), ours, ayas)
-    }
-
     /// Another one, which reads the types again.
     pub fn again(offsets: &'a Offsets) -> Self {
         Self::over(EbpfLoader::new(), offsets)
     }
 
-    fn over(mut loader: EbpfLoader<'a>, offsets: &'a Offsets) -> Self {
+    /// Over one of aya's that has not been used.
+    pub fn over(mut loader: EbpfLoader<'a>, offsets: &'a Offsets) -> Self {
         // Without a level the kernel only says why it refused, and takes a fraction of the time to say it.
         loader.override_global("OFFSETS", offsets, true).verifier_log_level(VerifierLogLevel::STATS);
         Self(loader)
@@ -117,8 +86,6 @@ fn make_way(pins: &Pins) -> Result<(), Error> {
 pub struct Trial {
     /// The object.
     pub object: Object,
-    /// Whether its programs load from kernel memory themselves.
-    pub direct_reads: bool,
     /// The instance. [`overlay::TRIAL`] is loaded.
     pub ebpf: Ebpf,
     /// Whether anything may be put on functions of the kernel, LSM programs included: with ftrace turned off nothing is,
@@ -146,29 +113,24 @@ impl From<ProgramError> for CallError {
 }
 
 impl Trial {
-    /// With direct reads, if a program that makes them loads; else without. The nodes differ in that alone.
-    pub fn new<'a>(
-        loader: &mut Loader<'a>,
-        types: &ringfence_btf::Btf,
-        helper: &'a Node,
-        direct: &'a Node,
-    ) -> Result<Self, Error> {
+    /// With direct reads, if a program that makes them loads; else without.
+    pub fn new<'a>(loader: &mut Loader<'a>, types: &ringfence_btf::Btf, node: &'a Node) -> Result<Self, Error> {
         let functions = !ftrace::is_off();
         if !functions {
             tracing::warn!("kernel.ftrace_enabled is 0: this kernel does not call programs on its functions");
         }
         if let Some(object) = Object::with_direct_reads(types) {
-            let mut ebpf = loader.open(&object, direct)?;
+            let mut ebpf = loader.open(&object, node)?;
             match load_trial(&mut ebpf) {
-                Ok(()) => return Ok(Self { object, direct_reads: true, ebpf, functions, stage: None }),
+                Ok(()) => return Ok(Self { object, ebpf, functions, stage: None }),
                 Err(error) => tracing::info!(%error, "this kernel takes no direct reads: a helper call for each"),
             }
         }
-        let object = Object::built();
-        let mut ebpf = loader.open(&object, helper)?;
+        let object = Object::with_helper_reads();
+        let mut ebpf = loader.open(&object, node)?;
         let failed = |source| Error::Program { program: overlay::TRIAL, hook: "no hook".to_owned(), source };
         load_trial(&mut ebpf).map_err(failed)?;
-        Ok(Self { object, direct_reads: false, ebpf, functions, stage: None })
+        Ok(Self { object, ebpf, functions, stage: None })
     }
 
     /// The strongest form that this kernel takes, up to a tier.
@@ -397,7 +359,6 @@ pub fn node(v1_controller: Option<u32>) -> Node {
         overlay_proven: 1,
         calls_by_registers: 0,
         compat_calls: 0,
-        direct_reads: 0,
     }
 }
 

@@ -21,6 +21,7 @@ mod records;
 mod retain;
 mod stage;
 mod tables;
+mod types;
 mod verify;
 
 pub use error::Error;
@@ -29,10 +30,11 @@ pub use preflight::{Hierarchy, mount_bpffs, node_cgroups, preflight, private_mou
 pub use programs::{Attachment, Hook};
 pub use records::{Candidate, Record, Records, record};
 pub use retain::Isolated;
+pub use types::TypesFile;
 pub use verify::{Outcome, Statistics, Verified, verify};
 
 use compat::Compat;
-use load::{Loader, Trial, Types};
+use load::Trial;
 use object::{Calls, Form};
 
 use aya::{
@@ -91,6 +93,8 @@ const EXITS: &str = "EXITS";
 pub struct Options {
     /// A mounted bpf file system.
     pub bpffs: PathBuf,
+    /// Where the kernel's types are.
+    pub types: TypesFile,
     /// Which v1 controller knows tasks, if the node is not pure v2.
     pub hierarchy: Hierarchy,
     /// No stronger tier than this.
@@ -104,7 +108,8 @@ pub struct Kernel {
     ebpf: Ebpf,
     /// Another one for 32-bit system calls, where there are any and they can be seen.
     compat: Option<Compat>,
-    /// The kernel's types, until the first rules are in force.
+    types: TypesFile,
+    /// What is in there, until the first rules are in force.
     btf: Option<Btf>,
     pins: Pins,
     /// As long as it is open, nobody else works over the pins.
@@ -132,26 +137,21 @@ pub struct Visible {
 impl Kernel {
     /// Finds offsets, loads the object over the pinned maps, and puts in place what identity needs.
     pub fn load(options: &Options) -> Result<Self, Error> {
-        let types = Types::read()?;
+        let types = options.types.read()?;
         let offsets = offsets::find(&types.ours)?;
         let compat_offsets = offsets::compat(&types.ours, &offsets);
         let pins = Pins::new(&options.bpffs);
         let claim = pins.claim()?;
-        let helper = load::node(options.hierarchy.controller());
-        let direct = Node { direct_reads: 1, ..helper };
-        let (mut loader, types, btf) = Loader::new(types, &offsets);
-        let mut trial = Trial::new(&mut loader, &types, &helper, &direct)?;
+        let untried = load::node(options.hierarchy.controller());
+        let (mut loader, types, btf) = types.into_loader(&offsets);
+        let mut trial = Trial::new(&mut loader, &types, &untried)?;
         let form = trial.form(options.strongest, &offsets, &btf)?;
         let hooks = trial.hooks(form.hooks, &types, &btf);
         let seen = compat_offsets.is_some() && trial.takes_trampoline(compat::ANY, &btf) && trial.calls_functions(&btf);
         // A kernel without them hides nothing.
         let compat_visible = seen || (compat_offsets.is_some() && types.function_number(compat::ANY).is_none());
         let drift = offsets.ovl_upper != ABSENT && overlay::told_apart(trial.ebpf);
-        let node = Node {
-            overlay_proven: u32::from(drift),
-            direct_reads: u32::from(trial.direct_reads),
-            ..load::formed(helper, form, &hooks)
-        };
+        let node = Node { overlay_proven: u32::from(drift), ..load::formed(untried, form, &hooks) };
         let elf = trial.object.clone().in_form(form);
         let object = fingerprint(&[elf.bytes(), &bytes_of(&offsets), &bytes_of(&node)]);
         pins.create(&object)?;
@@ -174,6 +174,7 @@ impl Kernel {
         let mut kernel = Self {
             ebpf,
             compat,
+            types: options.types.clone(),
             btf: None,
             pins,
             _claim: claim,
@@ -186,7 +187,7 @@ impl Kernel {
         };
         let all: Vec<Attachment> = programs::IDENTITY.iter().copied().chain(kernel.wanted(&options.ops)).collect();
         let missing: Vec<&Attachment> = all.iter().filter(|attachment| kernel.is_missing(attachment)).collect();
-        load::load(&mut kernel.ebpf, &btf, &missing)?;
+        load::load(&mut kernel.ebpf, &btf, &missing).map_err(|error| options.types.blamed(error))?;
         for attachment in programs::IDENTITY {
             kernel.attach(attachment, Some(&btf))?;
         }
@@ -243,7 +244,7 @@ impl Kernel {
             // Read anew: the kernel's types are large, and seldom needed once the first rules are in force.
             let btf = match &btf {
                 Some(btf) => btf,
-                None => btf.insert(Btf::from_sys_fs().map_err(aya::EbpfError::BtfError)?),
+                None => btf.insert(self.types.for_programs()?),
             };
             load::load(&mut self.ebpf, btf, &missing)?;
         }

@@ -4,8 +4,10 @@ use ringfence_abi::{RDONLY_CAST, Tier};
 use ringfence_btf::Btf;
 use std::borrow::Cow;
 
-/// As it was built, aligned for the ELF parser.
-static BUILT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ringfence.bpf.o"));
+/// As it was built, aligned for the ELF parser: every read of kernel memory calls a helper.
+static HELPER_READS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ringfence.bpf.o"));
+/// The same with loads from kernel memory.
+static DIRECT_READS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ringfence-direct-reads.bpf.o"));
 
 /// Opcode of a call (`BPF_JMP | BPF_CALL`).
 const CALL: u8 = 0x85;
@@ -62,15 +64,15 @@ impl Form {
 pub struct Object(Cow<'static, [u8]>);
 
 impl Object {
-    /// As it was built: every read of kernel memory calls a helper. Works everywhere.
-    pub fn built() -> Self {
-        Self(Cow::Borrowed(BUILT))
+    /// With a helper call for every read of kernel memory. Works everywhere.
+    pub fn with_helper_reads() -> Self {
+        Self(Cow::Borrowed(HELPER_READS))
     }
 
     /// With direct reads, if the kernel has what they take. Whether it lets the programs is for a trial load to say.
     pub fn with_direct_reads(kernel: &Btf) -> Option<Self> {
         let function = kernel.function_number("bpf_rdonly_cast")?;
-        Some(Self(Cow::Owned(calling(BUILT, function))))
+        Some(Self(Cow::Owned(calling(DIRECT_READS, function))))
     }
 
     /// The same with its programs in this form.
@@ -128,17 +130,20 @@ mod tests {
             for (from, to) in form.renamed() {
                 assert_eq!(from.len(), to.len());
             }
-            let object = Object::built().in_form(form);
-            assert_eq!(object.bytes().len(), BUILT.len());
-            assert_ne!(object.bytes(), BUILT);
+            for built in [HELPER_READS, DIRECT_READS] {
+                let object = Object(built.into()).in_form(form);
+                assert_eq!(object.bytes().len(), built.len());
+                assert_ne!(object.bytes(), built);
+            }
         }
         let as_built = Form { hooks: Tier::Lsm, calls: Calls::Tracepoints };
-        assert_eq!(Object::built().in_form(as_built).bytes(), BUILT);
+        assert_eq!(Object::with_helper_reads().in_form(as_built).bytes(), HELPER_READS);
     }
 
     #[test]
-    fn the_built_object_has_placeholders() {
-        assert_ne!(calling(BUILT, 1), BUILT);
-        assert_eq!(calling(BUILT, 1).len(), BUILT.len());
+    fn the_object_with_direct_reads_alone_has_placeholders() {
+        assert_eq!(calling(HELPER_READS, 1), HELPER_READS);
+        assert_ne!(calling(DIRECT_READS, 1), DIRECT_READS);
+        assert_eq!(calling(DIRECT_READS, 1).len(), DIRECT_READS.len());
     }
 }

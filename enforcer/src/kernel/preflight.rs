@@ -69,12 +69,6 @@ pub fn preflight() -> Result<Hierarchy, Error> {
             remedy: "boot with lockdown=integrity, or without lockdown",
         });
     }
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        return Err(Error::Missing {
-            feature: "BTF (/sys/kernel/btf/vmlinux)",
-            remedy: "a kernel >= 5.8 built with CONFIG_DEBUG_INFO_BTF=y is needed",
-        });
-    }
     if !aya::sys::is_map_supported(aya::maps::MapType::RingBuf).unwrap_or(false) {
         return Err(Error::Missing { feature: "the BPF ring buffer", remedy: "kernel 5.8 or later is needed" });
     }

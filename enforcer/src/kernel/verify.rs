@@ -6,16 +6,17 @@
 
 use super::{
     Attachment, Error, Hook, compat,
-    load::{self, Loader, Trial, Types},
+    load::{self, Loader, Trial},
     object::{Calls, Form},
     offsets, preflight, programs,
+    types::TypesFile,
 };
 use aya::{
     Btf, Ebpf,
     programs::{Program, ProgramError},
 };
 use nix::errno::Errno;
-use ringfence_abi::{ABSENT, Node, Tier};
+use ringfence_abi::{ABSENT, Tier};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use std::{
@@ -83,15 +84,18 @@ impl Statistics {
 }
 
 /// Loads the programs of the object on this kernel whose name contains `filter`, and reports each as it comes.
-pub fn verify(v1_controller: Option<u32>, filter: &str, mut report: impl FnMut(Verified)) -> Result<(), Error> {
-    let types = Types::read()?;
+pub fn verify(
+    types: &TypesFile,
+    v1_controller: Option<u32>,
+    filter: &str,
+    mut report: impl FnMut(Verified),
+) -> Result<(), Error> {
+    let types = types.read()?;
     let offsets = offsets::find(&types.ours)?;
     let rings_visible = offsets.io_result != ABSENT;
-    let helper = load::node(v1_controller);
-    let direct = Node { direct_reads: 1, ..helper };
-    let (mut loader, types, btf) = Loader::new(types, &offsets);
-    let mut trial = Trial::new(&mut loader, &types, &helper, &direct)?;
-    let node = if trial.direct_reads { direct } else { helper };
+    let node = load::node(v1_controller);
+    let (mut loader, types, btf) = types.into_loader(&offsets);
+    let mut trial = Trial::new(&mut loader, &types, &node)?;
     let strongest = trial.form(Tier::Lsm, &offsets, &btf)?;
     let others: Vec<Tier> =
         [Tier::Fentry, Tier::Kprobe].into_iter().filter(|tier| trial.takes_hooks(*tier, &btf)).collect();

@@ -6,11 +6,14 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use ringfence_policy::Mitigation;
 
 use super::Part;
 use super::context::Context;
 use super::report::Report;
-use crate::enforcer::{Start, finish};
+use crate::cases::Needs;
+use crate::enforcer::{Enforcer, Start, finish};
+use crate::wait;
 
 pub const PART: Part = Part::Made { names, run };
 
@@ -28,6 +31,7 @@ const TESTS: Part = Part::Table(&[
     ("usage/no-root", no_root),
     ("usage/each-capability", each_capability),
     ("usage/no-types", no_types),
+    ("usage/types-from-a-file", types_from_file),
     ("usage/not-in-force", not_in_force),
     ("usage/second-enforcer", second),
     ("usage/second-over-the-same-pins", second_over_pins),
@@ -59,8 +63,14 @@ const FOLDERS: [(&str, Lay, &[&str]); 9] = [
 type Lay = fn(&Path) -> Result<()>;
 
 /// Options that cannot be followed, and what the error names besides them.
-const OPTIONS: [(&str, &[&str], &[&str]); 19] = [
+const OPTIONS: [(&str, &[&str], &[&str]); 21] = [
     ("tier", &["--tier", "kernel"], &["kernel", "lsm", "fentry", "kprobe", "tracepoint"]),
+    ("btf-missing", &["--btf", "/no/such/vmlinux"], &["/no/such/vmlinux", "No such file"]),
+    (
+        "btf-of-something-else",
+        &["--btf", "/etc/passwd"],
+        &["/etc/passwd", "/sys/kernel/btf/vmlinux", "leave --btf away"],
+    ),
     ("datapath", &["--datapath", "veth"], &["veth", "cgroup", "tcx", "clsact"]),
     ("cgroup-relative", &["--cgroup", "app"], &["begin with '/'"]),
     ("cgroup-root", &["--cgroup", "/"], &["below the root"]),
@@ -186,7 +196,7 @@ fn without(context: &Context, capability: &str) -> Command {
 }
 
 /// The enforcer, in this network namespace, started by another program.
-fn through(context: &Context, program: &str, arguments: &[&str]) -> Command {
+pub fn through(context: &Context, program: &str, arguments: &[&str]) -> Command {
     let start = context.start.command(&context.node);
     let enforcer = start.get_args().skip_while(|argument| *argument != "--").skip(1);
     let mut command = Command::new(program);
@@ -205,9 +215,35 @@ fn each_capability(context: &mut Context) -> Result<()> {
 /// A kernel without its types (`CONFIG_DEBUG_INFO_BTF=n`) lacks the folder.
 fn no_types(context: &mut Context) -> Result<()> {
     alone(context)?;
+    refused(&mut without_types(context), &["BTF", "/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF", "--btf"])
+}
+
+/// The enforcer, where the kernel's types are hidden from it.
+fn without_types(context: &Context) -> Command {
     let script = "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"";
-    let mut command = through(context, "unshare", &["--mount", "sh", "-c", script, "sh"]);
-    refused(&mut command, &["BTF", "/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF"])
+    through(context, "unshare", &["--mount", "sh", "-c", script, "sh"])
+}
+
+/// The kernel's types stand in a file alone; then that holds something else.
+fn types_from_file(context: &mut Context) -> Result<()> {
+    context.restart_with(&[])?;
+    // Nothing that was loaded before is to be taken over.
+    context.stop_enforcer()?;
+    context.start.uninstall(&context.node)?;
+    let file = context.node.directory().join("types");
+    fs::copy("/sys/kernel/btf/vmlinux", &file)?;
+    let mut command = without_types(context);
+    command.arg("--btf").arg(&file);
+    let enforcer = Enforcer::launch(command, &context.start.control, &context.journal)?;
+    let spec = context.spec(Needs::Nothing, "RF-501", Mitigation::Isolate, ["actor", "sleep", "600000"]);
+    let container = context.node.run(&spec)?;
+    container.exec(["cat", "/etc/shadow"])?;
+    wait::until("it is isolated", || Ok(enforcer.container(container.id())?.isolated.is_some()))?;
+    enforcer.stop()?;
+    fs::write(&file, "no types")?;
+    let mut command = without_types(context);
+    command.arg("--btf").arg(&file);
+    refused(&mut command, &["--btf", "can't be read", &file.display().to_string()])
 }
 
 /// What can't put its rulesets in force does not live on as if it governed anything.
