@@ -94,6 +94,11 @@ impl Cgroups {
         self.unique(GOVERNED)
     }
 
+    /// Their directories.
+    pub fn directories(&self) -> impl Iterator<Item = PathBuf> {
+        self.made.iter().map(|path| self.root.join(path))
+    }
+
     /// All paths below the hierarchy's root.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.made.iter().map(String::as_str)

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::time::{ClockId, clock_gettime};
@@ -19,6 +20,8 @@ const GOVERNED: usize = 250;
 const VIOLATIONS: u32 = 20_000;
 /// Starts that are timed; odd.
 const STARTS: usize = 5;
+/// The kernel frees a hundred programs and maps after they are gone, on the CPUs that the next start needs.
+const SETTLE: Duration = Duration::from_secs(3);
 
 impl Bench {
     /// Memory with many governed cgroups, and the time from the start to the first enforced violation.
@@ -36,7 +39,8 @@ impl Bench {
              | start to first enforced violation, median of {STARTS} starts | {:.0} ms |\n\
              | the same, worst | {worst:.0} ms |\n\n\
              Memory: PSS. RSS counts the ring buffers twice, because their pages are mapped twice, one behind the \
-             other. Start: nothing of an earlier enforcer is left; from before the program is started until the \
+             other. Start: nothing of an earlier enforcer is left, and \
+             what the kernel frees after one is freed; from before the program is started until the \
              kernel judges a violation of a process that was in the governed cgroup already and tries once a \
              millisecond.\n",
             median(&starts)
@@ -69,6 +73,7 @@ impl Bench {
         let mut times = Vec::new();
         for number in 1..=STARTS {
             eprintln!("start {number} of {STARTS}");
+            thread::sleep(SETTLE);
             let found = AtomicBool::new(false);
             let (from, first) = thread::scope(|scope| {
                 let violating = scope.spawn(|| {

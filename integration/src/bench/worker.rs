@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::IntoRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::close;
+use ringfence_actor::Stamp;
 
 /// A static program that ends at once.
 const PROGRAM: [&std::ffi::CStr; 2] = [c"/bin/busybox", c"true"];
@@ -25,6 +27,8 @@ const PROGRAM: [&std::ffi::CStr; 2] = [c"/bin/busybox", c"true"];
 const FILE: &std::ffi::CStr = c"/etc/hostname";
 /// A file that RF-501 minds.
 const SECRET: &std::ffi::CStr = c"/etc/shadow";
+/// How long packets are sent before the violation, and after it.
+const SENDING: Duration = Duration::from_millis(2);
 /// Looks at the clock a second, when the pace is given.
 const LOOKS: u32 = 1_000;
 
@@ -41,6 +45,8 @@ pub enum Task {
     Violate,
     /// The same by a child, which may be killed for it.
     ViolateInChild,
+    /// The start of a child that sleeps.
+    Sleeper,
 }
 
 impl Task {
@@ -55,6 +61,7 @@ impl Task {
             Self::Connect => "connect",
             Self::Violate => "violate",
             Self::ViolateInChild => "violate-in-child",
+            Self::Sleeper => "sleeper",
         }
     }
 
@@ -65,6 +72,7 @@ impl Task {
             Self::Exec => "fork + exec + exit of a static program",
             Self::Connect => "connect + accept + close on loopback",
             Self::Violate | Self::ViolateInChild => "open of /etc/shadow",
+            Self::Sleeper => "start of a process that sleeps",
         }
     }
 
@@ -72,7 +80,7 @@ impl Task {
     pub const fn class(self) -> &'static str {
         match self {
             Self::Open | Self::Violate | Self::ViolateInChild => "open",
-            Self::Exec => "exec",
+            Self::Exec | Self::Sleeper => "exec",
             Self::Connect => "network",
         }
     }
@@ -125,6 +133,17 @@ impl Worker {
         self.ask(&format!("command 1 0 {quoted}"))
     }
 
+    /// One violation, after which it may not live to answer.
+    pub fn violate(&mut self) -> Result<()> {
+        Ok(writeln!(self.questions, "{} 1", Task::Violate.word())?)
+    }
+
+    /// One violation while another thread sends stamped packets to a port of the loopback interface, before and after it,
+    /// as fast as it can.
+    pub fn violate_while_sending(&mut self, port: u16) -> Result<()> {
+        self.ask(&format!("send 1 0 {port}")).map(drop)
+    }
+
     /// Nanoseconds of one request to a web server on the loopback interface, each on a connection of its own.
     pub fn requests(&mut self, port: u16, repetitions: u32) -> Result<f64> {
         Ok(self.ask(&format!("request {repetitions} 0 {port}"))? / f64::from(repetitions))
@@ -172,6 +191,8 @@ fn answer() -> Result<()> {
             "exec" => &spawn,
             "violate-in-child" => &violate_in_child,
             "connect" => &|| connect(&listener, to),
+            "sleeper" => &sleeper,
+            "send" => &|| violate_while_sending(&command),
             "command" => &|| succeed(&command),
             "request" => &|| request(&command),
             _ => bail!("no task is called {word}"),
@@ -209,6 +230,37 @@ fn spawn() -> Result<()> {
 fn violate_in_child() -> Result<()> {
     Command::new("/bin/busybox").arg("cat").arg(SECRET.to_str()?).stdout(Stdio::null()).status()?;
     Ok(())
+}
+
+/// Nobody waits for its end.
+fn sleeper() -> Result<()> {
+    let (actions, attributes) = (PosixSpawnFileActions::init()?, PosixSpawnAttr::init()?);
+    let none: [&std::ffi::CStr; 0] = [];
+    posix_spawn(PROGRAM[0], &actions, &attributes, &[PROGRAM[0], c"sleep", c"1000000"], &none)?;
+    Ok(())
+}
+
+fn violate_while_sending(port: &[String]) -> Result<()> {
+    let port: u16 = port.first().context("a port")?.parse()?;
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.connect((Ipv4Addr::LOCALHOST, port))?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                // Refused once it is isolated, which is what is measured.
+                let _ = socket.send(&Stamp::now(number).to_bytes());
+            }
+        });
+        thread::sleep(SENDING);
+        let violated = open_and_close(SECRET);
+        thread::sleep(SENDING);
+        done.store(true, Ordering::Relaxed);
+        violated
+    })
 }
 
 fn succeed(command: &[String]) -> Result<()> {

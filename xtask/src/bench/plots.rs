@@ -78,7 +78,9 @@ fn failed<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<T> {
 
 /// How often which time passed from the violation to its mitigation.
 fn latency(results: &Results, area: &Area) -> Result<()> {
-    let histograms: Vec<_> = results.of("latencies").map(|series| (series, histogram(&series.samples))).collect();
+    // The last packet's time is one before the violation: it has no place on such an axis.
+    let after = results.of("latencies").filter(|series| series.median > 0.0);
+    let histograms: Vec<_> = after.map(|series| (series, histogram(&series.samples))).collect();
     let all = || histograms.iter().flat_map(|(_, histogram)| histogram);
     let (from, to) = all().fold((i32::MAX, i32::MIN), |(from, to), (bin, _)| (from.min(*bin), to.max(*bin)));
     let most = all().map(|(_, share)| *share).fold(0.0, f64::max);
