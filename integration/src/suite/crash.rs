@@ -6,6 +6,8 @@ mod tracer;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -16,12 +18,16 @@ use ringfence_policy::Mitigation;
 
 use super::Part;
 use super::context::{Context, address4, cut_at, of};
+use super::usage::through;
 use crate::cases::Needs;
-use crate::harness::Container;
+use crate::enforcer::{Enforcer, finish};
+use crate::harness::{Container, cgroup};
+use crate::wait;
 
 pub const PART: Part = Part::Table(&[
     ("crash/isolation-and-mitigation-survive", survive),
     ("crash/stop-and-start-without-a-gap", no_gap),
+    ("crash/out-of-memory", out_of_memory),
     ("uninstall/keeps-what-is-isolated", keep),
     ("uninstall/leaves-nothing", uninstall),
 ]);
@@ -110,6 +116,89 @@ fn no_gap(context: &mut Context) -> Result<()> {
     container.wait()?;
     let events = context.journal.wait_for_count("violations around a restart", 400, of(&container, "RF-501"))?;
     ensure!(events.len() == 400, "{} events of 400 violations", events.len());
+    Ok(())
+}
+
+/// A memory cgroup, with whatever is in it. Dropped, it is removed.
+struct Memory {
+    name: String,
+    directory: PathBuf,
+}
+
+impl Memory {
+    /// One that grants so many bytes.
+    fn limited(bytes: u64) -> Result<Self> {
+        let name = format!("rf-suite-memory-{}", std::process::id());
+        let made = cgroup::make(&name)?;
+        let limits = ["memory.max", "memory.limit_in_bytes"];
+        let limit =
+            made.iter().flat_map(|directory| limits.map(|file| directory.join(file))).find(|file| file.exists());
+        let directory = limit.as_ref().and_then(|file| file.parent()).map(Path::to_owned);
+        let memory = Self { name, directory: directory.unwrap_or_default() };
+        let limit = limit.context("no hierarchy has the memory controller")?;
+        fs::write(&limit, bytes.to_string()).with_context(|| limit.display().to_string())?;
+        Ok(memory)
+    }
+
+    /// The words that start a program in it, after this script of the shell.
+    fn within(&self, first: &str) -> [String; 4] {
+        let procs = self.directory.join("cgroup.procs");
+        ["sh", "-c", &format!("echo 0 >{} && {first} exec \"$@\"", procs.display()), "sh"].map(str::to_owned)
+    }
+
+    /// Processes that were killed for it.
+    fn killed(&self) -> Result<u64> {
+        let files = ["memory.events", "memory.oom_control"].map(|file| self.directory.join(file));
+        let text = files.iter().find_map(|file| fs::read_to_string(file).ok()).context("no word of who was killed")?;
+        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill ")).context("oom_kill")?;
+        Ok(line.parse()?)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Err(error) = cgroup::remove(&self.name) {
+            eprintln!("cgroup {} is left: {error:#}", self.name);
+        }
+    }
+}
+
+/// What the enforcer's cgroup grants is used up, and the kernel kills it: its programs go on, and the next enforcer knows
+/// what they did.
+fn out_of_memory(context: &mut Context) -> Result<()> {
+    const GRANTED: u64 = 256 << 20;
+    let before = beacon(context, Mitigation::Isolate)?;
+    let later = beacon(context, Mitigation::Isolate)?;
+    context.stop_enforcer()?;
+    let memory = Memory::limited(GRANTED)?;
+    // The one that the kernel chooses first.
+    let [shell, arguments @ ..] = memory.within("echo 1000 >/proc/self/oom_score_adj &&");
+    let command = through(context, &shell, &arguments.each_ref().map(String::as_str));
+    let mut enforcer = Enforcer::launch(command, &context.start.control, &context.journal)?;
+    before.exec(["cat", "/etc/shadow"])?;
+    let first = context.journal.wait_for("the violation", of(&before, "RF-501"))?;
+    ensure!(memory.killed()? == 0, "somebody was killed before");
+
+    // It takes all that is granted.
+    let [shell, arguments @ ..] = memory.within("");
+    let size = format!("bs={GRANTED}");
+    let mut filler = Command::new(shell);
+    filler.args(arguments).args(["dd", "if=/dev/zero", "of=/dev/null", &size, "count=1"]);
+    finish(&mut filler)?;
+    wait::until("the enforcer is killed", || Ok(!enforcer.is_running()?))?;
+    ensure!(memory.killed()? > 0, "nobody was killed for want of memory: {}", enforcer.messages());
+
+    silent_since(context, &before, cut_at(&first)).context("isolated before")?;
+    later.exec(["cat", "/etc/shadow"])?;
+    silent_since(context, &later, now()).context("violated afterwards")?;
+    drop((enforcer, memory));
+    for container in [&before, &later] {
+        let known = context.enforcer()?.container(container.id())?;
+        ensure!(known.isolated.is_some(), "the next enforcer does not know that it is isolated");
+    }
+    context.journal.wait_for("what happened without an enforcer", of(&later, "RF-501"))?;
+    context.enforcer()?.release(before.id())?;
+    context.sink.wait_for_more(address4(&before)?, 5).context("after the release")?;
     Ok(())
 }
 

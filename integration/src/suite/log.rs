@@ -3,8 +3,6 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -16,14 +14,12 @@ use super::context::Context;
 use super::usage::{alone, refused};
 use crate::cases::Needs;
 use crate::enforcer::Enforcer;
+use crate::wait;
 
 pub const PART: Part = Part::Table(&[
     ("log/full-at-start", |context| with_disk(context, full_at_start)),
     ("log/fills-up", |context| with_disk(context, fills_up)),
 ]);
-
-/// A guard against hanging.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// Violations while the disk is full. One more than fit into what is left of the file's last page.
 const WHILE_FULL: usize = 8;
@@ -89,7 +85,7 @@ fn fills_up(context: &mut Context, disk: &Disk) -> Result<()> {
     let container = context.run(&spec)?;
     let violate = || container.exec(["cat", "/etc/shadow"]).map(drop);
     violate()?;
-    wait_for("the first violation is in the file", || Ok(lines(&log)?.len() == 1))?;
+    wait::until("the first violation is in the file", || Ok(lines(&log)?.len() == 1))?;
 
     disk.fill()?;
     for _ in 0..WHILE_FULL {
@@ -99,15 +95,15 @@ fn fills_up(context: &mut Context, disk: &Disk) -> Result<()> {
     let isolated = context.run(&spec)?;
     isolated.exec(["cat", "/etc/shadow"])?;
     let enforcer = context.enforcer()?;
-    wait_for("the container is isolated", || Ok(enforcer.container(isolated.id())?.isolated.is_some()))?;
-    wait_for("status tells of what is missing", || {
+    wait::until("the container is isolated", || Ok(enforcer.container(isolated.id())?.isolated.is_some()))?;
+    wait::until("status tells of what is missing", || {
         Ok(enforcer.status()?.warnings.iter().any(|warning| warning.contains("violations.json")))
     })?;
     ensure!(said(enforcer, "can't be written") == 1, "not said once: {}", enforcer.messages());
 
     fs::remove_file(disk.filler())?;
     violate()?;
-    wait_for("it says that there is room again", || Ok(said(enforcer, "can be written to") == 1))?;
+    wait::until("it says that there is room again", || Ok(said(enforcer, "can be written to") == 1))?;
     let written = lines(&log)?;
     for line in &written {
         serde_json::from_str::<Violation>(line).with_context(|| format!("a line is torn: {line}"))?;
@@ -127,13 +123,4 @@ fn lines(file: &Path) -> Result<Vec<String>> {
 /// How many lines of its messages hold `text`.
 fn said(enforcer: &Enforcer, text: &str) -> usize {
     enforcer.messages().lines().filter(|line| line.contains(text)).count()
-}
-
-fn wait_for(what: &str, ready: impl Fn() -> Result<bool>) -> Result<()> {
-    let until = Instant::now() + LIMIT;
-    while !ready()? {
-        ensure!(Instant::now() < until, "not within {LIMIT:?}: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }

@@ -1,10 +1,8 @@
 //! Rulesets change under the running enforcer.
 
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use ringfence_abi::RULESETS;
 use ringfence_actor::now;
 use ringfence_control::Status;
@@ -14,6 +12,7 @@ use super::Part;
 use super::context::{Context, of};
 use crate::cases::Needs;
 use crate::rulesets::{MITIGATION, RULE, ruleset};
+use crate::wait;
 
 pub const PART: Part = Part::Table(&[
     ("reload/change-takes-effect", |context| tidily(context, change)),
@@ -38,17 +37,8 @@ fn holds(status: &Status, prefix: &str) -> bool {
 }
 
 fn wait_for(context: &mut Context, what: &str, ready: impl Fn(&Status) -> bool) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(30);
-    loop {
-        let status = context.enforcer()?.status()?;
-        if ready(&status) {
-            return Ok(());
-        }
-        if Instant::now() > until {
-            bail!("the enforcer did not notice within 30 s that {what}: {:?}", status.rulesets);
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
+    let noticed = wait::until(what, || Ok(ready(&context.enforcer()?.status()?)));
+    noticed.with_context(|| context.enforcer_says())
 }
 
 fn write(context: &Context, mitigation: Mitigation) -> Result<()> {

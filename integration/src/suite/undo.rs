@@ -8,7 +8,7 @@ mod gaps;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_policy::Mitigation;
@@ -19,6 +19,7 @@ use super::isolation::{RULE, violate};
 use super::report::Report;
 use crate::cases::Needs;
 use crate::harness::{Output, PREFIX4};
+use crate::wait;
 
 pub const PART: Part = Part::Made { names, run };
 
@@ -188,11 +189,8 @@ fn try_it(context: &mut Context, attempt: &Attempt) -> Result<()> {
     ensure!(ready.status == 0, "what it needs could not be made: {ready:?}");
     let sent = run(attempt.send)?;
     ensure!(sent.status == 0 && sent.stdout.contains("sent "), "before the isolation it could not send: {sent:?}");
-    let until = Instant::now() + Duration::from_secs(30);
-    while context.sink.from(from).count == 0 {
-        ensure!(Instant::now() < until, "nothing arrived before the isolation: {sent:?}");
-        thread::sleep(Duration::from_millis(10));
-    }
+    let arrived = wait::until("something arrived before the isolation", || Ok(context.sink.from(from).count > 0));
+    arrived.with_context(|| format!("{sent:?}"))?;
 
     let cut = violate(context, &container)?;
     let again = run(attempt.send)?;

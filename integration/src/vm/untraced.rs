@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_control::Tier;
@@ -11,12 +9,10 @@ use ringfence_control::Tier;
 use super::smoke::RULE;
 use super::{Machine, said};
 use crate::suite::{Programs, Report};
+use crate::wait;
 
 /// 0: what is put on functions by ftrace is put there, and never called (`kernel/trace/ftrace.c`).
 const SWITCH: &str = "/proc/sys/kernel/ftrace_enabled";
-
-/// For an enforcer that looks once a second, on a busy machine.
-const LIMIT: Duration = Duration::from_mins(1);
 
 const TIER: &str = "vm/untraced/tier";
 
@@ -51,11 +47,7 @@ pub fn turned_off(machine: &Machine, report: &mut Report) {
             ensure!(is_on()?, "it was turned off all the same");
             return Ok(());
         }
-        let until = Instant::now() + LIMIT;
-        while !is_on()? {
-            ensure!(Instant::now() < until, "it is not turned on again");
-            thread::sleep(Duration::from_millis(100));
-        }
+        wait::until("it is turned on again", is_on)?;
         let warnings = machine.enforcer.status()?.warnings;
         ensure!(warnings.iter().any(|warning| warning.contains("ftrace_enabled")), "no word of it: {warnings:?}");
         Ok(())

@@ -21,6 +21,7 @@ use crate::cases::Needs;
 use crate::enforcer::{ask, status};
 use crate::harness::Container;
 use crate::rulesets::ruleset;
+use crate::wait;
 
 /// Points are found when the steps are seen: only what finds them has a name before.
 pub const PART: Part = Part::Made { names: || vec![FOUND.into(), STRIKE.into()], run };
@@ -327,12 +328,11 @@ impl Stage {
             ("terminate", Some(doomed)) => {
                 // It may be gone before the runtime has told how this ended.
                 drop(doomed.exec(["cat", "/etc/shadow"]));
-                let until = Instant::now() + LIMIT;
-                while doomed.is_running()? {
-                    ensure!(!traced.has_ended(), "it is gone, and has killed nothing");
-                    ensure!(Instant::now() < until, "nothing is killed");
-                    thread::sleep(Duration::from_millis(10));
-                }
+                wait::until("something is killed", || {
+                    let running = doomed.is_running()?;
+                    ensure!(!(running && traced.has_ended()), "it is gone, and has killed nothing");
+                    Ok(!running)
+                })?;
                 ensure!(doomed.wait()? == 137, "it was not killed");
                 Ok(())
             }
@@ -346,13 +346,11 @@ impl Stage {
     /// Waits until a violation of the container has been told, or the enforcer is gone.
     fn told(context: &Context, traced: &Traced, container: &Container, since: u64) -> Result<()> {
         let matches = of(container, "RF-501");
-        let until = Instant::now() + LIMIT;
-        while context.journal.all(|event| matches(event) && event.kernel_time_ns >= since).is_empty() {
-            ensure!(!traced.has_ended(), "it is gone, and has told nothing");
-            ensure!(Instant::now() < until, "nothing is told");
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        wait::until("it is told", || {
+            let told = !context.journal.all(|event| matches(event) && event.kernel_time_ns >= since).is_empty();
+            ensure!(told || !traced.has_ended(), "it is gone, and has told nothing");
+            Ok(told)
+        })
     }
 
     fn doomed(context: &mut Context) -> Result<Container> {
@@ -361,12 +359,9 @@ impl Stage {
     }
 
     fn wait_until_known(context: &Context, container: &Container) -> Result<()> {
-        let until = Instant::now() + LIMIT;
-        while !status(&context.start.control)?.containers.iter().any(|one| one.id.as_str() == container.id()) {
-            ensure!(Instant::now() < until, "it does not get known");
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
+        wait::until("it is known", || {
+            Ok(status(&context.start.control)?.containers.iter().any(|one| one.id.as_str() == container.id()))
+        })
     }
 
     /// Another ruleset comes into force.
@@ -374,12 +369,9 @@ impl Stage {
         self.reloads += 1;
         let label = format!("crash{}", self.reloads);
         fs::write(context.start.rulesets.join("reload.yaml"), ruleset(&label, &["RF-501".parse()?], Mitigation::Log))?;
-        let until = Instant::now() + LIMIT;
-        while !status(&context.start.control)?.rulesets.names.iter().any(|name| name.starts_with(&label)) {
-            ensure!(Instant::now() < until, "the change is not noticed");
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
+        wait::until("the change is noticed", || {
+            Ok(status(&context.start.control)?.rulesets.names.iter().any(|name| name.starts_with(&label)))
+        })
     }
 
     /// Killed at a point, and started again; anew as long as the step does not come.
@@ -445,13 +437,9 @@ impl Stage {
         context.sink.wait_for_more(address4(&self.isolated)?, 5).context("traffic after uninstall")?;
         let root = context.start.bpffs.join("ringfence");
         ensure!(!root.exists(), "still pinned: {:?}", tree(&root));
-        let until = Instant::now() + LIMIT;
         // Programs are freed after a grace period of the kernel.
-        while !super::programs()?.is_subset(&self.others) {
-            ensure!(Instant::now() < until, "programs are left: {:?}", super::programs()?.difference(&self.others));
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        let freed = wait::until("no program is left", || Ok(super::programs()?.is_subset(&self.others)));
+        freed.with_context(|| format!("left: {:?}", super::programs().map(|now| &now - &self.others)))
     }
 
     /// What a mitigation during which the enforcer was killed has come to.

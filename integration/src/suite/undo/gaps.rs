@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::net::if_::if_nametoindex;
@@ -18,6 +18,7 @@ use super::{HOLDER, unused};
 use crate::cases::Needs;
 use crate::enforcer::Enforcer;
 use crate::harness::{Container, Output, PREFIX4};
+use crate::wait;
 
 type Test = fn(&mut Context) -> Result<()>;
 
@@ -39,9 +40,6 @@ pub fn run(context: &mut Context, report: &mut Report) {
         report.check(name, || test(context));
     }
 }
-
-/// How long something that the enforcer does within a second is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A network card of the node, which leads to the sink: one end of a veth, the other end of which is the world outside.
 struct Card {
@@ -148,12 +146,7 @@ fn said(enforcer: &Enforcer, container: &Container) -> Vec<String> {
 
 /// Waits until the enforcer says so.
 fn until(context: &mut Context, what: &str, holds: impl Fn(&mut Context) -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
-    while !holds(context)? {
-        ensure!(Instant::now() < end, "{what} did not come; {}", context.enforcer_says());
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
+    wait::until(what, || holds(context)).with_context(|| context.enforcer_says())
 }
 
 fn warned(status: &Status, scene: &Scene) -> bool {
