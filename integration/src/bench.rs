@@ -39,6 +39,7 @@ use cgroups::Cgroups;
 use floor::Hook;
 use manifold::Manifold;
 use results::Results;
+use setting::Setting;
 pub use targets::Targets;
 use worker::Worker;
 pub use worker::serve;
@@ -69,11 +70,13 @@ struct Effort {
     rounds: usize,
     /// Repetitions in each are divided by this.
     less: u32,
+    /// What is compared.
+    settings: &'static [Setting],
 }
 
-const WHOLE: Effort = Effort { rounds: 15, less: 1 };
+const WHOLE: Effort = Effort { rounds: 15, less: 1, settings: costs::SETTINGS };
 /// Emulated, everything takes ten to twenty times as long.
-const IN_A_VM: Effort = Effort { rounds: 7, less: 10 };
+const IN_A_VM: Effort = Effort { rounds: 7, less: 10, settings: costs::FEW_SETTINGS };
 
 /// Who is measured.
 struct Workers {

@@ -39,6 +39,9 @@ pub struct Arguments {
     /// The same as `--only user-space`.
     #[arg(long, conflicts_with = "only")]
     user_space: bool,
+    /// Measures nothing: draws the plots of what was measured last in the kernel.
+    #[arg(long, conflicts_with_all = ["only", "user_space"])]
+    redraw: bool,
 }
 
 /// Where numbers are written, below the workspace.
@@ -49,6 +52,12 @@ const PLOTS: &str = "docs/performance";
 
 /// `cargo xtask bench`: criterion's benchmarks of pure code, the kernel's cost per operation, and the webhook.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let samples = places::target().join("bench/kernel.json");
+    let plots = places::workspace().join(PLOTS);
+    if arguments.redraw {
+        plots::draw(&samples, &plots)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let only = if arguments.user_space { &[Part::UserSpace][..] } else { &arguments.only };
     let wanted = |part| only.is_empty() || only.contains(&part);
     let root = wanted(Part::Kernel) || wanted(Part::Admission);
@@ -73,9 +82,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         process::succeed(&mut criterion)?;
     }
     if wanted(Part::Kernel) {
-        let samples = folder.join("kernel.json");
         measure("kernel", Command::new(Products::build()?.integration()).arg("bench").arg("--json").arg(&samples))?;
-        plots::draw(&samples, &places::workspace().join(PLOTS))?;
+        plots::draw(&samples, &plots)?;
     }
     if wanted(Part::Tiers) {
         let table = vm::prices(&Products::build()?)?;

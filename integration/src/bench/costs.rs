@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
+use ringfence_actor::now;
 use ringfence_control::Tier;
 use ringfence_policy::Mitigation;
 
@@ -13,7 +14,10 @@ use super::statistics::{self, Counting};
 use super::worker::{Task, Worker};
 use super::{Bench, Workers, median, seen};
 
-const SETTINGS: [Setting; 4] = [Setting::Nothing, Setting::Floor, Setting::OneRule, Setting::AllRules];
+/// What is measured where nanoseconds count.
+pub const SETTINGS: &[Setting] = &[Setting::Nothing, Setting::Floor, Setting::OneRule, Setting::AllRules];
+/// What ratios take.
+pub const FEW_SETTINGS: &[Setting] = &[Setting::Nothing, Setting::Floor, Setting::AllRules];
 
 /// Nanoseconds by operation, governed or not, and setting; one sample a round.
 #[derive(Default)]
@@ -90,8 +94,9 @@ impl Bench {
         for round in 0..rounds {
             eprintln!("price per operation: round {} of {rounds}", round + 1);
             // Begun with another setting each time: what drifts favours none.
-            for turn in 0..SETTINGS.len() {
-                self.sample(workers, &mut samples, SETTINGS[(round + turn) % SETTINGS.len()])?;
+            let settings = self.effort.settings;
+            for turn in 0..settings.len() {
+                self.sample(workers, &mut samples, settings[(round + turn) % settings.len()])?;
             }
         }
         Ok(samples)
@@ -119,12 +124,16 @@ impl Bench {
             return samples.take(&mut workers.inside, true, setting, less);
         };
         let enforcer = self.start(rules, Mitigation::Log)?;
-        let before = seen(&enforcer)?;
+        let (before, began) = (seen(&enforcer)?, now());
         samples.take(&mut workers.outside, false, setting, less)?;
         ensure!(seen(&enforcer)? == before, "the ungoverned process was seen: it is governed");
         samples.take(&mut workers.inside, true, setting, less)?;
         ensure!(seen(&enforcer)? > before, "the governed process was not seen");
-        self.remove(enforcer)
+        self.remove(enforcer)?;
+        let told = self.journal.all(|violation| violation.kernel_time_ns > began);
+        // To tell of a violation has a price of its own.
+        ensure!(told.is_empty(), "{} of what was measured were violations, the first: {:?}", told.len(), told[0]);
+        Ok(())
     }
 
     fn notes(&self) -> String {

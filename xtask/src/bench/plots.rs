@@ -8,12 +8,17 @@ use plotters::{
     prelude::{
         BLACK, ChartBuilder, ChartContext, Color as _, DrawingArea, ErrorBar, IntoDrawingArea, IntoLogRange,
         IntoSegmentedCoord, LineSeries, PathElement, RGBColor, Rectangle, SVGBackend, SegmentValue,
-        SeriesLabelPosition, WHITE,
+        SeriesLabelPosition, Text, WHITE,
     },
 };
 use serde::Deserialize;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Width and height.
+const SIZE: (u32, u32) = (860, 420);
+/// Width of the names beside a plot.
+const NAMES: u32 = 230;
 
 type Plot = fn(&Results, &Area) -> Result<()>;
 
@@ -26,6 +31,9 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
 ];
+
+/// What a legend at the top takes, of the height that is drawn.
+const LEGEND: f64 = 0.28;
 
 /// Bins for each tenfold.
 const BINS: f64 = 20.0;
@@ -62,7 +70,7 @@ pub fn draw(samples: &Path, folder: &Path) -> Result<()> {
     for (part, name, plot) in plots {
         if results.of(part).next().is_some() {
             let path = folder.join(name);
-            let area = SVGBackend::new(&path, (860, 420)).into_drawing_area();
+            let area = SVGBackend::new(&path, SIZE).into_drawing_area();
             failed(area.fill(&WHITE))?;
             plot(&results, &area).and_then(|()| failed(area.present())).with_context(|| path.display().to_string())?;
             println!("drawn: {}", path.display());
@@ -86,7 +94,7 @@ fn latency(results: &Results, area: &Area) -> Result<()> {
     let most = all().map(|(_, share)| *share).fold(0.0, f64::max);
     let mut chart = failed(
         begun(area, "From the violation to its mitigation")
-            .build_cartesian_2d((edge(from)..edge(to + 1)).log_scale(), 0.0..most * 1.1),
+            .build_cartesian_2d((edge(from)..edge(to + 1)).log_scale(), 0.0..most * (1.0 + LEGEND)),
     )?;
     failed(
         chart
@@ -140,7 +148,7 @@ fn rules(results: &Results, area: &Area) -> Result<()> {
     let rules = all().map(|(rules, _)| *rules).fold(10.0, f64::max);
     let mut chart = failed(
         begun(area, "A run of a program by the number of rules")
-            .right_y_label_area_size(330)
+            .margin_right(NAMES)
             .build_cartesian_2d((0.9..rules * 1.1).log_scale(), 0.0..most * 1.1),
     )?;
     failed(
@@ -155,14 +163,18 @@ fn rules(results: &Results, area: &Area) -> Result<()> {
         let colour = COLOURS[number % COLOURS.len()];
         let line =
             LineSeries::new(points.iter().map(|(rules, series)| (*rules, series.median)), colour.stroke_width(2));
-        failed(chart.draw_series(line))?.label(*what).legend(move |point| key(point, colour));
+        failed(chart.draw_series(line))?;
+        // Beside the plot: there is no room for so many in it.
+        let at = (i32::try_from(SIZE.0 - NAMES)? + 12, 50 + 18 * i32::try_from(number)?);
+        failed(area.draw(&key(at, colour)))?;
+        failed(area.draw(&Text::new(beside(what), (at.0 + 26, at.1 - 5), ("sans-serif", 12))))?;
         let bars = points.iter().map(|(rules, series)| {
             let [low, high] = series.quartiles;
             ErrorBar::new_vertical(*rules, low, series.median, high, colour.filled(), 6)
         });
         failed(chart.draw_series(bars))?;
     }
-    legend(&mut chart, SeriesLabelPosition::Coordinate(500, 20))
+    Ok(())
 }
 
 /// What an operation costs more than without an enforcer.
@@ -183,10 +195,11 @@ fn price(results: &Results, area: &Area) -> Result<()> {
     let all: Vec<_> = settings.iter().map(|setting| (*setting, bars(setting))).collect();
     let ends = || all.iter().flat_map(|(_, bars)| bars.iter().flatten().flatten());
     let (least, most) = (ends().copied().fold(0.0, f64::min), ends().copied().fold(0.0, f64::max));
-    let mut chart = failed(
-        begun(area, "The price of an operation, over no enforcer")
-            .build_cartesian_2d((0..operations.len() - 1).into_segmented(), least * 1.1..most * 1.2),
-    )?;
+    let mut chart =
+        failed(begun(area, "The price of an operation, over no enforcer").build_cartesian_2d(
+            (0..operations.len() - 1).into_segmented(),
+            least * 1.1..most + (most - least) * LEGEND,
+        ))?;
     let title = |place: &SegmentValue<usize>| match place {
         SegmentValue::CenterOf(number) => operations.get(*number).map_or_else(String::new, |what| short(what)),
         _ => String::new(),
@@ -256,6 +269,13 @@ fn short(what: &str) -> String {
     let (operation, whose) = what.split_once(", ").unwrap_or((what, ""));
     let first = operation.split(' ').next().unwrap_or_default();
     format!("{first}, {whose}")
+}
+
+/// `open + close of a small file: exit_open` is too long beside a plot.
+fn beside(what: &str) -> String {
+    let (operation, program) = what.split_once(": ").unwrap_or((what, ""));
+    let first = operation.split(' ').next().unwrap_or_default();
+    format!("{first}: {program}")
 }
 
 /// A line of the legend begins with it.
