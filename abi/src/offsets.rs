@@ -176,6 +176,8 @@ shared! {
         pub hooks: u32,
         /// 1: one of them sees who begins to trace another process.
         pub tracing_hooked: u32,
+        /// 1: one of them sees sockets as they are made.
+        pub sockets_hooked: u32,
         /// What these programs return to deny, as an unsigned number; 0 where nothing but 0 may be returned.
         pub refusal: u32,
         /// 1: an overlay's upper layer was told from its lower one by a trial at start; else drift is blind.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid,
-    generated::{bpf_get_current_task, bpf_probe_read_kernel},
+    generated::{bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user},
 };
 use core::{
     ffi::c_void,
@@ -20,6 +20,7 @@ static NODE: Node = Node {
     v1_controller: ABSENT,
     hooks: 0,
     tracing_hooked: 0,
+    sockets_hooked: 0,
     refusal: 0,
     overlay_proven: 0,
     calls_by_registers: 0,
@@ -89,6 +90,12 @@ pub fn tracing_judged_early() -> bool {
     constant(&raw const NODE.tracing_hooked) != 0
 }
 
+/// Whether it is judged as a socket is made, before it is given out.
+#[inline(always)]
+pub fn sockets_judged_early() -> bool {
+    constant(&raw const NODE.sockets_hooked) != 0
+}
+
 /// Whether programs on system calls are handed the registers: elsewhere than at the call's own tracepoint.
 #[inline(always)]
 pub fn calls_by_registers() -> bool {
@@ -136,6 +143,15 @@ pub fn read<T: Copy>(base: u64, offset: u32) -> T {
         );
         value.assume_init()
     }
+}
+
+/// Words of the calling process's memory; zeros where they can't be read.
+#[inline(always)]
+pub fn words_of_caller<const N: usize>(from: u64) -> [u32; N] {
+    let mut words = [0; N];
+    // SAFETY: the helper writes exactly that many bytes.
+    unsafe { bpf_probe_read_user(words.as_mut_ptr().cast(), size_of::<[u32; N]>() as u32, from as *const c_void) };
+    words
 }
 
 /// `len` bytes of kernel memory to `to`, zeros where they can't be read.

@@ -41,14 +41,19 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 /// Exit of connect(fd, address, length): everything is asked of the socket.
 #[tracepoint(category = "exit", name = "call")]
 pub fn exit_connect(ctx: TracePointContext) -> u32 {
-    let result = result(&ctx);
+    connected(result(&ctx), || argument_at_exit(&ctx, 0) as i32);
+    0
+}
+
+#[inline(always)]
+fn connected(result: i64, fd: impl FnOnce() -> i32) {
     if (result < 0 && result != -EINPROGRESS) || identity::current().is_none() {
-        return 0;
+        return;
     }
-    let fd = argument_at_exit(&ctx, 0) as i32;
+    let fd = fd();
     let sk = socket::of_descriptor(fd);
     if sk == 0 {
-        return 0;
+        return;
     }
     let family = socket::family(sk);
     let kind: u16 = read(sk, offset!(sock_type));
@@ -58,24 +63,54 @@ pub fn exit_connect(ctx: TracePointContext) -> u32 {
     if (0..=2).contains(&fd) && socket::leads_out(sk) {
         happened::<Tracepoint>(Op::Stdio, End::Remote, || sk);
     }
-    0
 }
 
 /// Exit of bind(fd, address, length).
 #[tracepoint(category = "exit", name = "call")]
 pub fn exit_bind(ctx: TracePointContext) -> u32 {
-    if result(&ctx) == 0 {
-        happened::<Tracepoint>(Op::Bind, End::Local, || socket::of_descriptor(argument_at_exit(&ctx, 0) as i32));
-    }
+    bound(result(&ctx), || argument_at_exit(&ctx, 0) as i32);
     0
+}
+
+#[inline(always)]
+fn bound(result: i64, fd: impl FnOnce() -> i32) {
+    if result == 0 {
+        happened::<Tracepoint>(Op::Bind, End::Local, || socket::of_descriptor(fd()));
+    }
 }
 
 /// Exit of socket: the result is a descriptor.
 #[tracepoint(category = "exit", name = "call")]
 pub fn exit_socket(ctx: TracePointContext) -> u32 {
-    let fd = result(&ctx);
+    made(result(&ctx));
+    0
+}
+
+#[inline(always)]
+fn made(fd: i64) {
     if fd >= 0 {
         happened::<Tracepoint>(Op::Socket, End::Remote, || socket::of_descriptor(fd as i32));
+    }
+}
+
+/// Exit of socketcall(call, arguments): all calls on sockets that 32-bit programs had before 4.3, and still have. A
+/// descriptor is read from the caller's memory, where another thread may have put another one since the kernel read it.
+#[tracepoint(category = "exit", name = "call")]
+pub fn exit_socketcall(ctx: TracePointContext) -> u32 {
+    // `include/uapi/linux/net.h`
+    const SYS_SOCKET: u64 = 1;
+    const SYS_BIND: u64 = 2;
+    const SYS_CONNECT: u64 = 3;
+    let result = result(&ctx);
+    let fd = || {
+        let [fd] = kernel::words_of_caller(argument_at_exit(&ctx, 1));
+        fd as i32
+    };
+    match argument_at_exit(&ctx, 0) {
+        SYS_SOCKET if !kernel::sockets_judged_early() => made(result),
+        SYS_BIND => bound(result, fd),
+        SYS_CONNECT => connected(result, fd),
+        _ => {}
     }
     0
 }

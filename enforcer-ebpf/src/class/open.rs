@@ -69,13 +69,28 @@ pub fn file_open(ctx: LsmContext) -> i32 {
 /// execution does not pass here.
 #[tracepoint(category = "exit", name = "call")]
 pub fn exit_mmap(ctx: TracePointContext) -> u32 {
+    let (protection, flags) = (argument_at_exit(&ctx, 2), argument_at_exit(&ctx, 3));
+    mapped_by_call(super::result(&ctx), protection, flags, || argument_at_exit(&ctx, 4) as i32);
+    0
+}
+
+/// Exit of the mmap(arguments) of 32-bit programs that takes all of these from memory (`struct mmap_arg_struct32`), where
+/// another thread may have changed them since the kernel read them.
+#[tracepoint(category = "exit", name = "call")]
+pub fn exit_old_mmap(ctx: TracePointContext) -> u32 {
+    let [_, _, protection, flags, fd] = kernel::words_of_caller(argument_at_exit(&ctx, 0));
+    mapped_by_call(super::result(&ctx), protection as u64, flags as u64, || fd as i32);
+    0
+}
+
+#[inline(always)]
+fn mapped_by_call(result: i64, protection: u64, flags: u64, fd: impl FnOnce() -> i32) {
     const MAP_ANONYMOUS: u64 = 0x20;
     const LAST_ERROR: i64 = -4095;
-    let failed = (LAST_ERROR..0).contains(&super::result(&ctx));
-    if !failed && argument_at_exit(&ctx, 2) & PROT_EXEC != 0 && argument_at_exit(&ctx, 3) & MAP_ANONYMOUS == 0 {
-        mapped::<Tracepoint>(|| process::file(argument_at_exit(&ctx, 4) as i32));
+    let failed = (LAST_ERROR..0).contains(&result);
+    if !failed && protection & PROT_EXEC != 0 && flags & MAP_ANONYMOUS == 0 {
+        mapped::<Tracepoint>(|| process::file(fd()));
     }
-    0
 }
 
 /// Before a mapping takes effect; also the kernel's own, for an execution.

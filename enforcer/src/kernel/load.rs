@@ -355,6 +355,7 @@ pub fn node(v1_controller: Option<u32>) -> Node {
         v1_controller: v1_controller.unwrap_or(ABSENT),
         hooks: Tier::Lsm as u32,
         tracing_hooked: 0,
+        sockets_hooked: 0,
         refusal: REFUSAL,
         overlay_proven: 1,
         calls_by_registers: 0,
@@ -364,9 +365,11 @@ pub fn node(v1_controller: Option<u32>) -> Node {
 
 /// The same for programs in a form, with these on security hooks.
 pub fn formed(node: Node, form: Form, hooks: &[Attachment]) -> Node {
+    let hooked = |op| u32::from(hooks.iter().any(|hook| hook.ops.contains(&op)));
     Node {
         hooks: form.hooks as u32,
-        tracing_hooked: u32::from(hooks.iter().any(|hook| hook.ops.contains(&Op::Ptrace))),
+        tracing_hooked: hooked(Op::Ptrace),
+        sockets_hooked: hooked(Op::Socket),
         refusal: if form.hooks == Tier::Lsm { REFUSAL } else { 0 },
         calls_by_registers: u32::from(form.calls != Calls::Tracepoints),
         ..node

@@ -110,6 +110,8 @@ pub const TRACEPOINT: &[Attachment] = &[
     alone("exit_open", Hook::Exit("open_by_handle_at"), &[Op::Open]),
     alone("io_uring_complete", Hook::Trace("io_uring_complete"), &[Op::Open]),
     alone("exit_mmap", Hook::Exit("mmap"), &[Op::Mmap]),
+    // Of 32-bit programs alone, like socketcall: the old one.
+    alone("exit_old_mmap", Hook::Exit("ia32_mmap"), &[Op::Mmap]),
     alone("enter_unlink", Hook::Enter("unlink"), &[Op::Unlink]),
     alone("exit_change", Hook::Exit("unlink"), &[Op::Unlink]),
     alone("enter_unlinkat", Hook::Enter("unlinkat"), &[Op::Unlink]),
@@ -146,6 +148,7 @@ pub const TRACEPOINT: &[Attachment] = &[
     on("exit_connect", Hook::Exit("connect"), &[Op::Connect, Op::Stdio]),
     on("exit_bind", Hook::Exit("bind"), &[Op::Bind]),
     alone("exit_socket", Hook::Exit("socket"), &[Op::Socket]),
+    on("exit_socketcall", Hook::Exit("socketcall"), &[Op::Connect, Op::Stdio, Op::Bind, Op::Socket]),
     on("exit_dup", Hook::Exit("dup"), &[Op::Stdio]),
     on("exit_dup", Hook::Exit("dup2"), &[Op::Stdio]),
     on("exit_dup", Hook::Exit("dup3"), &[Op::Stdio]),

@@ -106,7 +106,7 @@ pub fn verify(
         let node = load::formed(node, form, &on_hooks);
         let mut loader = Loader::again(&offsets);
         let ebpf = loader.open(&trial.object.clone().in_form(form), &node)?;
-        let what = What { form, compat: false, on_hooks, rings_visible, btf: &btf };
+        let what = What { form, compat: false, on_hooks, rings_visible, types: &types, btf: &btf };
         what.verify(ebpf, filter, &mut report);
     }
     // What is on the functions of system calls, once more, with the numbers of 32-bit ones.
@@ -115,7 +115,7 @@ pub fn verify(
         let node = load::compat(load::formed(node, form, &[]));
         let mut loader = Loader::again(&offsets);
         let ebpf = loader.open(&trial.object.in_form(form), &node)?;
-        let what = What { form, compat: true, on_hooks: Vec::new(), rings_visible, btf: &btf };
+        let what = What { form, compat: true, on_hooks: Vec::new(), rings_visible, types: &types, btf: &btf };
         what.verify(ebpf, filter, &mut report);
     }
     Ok(())
@@ -127,6 +127,7 @@ struct What<'a> {
     compat: bool,
     on_hooks: Vec<Attachment>,
     rings_visible: bool,
+    types: &'a ringfence_btf::Btf,
     btf: &'a Btf,
 }
 
@@ -139,6 +140,15 @@ impl What<'_> {
             Tier::Tracepoint => programs::security_hooks().all(|hook| hook.name != name),
             _ => self.on_hooks.iter().any(|attachment| attachment.program == name),
         }
+    }
+
+    /// A function of a system call that this kernel has.
+    fn function(&self, call: &str) -> Option<String> {
+        if self.compat {
+            let has = |function: &str| self.types.function_number(function).is_some();
+            return programs::compat_functions_of(call, has).into_iter().next();
+        }
+        preflight::has_syscall(call).then(|| programs::function_of(call))
     }
 
     fn named(&self, name: &str) -> String {
@@ -172,10 +182,11 @@ impl What<'_> {
     }
     fn outcome(&self, name: &str, program: &mut Program) -> Outcome {
         let Self { form: Form { calls, .. }, on_hooks, rings_visible, btf, .. } = self;
+        let function = |call| self.function(call).expect("what is absent is not looked at");
         let all = [programs::IDENTITY, programs::EVERY_CALL, on_hooks, programs::TRACEPOINT].concat();
         let hooks: Vec<Hook> = all.iter().filter(|a| a.program == name).map(|a| a.hook).collect();
         let absent = |hook: &Hook| match hook {
-            Hook::Enter(call) | Hook::Exit(call) => !preflight::has_syscall(call),
+            Hook::Enter(call) | Hook::Exit(call) => self.function(call).is_none(),
             Hook::Trace("io_uring_complete") => !*rings_visible,
             Hook::Trace("sys_enter" | "sys_exit") => *calls != Calls::Every,
             Hook::Trace(_) | Hook::Lsm(_) | Hook::Function(_) => false,
@@ -184,8 +195,8 @@ impl What<'_> {
             return Outcome::NoHook("no such system call or tracepoint".to_owned());
         }
         let answer = match (program, hooks.iter().find(|hook| !absent(hook))) {
-            (Program::FEntry(p), Some(Hook::Enter(call))) => p.load(&programs::function_of(call), btf),
-            (Program::FExit(p), Some(Hook::Exit(call))) => p.load(&programs::function_of(call), btf),
+            (Program::FEntry(p), Some(Hook::Enter(call))) => p.load(&function(call), btf),
+            (Program::FExit(p), Some(Hook::Exit(call))) => p.load(&function(call), btf),
             (Program::FExit(p), None) => p.load(&programs::function_of("openat"), btf),
             (Program::KProbe(p), None) => p.load(),
             (Program::Lsm(p), None) => p.load(programs::EXECUTION.name, btf),

@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 
 use anyhow::{Context as _, Result};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::socket::{AddressFamily, SockType, SockaddrLike};
 
 /// Numbers of `arch/x86/entry/syscalls/syscall_32.tbl`.
 #[derive(Clone, Copy)]
@@ -22,13 +23,26 @@ enum Call {
     Rename = 38,
     Dup2 = 63,
     Symlink = 83,
+    OldMmap = 90,
     Truncate = 92,
+    Socketcall = 102,
     Setns = 346,
+    IoUringSetup = 425,
     Fsopen = 430,
     Fsconfig = 431,
 }
 
-/// A string below 4 GiB, where 32 bits reach.
+/// `MAX_ERRNO`, as a result.
+const LAST_ERROR: i32 = -4095;
+
+/// Calls of [`Call::Socketcall`] (`include/uapi/linux/net.h`).
+#[derive(Clone, Copy)]
+enum SocketCall {
+    Socket = 1,
+    Connect = 3,
+}
+
+/// Bytes below 4 GiB, where 32 bits reach.
 struct Low {
     start: NonNull<std::ffi::c_void>,
     length: usize,
@@ -36,9 +50,15 @@ struct Low {
 
 impl Low {
     fn path(path: &Path) -> Result<Self> {
-        let text = CString::new(path.as_os_str().as_encoded_bytes())?;
-        let bytes = text.as_bytes_with_nul();
-        let length = NonZeroUsize::new(bytes.len()).context("a string ends with a zero byte")?;
+        Self::bytes(CString::new(path.as_os_str().as_encoded_bytes())?.as_bytes_with_nul())
+    }
+
+    fn words(words: &[u32]) -> Result<Self> {
+        Self::bytes(&words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>())
+    }
+
+    fn bytes(bytes: &[u8]) -> Result<Self> {
+        let length = NonZeroUsize::new(bytes.len()).context("no bytes")?;
         let (protection, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE);
         // SAFETY: a mapping of our own at a place that the kernel chooses.
         let start = unsafe { mmap_anonymous(None, length, protection, flags | MapFlags::MAP_32BIT) }?;
@@ -54,7 +74,7 @@ impl Low {
 
 impl Drop for Low {
     fn drop(&mut self) {
-        // SAFETY: mapped by `path`, and nothing points to it any more.
+        // SAFETY: mapped by `bytes`, and nothing points to it any more.
         let _ = unsafe { munmap(self.start, self.length) };
     }
 }
@@ -83,7 +103,8 @@ unsafe fn call<const N: usize>(call: Call, arguments: [u32; N]) -> io::Result<i3
     }
     #[expect(clippy::cast_possible_truncation, reason = "a 32-bit call has a result of 32 bits")]
     let result = result as i32;
-    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
+    // What is above is an address.
+    if (LAST_ERROR..0).contains(&result) { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
 }
 
 fn by_path(number: Call, path: &Path, argument: u32) -> Result<i32> {
@@ -160,6 +181,52 @@ pub fn mount_source(kind: &str, source: &Path) -> Result<()> {
     let arguments = [number(context.as_fd())?, FSCONFIG_SET_STRING, key.address(), value.address(), 0];
     // SAFETY: a call with two strings.
     unsafe { call(Call::Fsconfig, arguments) }?;
+    Ok(())
+}
+
+fn socketcall(number: SocketCall, arguments: &[u32]) -> io::Result<i32> {
+    let low = Low::words(arguments).map_err(io::Error::other)?;
+    // SAFETY: a call with a number and its arguments, which are as many as that call has.
+    unsafe { call(Call::Socketcall, [number as u32, low.address()]) }
+}
+
+/// socket(2) by socketcall(2); the type and the protocol as they are numbered there.
+pub fn socket(family: AddressFamily, kind: SockType, protocol: u16) -> Result<OwnedFd> {
+    let arguments = [(family as i32).cast_unsigned(), (kind as i32).cast_unsigned(), u32::from(protocol)];
+    let descriptor = socketcall(SocketCall::Socket, &arguments)?;
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// connect(2) by socketcall(2).
+pub fn connect(socket: BorrowedFd<'_>, to: &impl SockaddrLike) -> Result<()> {
+    let length = usize::try_from(to.len())?;
+    // SAFETY: it says how long it is.
+    let address = Low::bytes(unsafe { std::slice::from_raw_parts(to.as_ptr().cast(), length) })?;
+    socketcall(SocketCall::Connect, &[number(socket)?, address.address(), u32::try_from(length)?])?;
+    Ok(())
+}
+
+/// mmap(2) of a file's first page, executable, by the call that takes its arguments from memory.
+pub fn map(file: BorrowedFd<'_>) -> Result<()> {
+    const PAGE: u32 = 4096;
+    const READ_AND_EXECUTE: u32 = 1 | 4;
+    const PRIVATE: u32 = 2;
+    let arguments = Low::words(&[0, PAGE, READ_AND_EXECUTE, PRIVATE, number(file)?, 0])?;
+    // SAFETY: nothing looks at the mapping, and no memory of ours is replaced by it.
+    unsafe { call(Call::OldMmap, [arguments.address()]) }?;
+    Ok(())
+}
+
+/// `io_uring_setup(2)`
+pub fn ring() -> Result<()> {
+    /// `struct io_uring_params`
+    const PARAMETERS: [u8; 120] = [0; 120];
+    let parameters = Low::bytes(&PARAMETERS)?;
+    // SAFETY: a call with a number, and room for what the kernel says.
+    let descriptor = unsafe { call(Call::IoUringSetup, [1, parameters.address()]) }?;
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
     Ok(())
 }
 

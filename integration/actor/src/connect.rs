@@ -1,13 +1,21 @@
 //! Connects sockets and makes unusual ones.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+#[cfg(target_arch = "x86_64")]
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, socket};
 
+#[cfg(target_arch = "x86_64")]
+use crate::compat;
 use crate::uring;
+
+/// `ETH_P_ALL`
+#[cfg(target_arch = "x86_64")]
+const ALL_FRAMES: u16 = 3;
 
 /// What is done.
 #[derive(Clone, Copy, ValueEnum)]
@@ -34,6 +42,15 @@ pub enum How {
     Udp,
     /// A netlink socket for routes.
     Netlink,
+    /// An `AF_PACKET` socket of type raw, by the socketcall(2) of 32-bit programs.
+    #[cfg(target_arch = "x86_64")]
+    CompatPacket,
+    /// A UDP socket and its connect(2), both by the same; IPv4.
+    #[cfg(target_arch = "x86_64")]
+    CompatUdpConnect,
+    /// A ring for `io_uring`, by the call of 32-bit programs.
+    #[cfg(target_arch = "x86_64")]
+    CompatRing,
 }
 
 /// What `actor connect` takes.
@@ -65,6 +82,16 @@ impl Arguments {
             How::Icmp => drop(socket(inet, SockType::Raw, none, SockProtocol::Icmp)?),
             How::Udp => drop(self.udp()?),
             How::Netlink => drop(socket(AddressFamily::Netlink, SockType::Raw, none, SockProtocol::NetlinkRoute)?),
+            #[cfg(target_arch = "x86_64")]
+            How::CompatPacket => drop(compat::socket(packet, SockType::Raw, ALL_FRAMES.to_be())?),
+            #[cfg(target_arch = "x86_64")]
+            How::CompatUdpConnect => {
+                let SocketAddr::V4(to) = self.to else { bail!("{} is no IPv4 address", self.to) };
+                let socket = compat::socket(inet, SockType::Datagram, 0)?;
+                compat::connect(socket.as_fd(), &SockaddrIn::from(to))?;
+            }
+            #[cfg(target_arch = "x86_64")]
+            How::CompatRing => compat::ring()?,
         }
         println!("done, to {}", self.to);
         Ok(())

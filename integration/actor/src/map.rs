@@ -25,6 +25,9 @@ pub enum How {
     Memfd,
     /// A copy of it in an anonymous memory file, to be read only.
     MemfdRead,
+    /// The file, executable, by the first mmap(2) of 32-bit programs.
+    #[cfg(target_arch = "x86_64")]
+    CompatExec,
     /// A copy of it next to it that has lost its name before it is mapped, executable.
     Unlinked,
 }
@@ -40,16 +43,15 @@ impl Arguments {
     /// Maps the beginning of the file.
     pub fn run(self) -> Result<()> {
         let file = self.file().with_context(|| format!("open {}", self.path.display()))?;
-        let (protection, flags) = match self.how {
-            How::Exec | How::Memfd | How::Unlinked => {
-                (ProtFlags::PROT_READ | ProtFlags::PROT_EXEC, MapFlags::MAP_PRIVATE)
-            }
-            How::Shared => (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE | ProtFlags::PROT_EXEC, MapFlags::MAP_SHARED),
-            How::Read | How::MemfdRead => (ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE),
+        let executable = ProtFlags::PROT_READ | ProtFlags::PROT_EXEC;
+        let mapped = match self.how {
+            How::Exec | How::Memfd | How::Unlinked => map(file, executable, MapFlags::MAP_PRIVATE),
+            How::Shared => map(file, executable | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED),
+            How::Read | How::MemfdRead => map(file, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE),
+            #[cfg(target_arch = "x86_64")]
+            How::CompatExec => crate::compat::map(file.as_fd()),
         };
-        // SAFETY: nothing looks at the mapping, and no memory of ours is replaced by it.
-        unsafe { mmap(None, NonZeroUsize::MIN, protection, flags, file, 0) }
-            .with_context(|| format!("map {}", self.path.display()))?;
+        mapped.with_context(|| format!("map {}", self.path.display()))?;
         println!("mapped {}", self.path.display());
         Ok(())
     }
@@ -58,6 +60,8 @@ impl Arguments {
         let original = File::options().read(true).write(matches!(self.how, How::Shared)).open(&self.path)?;
         let copy = match self.how {
             How::Exec | How::Shared | How::Read => return Ok(original.into()),
+            #[cfg(target_arch = "x86_64")]
+            How::CompatExec => return Ok(original.into()),
             How::Memfd | How::MemfdRead => File::from(memfd_create(c"library", MFdFlags::empty())?),
             How::Unlinked => {
                 let path = self.path.with_extension("copy");
@@ -69,4 +73,10 @@ impl Arguments {
         io::copy(&mut { original }, &mut copy.as_fd().try_clone_to_owned().map(File::from)?)?;
         Ok(copy.into())
     }
+}
+
+fn map(file: OwnedFd, protection: ProtFlags, flags: MapFlags) -> Result<()> {
+    // SAFETY: nothing looks at the mapping, and no memory of ours is replaced by it.
+    unsafe { mmap(None, NonZeroUsize::MIN, protection, flags, file, 0) }?;
+    Ok(())
 }

@@ -11,6 +11,13 @@ use clap::{Args, ValueEnum};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
+#[cfg(target_arch = "x86_64")]
+use {
+    crate::compat,
+    nix::sys::socket::{AddressFamily, SockType, UnixAddr},
+    std::os::fd::AsFd as _,
+};
+
 use crate::read::parent;
 
 /// What is done with the socket.
@@ -22,6 +29,9 @@ pub enum How {
     ConnectRelative,
     /// connect(2) through a symbolic link of another name.
     ConnectSymlink,
+    /// connect(2) by the socketcall(2) of 32-bit programs.
+    #[cfg(target_arch = "x86_64")]
+    CompatConnect,
     /// A datagram is sent to it.
     Datagram,
     /// open(2) with `O_PATH`.
@@ -81,6 +91,11 @@ impl Arguments {
                 let link = crate::scratch::path()?;
                 std::os::unix::fs::symlink(&self.path, &link)?;
                 drop(UnixStream::connect(link)?);
+            }
+            #[cfg(target_arch = "x86_64")]
+            How::CompatConnect => {
+                let socket = compat::socket(AddressFamily::Unix, SockType::Stream, 0)?;
+                compat::connect(socket.as_fd(), &UnixAddr::new(&self.path)?)?;
             }
             How::Datagram => drop(UnixDatagram::unbound()?.send_to(b"hello", &self.path)?),
             How::OpenPath => {

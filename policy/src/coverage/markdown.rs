@@ -42,8 +42,9 @@ const BEYOND: &str = "\
   set up is an operation of its own, `ring`, seen on every tier (RF-117).
 - **By 32-bit system calls** (`int 0x80`): seen like the others, on the functions of these calls, where the kernel takes
   BPF trampolines. Where it takes none, what is seen as its system call returns is blind by them; `ringfence status` says
-  so. Sockets by `socketcall(2)`: what has a hook is seen there, the rest is not. By x32 calls (which few kernels have and
-  fewer have switched on) the same is blind.
+  so. What `socketcall(2)` and the first of their two `mmap(2)` are asked for is read from the caller's memory as they
+  return, where another thread may have changed it; what has a hook does not depend on that. By x32 calls (which few kernels
+  have and fewer have switched on) what is seen as its system call returns is blind.
 - **Memory of other processes** (`process_vm_writev`, `/proc/PID/mem`, `pidfd_getfd`) counts as `ptrace` where that has its
   hook, and is blind on `tracepoint`.
 - **Mounts by `fsconfig`** are seen as on `tracepoint`.
