@@ -329,15 +329,15 @@ mod tests {
 
     #[test]
     fn each_part_that_was_measured_is_drawn() {
-        let plots: [Plot; 3] = [latency, rules, price];
-        for plot in plots {
+        let plots: [(Plot, &str); 3] = [(latency, "<rect"), (rules, "<polyline"), (price, "<rect")];
+        for (plot, mark) in plots {
             let mut svg = String::new();
             {
                 let area = SVGBackend::with_string(&mut svg, (860, 420)).into_drawing_area();
                 plot(&results(), &area).unwrap();
                 area.present().unwrap();
             }
-            assert!(svg.contains("<rect") && svg.contains("</svg>"), "{svg}");
+            assert!(svg.contains(mark) && svg.contains("</svg>"), "{svg}");
         }
     }
 }
