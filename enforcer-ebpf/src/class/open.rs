@@ -69,8 +69,7 @@ pub fn file_open(ctx: LsmContext) -> i32 {
 /// execution does not pass here.
 #[tracepoint(category = "exit", name = "call")]
 pub fn exit_mmap(ctx: TracePointContext) -> u32 {
-    let (protection, flags) = (argument_at_exit(&ctx, 2), argument_at_exit(&ctx, 3));
-    mapped_by_call(super::result(&ctx), protection, flags, || argument_at_exit(&ctx, 4) as i32);
+    mapped_by_call(super::result(&ctx), |n| argument_at_exit(&ctx, n));
     0
 }
 
@@ -78,18 +77,19 @@ pub fn exit_mmap(ctx: TracePointContext) -> u32 {
 /// another thread may have changed them since the kernel read them.
 #[tracepoint(category = "exit", name = "call")]
 pub fn exit_old_mmap(ctx: TracePointContext) -> u32 {
-    let [_, _, protection, flags, fd] = kernel::words_of_caller(argument_at_exit(&ctx, 0));
-    mapped_by_call(super::result(&ctx), protection as u64, flags as u64, || fd as i32);
+    let arguments: [u32; 5] = kernel::words_of_caller(argument_at_exit(&ctx, 0));
+    mapped_by_call(super::result(&ctx), |n| arguments[n] as u64);
     0
 }
 
+/// Asks for no more arguments than it takes to tell that a mapping is none of ours: most are not.
 #[inline(always)]
-fn mapped_by_call(result: i64, protection: u64, flags: u64, fd: impl FnOnce() -> i32) {
+fn mapped_by_call(result: i64, argument: impl Fn(usize) -> u64) {
     const MAP_ANONYMOUS: u64 = 0x20;
     const LAST_ERROR: i64 = -4095;
     let failed = (LAST_ERROR..0).contains(&result);
-    if !failed && protection & PROT_EXEC != 0 && flags & MAP_ANONYMOUS == 0 {
-        mapped::<Tracepoint>(|| process::file(fd()));
+    if !failed && argument(2) & PROT_EXEC != 0 && argument(3) & MAP_ANONYMOUS == 0 {
+        mapped::<Tracepoint>(|| process::file(argument(4) as i32));
     }
 }
 

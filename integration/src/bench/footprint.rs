@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nix::time::{ClockId, clock_gettime};
+use ringfence_actor::now;
 use ringfence_policy::{Mitigation, RuleId};
 
 use super::results::Results;
@@ -82,7 +82,7 @@ impl Bench {
                     }
                     anyhow::Ok(())
                 });
-                let from = monotonic()?;
+                let from = now();
                 let first = self.start(Rules::All, Mitigation::Log).and_then(|enforcer| {
                     let ours =
                         |event: &ringfence_control::Violation| event.rule_id == rule && event.kernel_time_ns > from;
@@ -124,10 +124,4 @@ impl fmt::Display for Resident {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.1} MiB (RSS {:.1} MiB)", self.proportional, self.all)
     }
-}
-
-/// `CLOCK_MONOTONIC` in ns, as events tell it.
-fn monotonic() -> Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-    Ok(u64::try_from(now.tv_sec())? * 1_000_000_000 + u64::try_from(now.tv_nsec())?)
 }

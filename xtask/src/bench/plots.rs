@@ -167,7 +167,7 @@ fn rules(results: &Results, area: &Area) -> Result<()> {
         // Beside the plot: there is no room for so many in it.
         let at = (i32::try_from(SIZE.0 - NAMES)? + 12, 50 + 18 * i32::try_from(number)?);
         failed(area.draw(&key(at, colour)))?;
-        failed(area.draw(&Text::new(beside(what), (at.0 + 26, at.1 - 5), ("sans-serif", 12))))?;
+        failed(area.draw(&Text::new(short(what, ": "), (at.0 + 26, at.1 - 5), ("sans-serif", 12))))?;
         let bars = points.iter().map(|(rules, series)| {
             let [low, high] = series.quartiles;
             ErrorBar::new_vertical(*rules, low, series.median, high, colour.filled(), 6)
@@ -201,7 +201,7 @@ fn price(results: &Results, area: &Area) -> Result<()> {
             least * 1.1..most + (most - least) * LEGEND,
         ))?;
     let title = |place: &SegmentValue<usize>| match place {
-        SegmentValue::CenterOf(number) => operations.get(*number).map_or_else(String::new, |what| short(what)),
+        SegmentValue::CenterOf(number) => operations.get(*number).map_or_else(String::new, |what| short(what, ", ")),
         _ => String::new(),
     };
     failed(
@@ -264,18 +264,11 @@ fn more(results: &Results, what: &str, setting: &str) -> Option<[f64; 3]> {
     Some([last / 4, last / 2, last * 3 / 4].map(|at| ratios[at]))
 }
 
-/// `connect + accept + close on loopback, governed` is too long below an axis.
-fn short(what: &str) -> String {
-    let (operation, whose) = what.split_once(", ").unwrap_or((what, ""));
+/// `connect + accept + close on loopback, governed` is too long for a plot: the operation's first word, and the rest.
+fn short(what: &str, separator: &str) -> String {
+    let (operation, rest) = what.split_once(separator).unwrap_or((what, ""));
     let first = operation.split(' ').next().unwrap_or_default();
-    format!("{first}, {whose}")
-}
-
-/// `open + close of a small file: exit_open` is too long beside a plot.
-fn beside(what: &str) -> String {
-    let (operation, program) = what.split_once(": ").unwrap_or((what, ""));
-    let first = operation.split(' ').next().unwrap_or_default();
-    format!("{first}: {program}")
+    format!("{first}{separator}{rest}")
 }
 
 /// A line of the legend begins with it.
@@ -333,7 +326,7 @@ mod tests {
         for (plot, mark) in plots {
             let mut svg = String::new();
             {
-                let area = SVGBackend::with_string(&mut svg, (860, 420)).into_drawing_area();
+                let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
                 plot(&results(), &area).unwrap();
                 area.present().unwrap();
             }
