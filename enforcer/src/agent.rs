@@ -8,6 +8,7 @@ mod gaps;
 mod govern;
 mod guard;
 mod limits;
+mod network;
 mod node;
 mod owners;
 mod status;
@@ -21,13 +22,16 @@ use crate::{
     report::{self, Owner},
     rulesets::{Compiled, Rulesets},
     slots::Slots,
+    state::{self, Writer},
 };
+use anyhow::Context as _;
 use blind::Blind;
 use gaps::Gaps;
 pub use guard::Spared;
 use guard::Unheld;
 use jiff::Timestamp;
 use limits::Terminations;
+use network::{Network, News, Wish};
 use owners::Owners;
 use ringfence_abi::{Class, Event, EventHeader};
 use ringfence_api::NodeReport;
@@ -35,7 +39,7 @@ use ringfence_containers::{
     Container, ContainerEvent, ContainerKey, Kind, Member, Runtime, cgroups::Hierarchies, container_id_in,
 };
 use ringfence_control::{CandidatesStatus, Done, Escaped, Explanation, Feed, Held, Status, Violation};
-use ringfence_netiso::{Change, Datapaths, Switch, Watch};
+use ringfence_netiso::{Datapaths, Switch};
 use ringfence_policy::{Exception, Limit, Mitigation, ResolvedRuleset, RuleId, Tables, compare, effective};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -100,8 +104,6 @@ pub struct Parts {
     pub kernel: Kernel,
     /// The isolated bits.
     pub switch: Switch,
-    /// What makes them effective.
-    pub datapaths: Datapaths,
     /// Rulesets, loaded once already.
     pub rulesets: Rulesets,
     /// Where containers come from; none: only cgroups that were named.
@@ -163,6 +165,8 @@ struct Context {
 /// The agent of a node.
 pub struct Agent {
     parts: Parts,
+    network: Network,
+    writer: Writer,
     slots: Slots,
     known: BTreeMap<ContainerKey, Known>,
     owners: Owners,
@@ -194,21 +198,27 @@ pub struct Agent {
     followed: BTreeSet<ContainerKey>,
     /// Something was isolated since the last look.
     newly_isolated: bool,
+    /// Violations that ask for isolation by containers whose interfaces are being armed: nothing else covers them.
+    undecided: Vec<(ContainerKey, EventHeader, Vec<Violation>)>,
+    /// Containers that had begun before they were governed.
+    late: u64,
     blind: Blind,
 }
 
 impl Agent {
-    /// Takes over what is in the kernel. Nothing changes there yet.
-    pub fn new(mut parts: Parts) -> anyhow::Result<Self> {
+    /// Takes over what is in the kernel. Nothing changes there yet. `datapaths`: what makes the isolated bits effective.
+    pub fn new(mut parts: Parts, datapaths: Datapaths) -> anyhow::Result<Self> {
         let inherited = parts.kernel.slots_in_use()?;
         let before = parts.kernel.generation()?;
         let mut tables = BTreeMap::new();
-        if let Some(restored) = crate::state::restore(&parts.state, before, parts.rulesets.catalogue()) {
+        if let Some(restored) = state::restore(&parts.state, before, parts.rulesets.catalogue()) {
             tables.insert(before, restored);
         }
         let generation = before.wrapping_add(1);
         let lost = Kernel::lost(&parts.kernel.counters()?);
         let mut agent = Self {
+            network: Network::start(datapaths)?,
+            writer: Writer::start(parts.state.clone()).context("the thread that writes the state can't be started")?,
             slots: Slots::without(&inherited),
             known: BTreeMap::new(),
             owners: Owners::default(),
@@ -230,6 +240,8 @@ impl Agent {
             unheld: BTreeMap::new(),
             followed: BTreeSet::new(),
             newly_isolated: false,
+            undecided: Vec::new(),
+            late: 0,
             blind: Blind::default(),
             parts,
         };
@@ -250,7 +262,6 @@ impl Agent {
         let [mitigations, candidates, logs] = self.parts.kernel.records()?;
         let (mut mitigations, mut candidates, mut logs) =
             (mitigations.watched()?, candidates.watched()?, logs.watched()?);
-        let mut watch = Watch::start()?;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
@@ -263,7 +274,7 @@ impl Agent {
                     let mut ready = ready?;
                     self.drain(ready.get_inner_mut(), usize::MAX);
                     ready.clear_ready();
-                    self.guard_new().await;
+                    self.guard_new();
                 }
                 ready = candidates.readable_mut(), if self.in_force => {
                     let mut ready = ready?;
@@ -271,13 +282,14 @@ impl Agent {
                     if !self.drain(ready.get_inner_mut(), 1) {
                         ready.clear_ready();
                     }
-                    self.guard_new().await;
+                    self.guard_new();
                 }
-                Some(event) = containers.recv() => self.container(event).await?,
-                Some(change) = changes.recv() => self.changed(change).await,
+                Some(event) = containers.recv() => self.container(event)?,
+                Some(change) = changes.recv() => self.changed(change),
                 // Who asks learns what is in force, not what is about to be.
-                Some(command) = commands.recv(), if self.in_force => self.command(command),
+                Some(command) = commands.recv(), if self.in_force => self.asked(command),
                 Some(terminated) = self.terminations.1.recv() => self.terminated(terminated),
+                news = self.network.news() => self.heard(news.context("nobody keeps the datapaths any more")?)?,
                 ready = logs.readable_mut(), if self.in_force => {
                     let mut ready = ready?;
                     // In turns: a flood of logs must not keep containers and commands waiting.
@@ -285,9 +297,12 @@ impl Agent {
                         ready.clear_ready();
                     }
                 }
-                Some(change) = watch.next() => self.interfaces(change).await,
-                _ = look.tick() => self.look().await,
+                _ = look.tick() => self.look(),
             }
+        }
+        self.network.close();
+        while let Some(news) = self.network.news().await {
+            self.heard(news)?;
         }
         // What has been recorded is still reported.
         self.drain(mitigations.get_mut(), usize::MAX);
@@ -323,23 +338,23 @@ impl Agent {
     }
 
     /// The cluster asks for something else now.
-    async fn changed(&mut self, change: Result<Compiled, String>) {
+    fn changed(&mut self, change: Result<Compiled, String>) {
         match change {
             Ok(compiled) => {
                 if self.parts.rulesets.change(compiled) {
-                    self.put_in_force().await;
+                    self.put_in_force();
                 }
             }
             Err(problem) => self.parts.rulesets.reject(problem),
         }
     }
 
-    async fn put_in_force(&mut self) {
+    fn put_in_force(&mut self) {
         self.tally.in_force(self.parts.rulesets.enforced(), Timestamp::now());
         if let Err(error) = self.apply_exceptions().and_then(|()| self.next_generation()) {
             tracing::error!(%error, "the changed rulesets could not be put in force; the old ones stay");
         }
-        self.arm_new().await;
+        self.arm_new();
     }
 
     /// Exceptions of the command line and of the policy.
@@ -350,9 +365,9 @@ impl Agent {
         Ok(self.parts.switch.set_exceptions(effective)?)
     }
 
-    async fn look(&mut self) {
+    fn look(&mut self) {
         if self.parts.rulesets.reload() {
-            self.put_in_force().await;
+            self.put_in_force();
         }
         if let Err(error) = self.release_unknown() {
             tracing::error!(%error, "unknown pods could not be released");
@@ -362,24 +377,37 @@ impl Agent {
         }
         self.finish_terminations();
         self.blind.look(self.parts.kernel.turn_on());
-        self.guard(true).await;
+        self.guard(true);
     }
 
     /// Something was isolated: what ways it has is not only looked at with the next look.
-    async fn guard_new(&mut self) {
+    fn guard_new(&mut self) {
         if std::mem::take(&mut self.newly_isolated) {
-            self.guard(false).await;
+            self.guard(false);
         }
     }
 
-    async fn interfaces(&mut self, change: Change) {
-        let is_of_interfaces = change.is_of_interfaces();
-        if let Err(error) = self.parts.datapaths.apply(change).await {
-            tracing::error!(%error, "the datapaths could not follow a change of the node's interfaces");
+    /// What came of something that was asked for, or happened to the node's interfaces. It fails only while nothing is in
+    /// force, as [`Self::container`].
+    fn heard(&mut self, news: News) -> anyhow::Result<()> {
+        match news {
+            News::Changed { is_of_interfaces, outcome } => {
+                if let Err(error) = outcome {
+                    tracing::error!(%error, "the datapaths could not follow a change of the node's interfaces");
+                }
+                if is_of_interfaces {
+                    self.guard(false);
+                }
+            }
+            News::Done(Wish::Arm(slot, _), outcome) => self.armed(slot, outcome),
+            News::Done(Wish::Disarm(slot), outcome) => self.disarmed(slot, outcome),
+            News::Done(Wish::LookAt(slots), outcome) => self.looked(Some(&slots), outcome),
+            News::Done(Wish::Verify, outcome) => self.looked(None, outcome),
+            News::Done(Wish::Prune, outcome) => return self.pruned(outcome),
+            News::Done(Wish::Answer(command), _) => self.command(command),
+            News::Done(Wish::AlsoIn(..), _) => {}
         }
-        if is_of_interfaces {
-            self.guard(false).await;
-        }
+        Ok(())
     }
 
     /// A record: who, which rules, and what is left to do.
@@ -471,6 +499,9 @@ impl Agent {
         // A pod that was unknown when it did it has a slot of its own by now.
         let unknown = slot != 0 && slot == self.unknown_slot();
         let uncovered = strictest == Mitigation::Isolate && !covered;
+        if uncovered && self.network.is_arming(slot) {
+            return self.undecided.push((key.clone(), *header, violations));
+        }
         let container = self.known.get(key).filter(|_| uncovered).map(|known| &known.owner.container);
         let spared = container.and_then(|container| self.held(container));
         let Some(known) = self.known.get_mut(key).filter(|known| known.slot == slot || unknown) else {
@@ -527,6 +558,11 @@ impl Agent {
         if let Some(sender) = &self.parts.told {
             let _ = sender.send(told);
         }
+    }
+
+    /// Who asks learns of all that has happened until now: interfaces may still be being armed.
+    fn asked(&mut self, command: Command) {
+        if self.network.is_idle() { self.command(command) } else { self.network.ask(Wish::Answer(command)) }
     }
 
     fn command(&mut self, command: Command) {

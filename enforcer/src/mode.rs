@@ -118,10 +118,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     }
 
     let feed = Arc::new(Feed::new(HISTORY));
-    let agent = Agent::new(Parts {
+    let parts = Parts {
         kernel,
         switch,
-        datapaths,
         rulesets,
         runtime,
         hierarchies,
@@ -136,7 +135,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         arms_interfaces: wants(Datapath::Tcx) || wants(Datapath::Clsact),
         covered_cgroup,
         check: args.check,
-    })?;
+    };
+    let agent = Agent::new(parts, datapaths)?;
     let server = tokio::spawn(serve(listener, Arc::new(Control::new(send, feed))));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

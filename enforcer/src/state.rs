@@ -6,12 +6,13 @@
 use ringfence_abi::Class;
 use ringfence_policy::{Catalogue, Exceptions, LineOf, RuleId, Tables, compile_with};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
 };
 
 const FILE: &str = "generation.json";
@@ -34,8 +35,51 @@ pub fn save(dir: &Path, generation: u32, tables: &Tables) -> io::Result<()> {
     replace(dir, FILE, &text)
 }
 
+/// Replaces files on a thread of its own: on a disk that is busy one takes a tenth of a second, and nothing that happens
+/// on the node waits for that. Dropped, it has written all of them.
+#[derive(Debug)]
+pub struct Writer {
+    texts: Option<mpsc::Sender<(&'static str, String)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    /// For files of this folder.
+    pub fn start(dir: PathBuf) -> io::Result<Self> {
+        let (texts, asked) = mpsc::channel();
+        let thread = thread::Builder::new().name("state".to_owned()).spawn(move || write(&dir, &asked))?;
+        Ok(Self { texts: Some(texts), thread: Some(thread) })
+    }
+
+    /// This is what the file is to hold now.
+    pub fn replace(&self, file: &'static str, text: String) {
+        if let Some(texts) = &self.texts {
+            let _ = texts.send((file, text));
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.texts = None;
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn write(dir: &Path, asked: &mpsc::Receiver<(&'static str, String)>) {
+    while let Ok(first) = asked.recv() {
+        // What came meanwhile is newer.
+        let texts: BTreeMap<&str, String> = std::iter::once(first).chain(asked.try_iter()).collect();
+        for (file, text) in texts {
+            if let Err(error) = replace(dir, file, &text) {
+                tracing::error!(%error, "what the next enforcer is to know can't be written to {}", dir.join(file).display());
+            }
+        }
+    }
+}
+
 /// Writes a file that whoever reads it finds whole, as it was or as it is.
-pub fn replace(dir: &Path, file: &str, text: &str) -> io::Result<()> {
+fn replace(dir: &Path, file: &str, text: &str) -> io::Result<()> {
     let next = next(dir, file);
     fs::write(&next, text)?;
     fs::rename(next, dir.join(file))

@@ -209,6 +209,11 @@ impl Datapaths {
         self.slots.get(&slot).map(|slot| &slot.coverage)
     }
 
+    /// All slots that were armed, and what covers them.
+    pub fn coverages(&self) -> impl Iterator<Item = (u32, &Coverage)> {
+        self.slots.iter().map(|(number, slot)| (*number, &slot.coverage))
+    }
+
     /// Looks whether everything is where it was put, and puts back what is missing. Returns the slots whose coverage
     /// is another now.
     pub async fn verify(&mut self) -> Result<Vec<u32>, Error> {

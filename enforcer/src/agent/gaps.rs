@@ -3,13 +3,13 @@
 //! What was seen while a container was not isolated, or the first time that it was seen at all, is how its network was
 //! made. It is kept in a file: a container must not get a way while no enforcer looks.
 
-use crate::state::{self, GAPS};
+use crate::state::{GAPS, Writer};
 use ringfence_containers::ContainerKey;
 use ringfence_netiso::Gap;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
     path::Path,
 };
 
@@ -39,9 +39,9 @@ impl Gaps {
     }
 
     /// For the next one, if there is anything new.
-    pub fn save(&mut self, dir: &Path) -> io::Result<()> {
+    pub fn save(&mut self, writer: &Writer) -> serde_json::Result<()> {
         if std::mem::take(&mut self.changed) {
-            state::replace(dir, GAPS, &serde_json::to_string(&self.of)?)?;
+            writer.replace(GAPS, serde_json::to_string(&self.of)?);
         }
         Ok(())
     }
@@ -152,13 +152,14 @@ mod tests {
         gaps.see(&key(), false, &[]);
         gaps.see(&ContainerKey::new("k8s.io", "gone"), false, &[]);
         gaps.isolated(&key(), true);
-        gaps.save(dir.path()).unwrap();
+        let save = |gaps: &mut Gaps| gaps.save(&Writer::start(dir.path().to_owned()).unwrap()).unwrap();
+        save(&mut gaps);
         let mut next = Gaps::restore(dir.path());
         assert!(next.is_by_hand(&key()));
         assert_eq!(ways(&next.see(&key(), true, &[gap("wireguard", true)])), ["wireguard"]);
         next.isolated(&key(), false);
         next.keep([key()].iter());
-        next.save(dir.path()).unwrap();
+        save(&mut next);
         let last = Gaps::restore(dir.path());
         assert!(!last.is_by_hand(&key()));
         assert_eq!(last.of.len(), 1);

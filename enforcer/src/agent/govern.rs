@@ -1,6 +1,6 @@
 //! Containers come and go, and rulesets change: who is governed by what.
 
-use super::{Agent, Known};
+use super::{Agent, Known, network::Wish};
 use crate::{
     report::{Owner, monotonic},
     rulesets, state,
@@ -23,23 +23,21 @@ use std::{
 impl Agent {
     /// Something happened to a container. It fails only while nothing is in force: what can't come into force at the start
     /// governs nobody, and is better started again.
-    pub(super) async fn container(&mut self, event: ContainerEvent) -> anyhow::Result<()> {
+    pub(super) fn container(&mut self, event: ContainerEvent) -> anyhow::Result<()> {
         let result = match event {
-            ContainerEvent::Known(container) => self.known(*container).await,
-            ContainerEvent::Created { key, pid } | ContainerEvent::Started { key, pid } => {
-                self.running(&key, pid).await
-            }
+            ContainerEvent::Known(container) => self.known(*container),
+            ContainerEvent::Created { key, pid } | ContainerEvent::Started { key, pid } => self.begun(&key, pid),
             ContainerEvent::Exited { key, .. } => {
                 if let Some(known) = self.known.get_mut(&key) {
                     known.pid = None;
                 }
                 Ok(())
             }
-            ContainerEvent::Removed(key) => self.removed(&key).await,
-            ContainerEvent::Synced => match self.synced().await {
-                Err(error) if !self.in_force => return Err(error.context("the rulesets can't be put in force")),
-                result => result,
-            },
+            ContainerEvent::Removed(key) => self.removed(&key),
+            ContainerEvent::Synced => {
+                let result = self.synced();
+                return self.or_fail(result);
+            }
             ContainerEvent::Disconnected { reason } => {
                 tracing::error!("the container runtime can't be reached, what is known stays in force: {reason}");
                 Ok(())
@@ -51,8 +49,20 @@ impl Agent {
         Ok(())
     }
 
+    /// A failure of what puts the rulesets in force.
+    fn or_fail(&self, result: anyhow::Result<()>) -> anyhow::Result<()> {
+        match result {
+            Err(error) if !self.in_force => Err(error.context("the rulesets can't be put in force")),
+            Err(error) => {
+                tracing::error!("{error:#}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// A container is announced, or described anew. Its cgroup, still to come, is bound by the kernel itself.
-    async fn known(&mut self, container: Container) -> anyhow::Result<()> {
+    fn known(&mut self, container: Container) -> anyhow::Result<()> {
         let key = container.key.clone();
         if let Some(pod) = &container.pod {
             self.counted.hear(pod);
@@ -80,27 +90,28 @@ impl Agent {
             return Ok(());
         }
         if let Some(pid) = pid {
-            return self.running(&key, pid).await;
+            return self.running(&key, pid).map(drop);
         }
         if !self.in_force && !is_pod {
             // At the start no process is told of a cgroup that was named by hand, and it exists already.
             self.bind(&key, slot)?;
         }
         if let Some(path) = netns {
-            self.arm(slot, Netns::at(&path)).await;
+            self.arm(slot, Netns::at(&path));
         } else if self.known[&key].owner.container.host_network {
-            self.arm(slot, Netns::current()).await;
+            self.arm(slot, Netns::current());
         }
         Ok(())
     }
 
     /// Arms the interfaces of what runs already and is governed only now.
-    pub(super) async fn arm_new(&mut self) {
+    pub(super) fn arm_new(&mut self) {
         let governed = self.known.values().filter(|known| known.slot != 0);
-        let new = governed.filter(|known| self.parts.datapaths.coverage(known.slot).is_none());
+        let armed = |slot| self.network.coverage(slot).is_some() || self.network.is_arming(slot);
+        let new = governed.filter(|known| !armed(known.slot));
         let new: Vec<_> = new.filter_map(|known| Some((known.slot, known.pid?))).collect();
         for (slot, pid) in new {
-            self.arm(slot, Netns::of_pid(pid)).await;
+            self.arm(slot, Netns::of_pid(pid));
         }
     }
 
@@ -195,30 +206,43 @@ impl Agent {
         Ok(number)
     }
 
-    /// The container has a first process: its cgroups and its network namespace exist.
-    async fn running(&mut self, key: &ContainerKey, pid: u32) -> anyhow::Result<()> {
-        let Some(known) = self.known.get_mut(key) else { return Ok(()) };
+    /// The runtime tells of a first process. The kernel has bound its cgroup, unless that was made before the container
+    /// was announced.
+    fn begun(&mut self, key: &ContainerKey, pid: u32) -> anyhow::Result<()> {
+        if self.running(key, pid)? && self.in_force {
+            self.late += 1;
+            tracing::warn!(container = %key.id, "it had begun before it was known: what it did until now was not seen");
+        }
+        Ok(())
+    }
+
+    /// The container has a first process: its cgroups and its network namespace exist. True: the kernel had not bound all
+    /// of its cgroups.
+    fn running(&mut self, key: &ContainerKey, pid: u32) -> anyhow::Result<bool> {
+        let Some(known) = self.known.get_mut(key) else { return Ok(false) };
         known.pid = Some(pid);
         let slot = known.slot;
         if slot == 0 {
-            return Ok(());
+            return Ok(false);
         }
-        self.bind(key, slot)?;
-        self.arm(slot, Netns::of_pid(pid)).await;
-        Ok(())
+        let bound = self.bind(key, slot)?;
+        self.arm(slot, Netns::of_pid(pid));
+        Ok(bound)
     }
 
     /// Binds the container's cgroups where the kernel did not: those that were there before it was announced. Slot 0: it
-    /// is governed by nobody.
-    fn bind(&mut self, key: &ContainerKey, slot: u32) -> anyhow::Result<()> {
+    /// is governed by nobody. True: there were such ones, that nobody governed.
+    fn bind(&mut self, key: &ContainerKey, slot: u32) -> anyhow::Result<bool> {
         let names = self.known[key].names.clone();
+        let mut bound = false;
         for cgroup in self.cgroups(&names)? {
-            self.bind_cgroup(&cgroup, slot)?;
+            bound |= self.bind_cgroup(&cgroup, slot)?;
         }
-        Ok(())
+        Ok(bound)
     }
 
-    fn bind_cgroup(&mut self, cgroup: &Cgroup, slot: u32) -> anyhow::Result<()> {
+    /// True: nobody governed it.
+    fn bind_cgroup(&mut self, cgroup: &Cgroup, slot: u32) -> anyhow::Result<bool> {
         let key = key_of(cgroup.version, cgroup.id);
         let bound = self.parts.kernel.bound(key)?;
         let unknown = self.unknown_slot();
@@ -226,6 +250,7 @@ impl Agent {
             None if slot != 0 => {
                 self.parts.kernel.bind(key, slot)?;
                 self.note_members(cgroup);
+                return Ok(true);
             }
             // An earlier enforcer may have had programs that noted nobody.
             Some(of) if of == slot && !self.in_force => self.note_members(cgroup),
@@ -242,7 +267,7 @@ impl Agent {
             }
             _ => {}
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Notes who is in a bound cgroup: the kernel sees those that come from now on. They are governed either way, as long
@@ -323,29 +348,36 @@ impl Agent {
         Arc::new(Owner { container, resolved: Arc::clone(&owner.resolved) })
     }
 
-    async fn arm(&mut self, slot: u32, netns: Result<Netns, ringfence_netiso::Error>) {
+    fn arm(&mut self, slot: u32, netns: Result<Netns, ringfence_netiso::Error>) {
         if !self.parts.arms_interfaces {
             return;
         }
-        let armed = match netns {
-            Ok(netns) => self.parts.datapaths.arm(slot, netns).await.map(ToString::to_string),
-            Err(error) => Err(error),
-        };
-        match armed {
-            Ok(coverage) => {
-                tracing::debug!(slot, coverage, "armed");
-                // How its network was made.
-                if let Some(owner) = self.owners.of(slot, u64::MAX) {
-                    self.judge(&owner.container.key);
-                    self.save_gaps();
-                }
-            }
-            // It may have ended meanwhile; while it lives its sockets are covered.
-            Err(error) => tracing::debug!(slot, %error, "its interfaces could not be armed"),
+        match netns {
+            Ok(netns) => self.network.ask(Wish::Arm(slot, netns)),
+            Err(error) => not_armed(slot, &error),
         }
     }
 
-    async fn removed(&mut self, key: &ContainerKey) -> anyhow::Result<()> {
+    pub(super) fn armed(&mut self, slot: u32, outcome: Result<(), ringfence_netiso::Error>) {
+        match outcome {
+            Ok(()) => {
+                if let Some(coverage) = self.network.coverage(slot) {
+                    tracing::debug!(slot, %coverage, "armed");
+                }
+                // How its network was made.
+                if let Some(key) = self.owners.tenant(slot).map(|owner| owner.container.key.clone()) {
+                    self.judge(&key);
+                    self.save_gaps();
+                }
+            }
+            Err(error) => not_armed(slot, &error),
+        }
+        for (key, header, violations) in std::mem::take(&mut self.undecided) {
+            self.act(&key, &header, violations);
+        }
+    }
+
+    fn removed(&mut self, key: &ContainerKey) -> anyhow::Result<()> {
         let Some(known) = self.known.remove(key) else { return Ok(()) };
         self.forget_gaps(key);
         if known.slot != 0 || known.owner.container.kind == Kind::Pod {
@@ -354,33 +386,53 @@ impl Agent {
         if known.slot == 0 {
             return Ok(());
         }
-        self.give_back(known.slot).await
+        self.give_back(known.slot)
     }
 
-    async fn give_back(&mut self, slot: u32) -> anyhow::Result<()> {
+    /// Nobody has the slot any more. Another one may have it as soon as it is disarmed.
+    fn give_back(&mut self, slot: u32) -> anyhow::Result<()> {
         self.parts.kernel.unbind(slot)?;
-        self.parts.datapaths.disarm(slot).await?;
-        self.parts.switch.release(slot)?;
-        self.parts.kernel.set_slot(slot, Slot::default())?;
-        self.slots.give_back(slot);
-        self.owners.give_back(slot);
-        self.inside.retain(|_, (of, _)| *of != slot);
+        self.network.ask(Wish::Disarm(slot));
         Ok(())
     }
 
-    /// Everything that exists is known now. The first time: what an earlier enforcer left and nobody has claimed goes,
-    /// and the rulesets come into force.
-    async fn synced(&mut self) -> anyhow::Result<()> {
+    pub(super) fn disarmed(&mut self, slot: u32, outcome: Result<(), ringfence_netiso::Error>) {
+        let free = || -> anyhow::Result<()> {
+            outcome?;
+            self.parts.switch.release(slot)?;
+            Ok(self.parts.kernel.set_slot(slot, Slot::default())?)
+        };
+        if let Err(error) = free() {
+            tracing::error!(slot, "it can't be given to another container: {error:#}");
+            return;
+        }
+        self.slots.give_back(slot);
+        self.owners.give_back(slot);
+        self.inside.retain(|_, (of, _)| *of != slot);
+    }
+
+    /// Everything that exists is known now. What an earlier enforcer left and nobody has claimed goes.
+    fn synced(&mut self) -> anyhow::Result<()> {
         for slot in std::mem::take(&mut self.inherited) {
             self.parts.kernel.withdraw_slot(slot)?;
-            self.give_back(slot).await?;
+            self.give_back(slot)?;
         }
-        self.parts.datapaths.prune().await?;
-        self.keep_gaps();
-        if !self.in_force {
-            self.enforce()?;
-        }
-        self.bind_pods()
+        self.network.ask(Wish::Prune);
+        Ok(())
+    }
+
+    /// And all of it is armed. The first time: the rulesets come into force.
+    pub(super) fn pruned(&mut self, outcome: Result<(), ringfence_netiso::Error>) -> anyhow::Result<()> {
+        let enforce = || {
+            outcome?;
+            self.keep_gaps();
+            if !self.in_force {
+                self.enforce()?;
+            }
+            self.bind_pods()
+        };
+        let result = enforce();
+        self.or_fail(result)
     }
 
     /// What governs a container now, limits considered.
@@ -526,6 +578,11 @@ impl Agent {
         }
         Ok(())
     }
+}
+
+/// It may have ended meanwhile; while it lives its sockets are covered.
+fn not_armed(slot: u32, error: &ringfence_netiso::Error) {
+    tracing::debug!(slot, %error, "its interfaces could not be armed");
 }
 
 /// The kernel's key of a cgroup.

@@ -2,6 +2,7 @@
 
 use super::{
     Agent, Told,
+    network::Wish,
     termination::{Cause, Reason},
 };
 use ringfence_containers::{ContainerKey, Kind};
@@ -52,7 +53,7 @@ impl std::fmt::Display for Unheld {
 
 impl Agent {
     /// Looks for ways past the isolation of what is isolated, and at `all` datapaths.
-    pub(super) async fn guard(&mut self, all: bool) {
+    pub(super) fn guard(&mut self, all: bool) {
         let isolated = match self.isolated() {
             Ok(isolated) => isolated,
             Err(error) => {
@@ -63,16 +64,20 @@ impl Agent {
         if let Err(error) = self.follow(&isolated) {
             tracing::error!("where processes of isolated containers are could not be looked up: {error:#}");
         }
-        let looked = if all {
-            self.parts.datapaths.verify().await
-        } else {
-            self.parts.datapaths.look_at(&isolated.values().copied().collect()).await
-        };
-        if let Err(error) = looked {
+        if !all {
+            self.network.ask(Wish::LookAt(isolated.into_values().collect()));
+        } else if !self.network.is_verifying() {
+            self.network.ask(Wish::Verify);
+        }
+    }
+
+    /// These slots were looked at, or all.
+    pub(super) fn looked(&mut self, at: Option<&BTreeSet<u32>>, outcome: Result<(), ringfence_netiso::Error>) {
+        if let Err(error) = outcome {
             tracing::error!(%error, "the datapaths could not be verified");
         }
-        let keys: Vec<ContainerKey> =
-            if all { self.known.keys().cloned().collect() } else { isolated.into_keys().collect() };
+        let known = self.known.iter().filter(|(_, known)| at.is_none_or(|slots| slots.contains(&known.slot)));
+        let keys: Vec<ContainerKey> = known.map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.judge(&key);
         }
@@ -80,7 +85,7 @@ impl Agent {
     }
 
     pub(super) fn save_gaps(&mut self) {
-        if let Err(error) = self.gaps.save(&self.parts.state) {
+        if let Err(error) = self.gaps.save(&self.writer) {
             tracing::error!(%error, "ways past isolation can't be kept for the next enforcer");
         }
     }
@@ -102,7 +107,7 @@ impl Agent {
         let followed = isolated.keys().cloned().collect();
         for key in self.followed.difference(&followed) {
             if let Some(known) = self.known.get(key) {
-                self.parts.datapaths.also_in(known.slot, &[]);
+                self.network.ask(Wish::AlsoIn(known.slot, Vec::new()));
             }
         }
         self.followed = followed;
@@ -125,7 +130,7 @@ impl Agent {
             }
         }
         for (slot, files) in namespaces {
-            self.parts.datapaths.also_in(slot, &Netns::distinct(files));
+            self.network.ask(Wish::AlsoIn(slot, Netns::distinct(files)));
         }
         Ok(())
     }
@@ -133,7 +138,7 @@ impl Agent {
     /// Whether isolation holds the container, if it is isolated. If not, it is terminated.
     pub(super) fn judge(&mut self, key: &ContainerKey) {
         let Some(known) = self.known.get(key) else { return };
-        let Some(coverage) = self.parts.datapaths.coverage(known.slot) else { return };
+        let Some(coverage) = self.network.coverage(known.slot) else { return };
         // Asked for after the coverage was found out.
         let isolated = match self.parts.switch.isolation(known.slot) {
             Ok(isolation) => isolation.since != 0,

@@ -83,7 +83,7 @@ impl Agent {
     }
 
     pub(super) fn save_tally(&self) {
-        if let Err(error) = self.tally.save(&self.parts.state) {
+        if let Err(error) = self.tally.save(&self.writer) {
             tracing::error!(%error, "how many violations there were can't be kept for the next enforcer");
         }
     }

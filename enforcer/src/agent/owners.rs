@@ -86,6 +86,11 @@ impl Owners {
         }
     }
 
+    /// Whose the slot is.
+    pub fn tenant(&self, slot: u32) -> Option<&Owner> {
+        self.now.get(&slot).map(|tenant| &*tenant.owner)
+    }
+
     /// Whose the slot is, or was last, governed as it was at a moment of the kernel's monotonic clock, in ns.
     pub fn of(&self, slot: u32, at: u64) -> Option<Arc<Owner>> {
         let former = || self.former.iter().rfind(|(_, of, _)| *of == slot).map(|(.., tenant)| tenant);

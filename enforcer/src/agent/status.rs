@@ -117,7 +117,7 @@ impl Agent {
 
     /// What covers a slot. Where no interfaces are armed its sockets still are, by their cgroup.
     pub(super) fn coverage(&self, slot: u32) -> ringfence_netiso::Coverage {
-        self.parts.datapaths.coverage(slot).cloned().unwrap_or_else(|| ringfence_netiso::Coverage {
+        self.network.coverage(slot).cloned().unwrap_or_else(|| ringfence_netiso::Coverage {
             cgroup: self.parts.covered_cgroup.is_some(),
             ..ringfence_netiso::Coverage::default()
         })
@@ -144,6 +144,12 @@ impl Agent {
             warnings.push(
                 "32-bit system calls are not seen: this kernel takes no BPF trampolines on their functions".to_owned(),
             );
+        }
+        if self.late > 0 {
+            warnings.push(format!(
+                "{} containers had begun before they were known here: their first moments were not seen",
+                self.late
+            ));
         }
         if self.candidates.undecided > 0 {
             warnings.push(format!(

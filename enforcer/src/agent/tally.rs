@@ -1,10 +1,10 @@
 //! Violations by ruleset and policy, counted since the version in force came into force here.
 
-use crate::state::{self, VIOLATIONS};
+use crate::state::{VIOLATIONS, Writer};
 use jiff::Timestamp;
 use ringfence_api::Reported;
 use ringfence_policy::{Enforced, Policy};
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 /// By name.
 type Counts = BTreeMap<String, Reported>;
@@ -25,8 +25,9 @@ impl Tally {
     }
 
     /// For the next one.
-    pub(super) fn save(&self, dir: &Path) -> io::Result<()> {
-        state::replace(dir, VIOLATIONS, &serde_json::to_string(&(&self.rulesets, &self.policies))?)
+    pub(super) fn save(&self, writer: &Writer) -> serde_json::Result<()> {
+        writer.replace(VIOLATIONS, serde_json::to_string(&(&self.rulesets, &self.policies))?);
+        Ok(())
     }
 
     /// That is in force from now on: what is new begins at 0.
@@ -81,7 +82,7 @@ mod tests {
         tally.in_force(&enforced(1), at(0));
         tally.count(["a".to_owned(), "gone".to_owned()].iter());
         tally.count(["a".to_owned(), "b".to_owned()].iter());
-        tally.save(dir.path()).unwrap();
+        tally.save(&Writer::start(dir.path().to_owned()).unwrap()).unwrap();
         let mut restored = Tally::restore(dir.path());
         assert_eq!(restored, tally);
         restored.in_force(&enforced(1), at(5));
