@@ -88,9 +88,16 @@ pub fn set_name(s: &mut Scratch, directory: u64, dentry: u64) {
 /// Flags of the object itself: where it lives and what its mode is.
 #[inline(always)]
 pub fn flags(o: &Object) -> u32 {
-    let mode: u16 = read(o.inode, offset!(inode_mode));
-    let links: u32 = read(o.inode, offset!(inode_nlink));
-    let magic: u64 = read(o.sb, offset!(sb_magic));
+    rf_object_flags(o.inode, o.sb)
+}
+
+/// By itself, because every flag doubles what the verifier has to walk from here on: to the caller they are a number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_object_flags(inode: u64, sb: u64) -> u32 {
+    let mode: u16 = read(inode, offset!(inode_mode));
+    let links: u32 = read(inode, offset!(inode_nlink));
+    let magic: u64 = read(sb, offset!(sb_magic));
     let mut flags = mode_flags(mode);
     match mode & S_IFMT {
         S_IFREG => flags |= flag::REGULAR,
@@ -101,7 +108,7 @@ pub fn flags(o: &Object) -> u32 {
         flags |= flag::NAMELESS;
     }
     match magic {
-        OVERLAY => flags |= overlay_flags(o),
+        OVERLAY => flags |= overlay_flags(inode, sb),
         TMPFS | RAMFS | HUGETLBFS => {
             if links != 0 {
                 flags |= flag::TMPFS;
@@ -133,13 +140,19 @@ pub fn mode_flags(mode: u16) -> u32 {
 #[inline(always)]
 pub fn is_of_image(file: u64) -> bool {
     let inode: u64 = read(file, offset!(file_inode));
-    let object = Object { dentry: 0, mnt: 0, inode, sb: read(inode, offset!(inode_sb)) };
-    flags(&object) & (flag::UPPER | flag::TMPFS | flag::NAMELESS | flag::VOLUME) == 0
+    rf_object_flags(inode, read(inode, offset!(inode_sb))) & (flag::UPPER | flag::TMPFS | flag::NAMELESS | flag::VOLUME)
+        == 0
 }
 
 /// How a file is open: `fs.h`'s modes, and what the open did.
 #[inline(always)]
 pub fn open_flags(file: u64, inode: u64) -> u32 {
+    rf_open_flags(file, inode)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_open_flags(file: u64, inode: u64) -> u32 {
     let mode: u32 = read(file, offset!(file_mode));
     let asked: u32 = read(file, offset!(file_flags));
     let mut flags = 0;
@@ -163,31 +176,31 @@ pub fn open_flags(file: u64, inode: u64) -> u32 {
 }
 
 #[inline(always)]
-fn id(o: &Object) -> FileId {
-    let dev: u32 = read(o.sb, offset!(sb_dev));
-    FileId { ino: read(o.inode, offset!(inode_ino)), dev: dev as u64 }
+fn id(inode: u64, sb: u64) -> FileId {
+    let dev: u32 = read(sb, offset!(sb_dev));
+    FileId { ino: read(inode, offset!(inode_ino)), dev: dev as u64 }
 }
 
 /// A governed process has the file open for writing.
 #[inline(always)]
 pub fn note_write(o: &Object) {
-    let _ = WRITTEN.insert(&id(o), &1, 0);
+    let _ = WRITTEN.insert(&id(o.inode, o.sb), &1, 0);
 }
 
 #[inline(always)]
-fn overlay_flags(o: &Object) -> u32 {
+fn overlay_flags(inode: u64, sb: u64) -> u32 {
     if !kernel::overlay_proven() {
         return 0;
     }
     let mut flags = 0;
-    let from_image = has_lower(o.inode);
+    let from_image = has_lower(inode);
     if from_image {
         flags |= flag::FROM_IMAGE;
     }
-    let upper: u64 = read(o.inode, offset!(ovl_upper));
+    let upper: u64 = read(inode, offset!(ovl_upper));
     if upper != 0 {
         flags |= flag::UPPER;
-        if !from_image || WRITTEN.get_ptr(&id(o)).is_some() {
+        if !from_image || WRITTEN.get_ptr(&id(inode, sb)).is_some() {
             flags |= flag::DRIFTED;
         }
     }

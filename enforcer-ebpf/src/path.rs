@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// Components that one climb passes, and climbs of a walk: a thousand components, which the verifier sees as a few.
-const COMPONENTS: usize = 32;
-const CLIMBS: usize = 32;
+const COMPONENTS: usize = 8;
+const CLIMBS: usize = 128;
 
 /// Beginnings of components that are noted; more wrap around, and only `..` in strings that deep would tell.
 const STARTS: u64 = 64;
@@ -401,7 +401,7 @@ extern "C" fn rf_normalise(index: u32) -> u32 {
 }
 
 /// Bytes of a string that one call of [`rf_string_bytes`] takes: what the verifier walks is a chunk, not all.
-const CHUNK: u32 = 32;
+const CHUNK: u32 = 8;
 
 /// Takes the string's bytes from `from` on. 1: it has ended.
 #[unsafe(no_mangle)]

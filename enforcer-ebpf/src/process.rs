@@ -7,7 +7,7 @@ use crate::{
     scratch::{self, Scratch},
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
-use ringfence_abi::{ANCESTORS, Ancestor, CANDIDATE_ARGS, Class, EVENT_ANCESTORS, EVENT_ARGS, Facet, Role, flag};
+use ringfence_abi::{ANCESTORS, CANDIDATE_ARGS, Class, EVENT_ANCESTORS, EVENT_ARGS, Facet, Role, flag};
 
 /// The executable's file of a task; 0: a kernel thread or a dying process.
 #[inline(always)]
@@ -66,16 +66,24 @@ fn match_ancestors(s: &mut Scratch, class: Class, role: Role, facet: Facet, task
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rf_ancestors(index: u32, class: u32, role: u32) -> u32 {
-    let Some(s) = scratch::by_index(index) else { return 1 };
     for _ in 0..ANCESTORS {
-        let above = parent(get(&raw const s.ancestor));
-        put(&raw mut s.ancestor, above);
-        let file = executable(above);
-        // An exception is for the image's own programs, not for what a container gives the same name.
-        if file != 0 && (role != Role::NoAncestor as u32 || object::is_of_image(file)) {
-            path::leaf(s, read(file, offset!(file_dentry)));
-            facets::add_to_list(s, class as u8, role as u8);
-        }
+        rf_ancestor(index, class, role);
+    }
+    0
+}
+
+/// Looks up the executable's name of the parent of `s.ancestor`, which it becomes.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_ancestor(index: u32, class: u32, role: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 1 };
+    let above = parent(get(&raw const s.ancestor));
+    put(&raw mut s.ancestor, above);
+    let file = executable(above);
+    // An exception is for the image's own programs, not for what a container gives the same name.
+    if file != 0 && (role != Role::NoAncestor as u32 || object::is_of_image(file)) {
+        path::leaf(s, read(file, offset!(file_dentry)));
+        facets::add_to_list(s, class as u8, role as u8);
     }
     0
 }
@@ -175,7 +183,7 @@ extern "C" fn rf_arguments(index: u32, class: u32, names: u32) -> u32 {
 }
 
 /// Bytes of arguments that one call of [`rf_argument_bytes`] looks at: what the verifier walks is a chunk, not all.
-const CHUNK: u32 = 64;
+const CHUNK: u32 = 16;
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -257,17 +265,7 @@ extern "C" fn rf_describe(index: u32) -> u32 {
     }
     put(&raw mut s.ancestor, task);
     for i in 0..EVENT_ANCESTORS {
-        let above = parent(get(&raw const s.ancestor));
-        put(&raw mut s.ancestor, above);
-        let pid: u32 = read(above, offset!(task_tgid));
-        let entry: *mut Ancestor = &raw mut s.event.header.ancestors[i];
-        // SAFETY: points into the scratch.
-        unsafe {
-            (*entry).pid = pid;
-            (*entry).slot = identity::rf_slot_of_task(above);
-            (*entry).start = read(above, offset!(task_start));
-            kernel::copy((&raw mut (*entry).comm).cast(), 16, above.wrapping_add(offset!(task_comm) as u64));
-        }
+        rf_describe_ancestor(index, i as u32);
     }
     let file = executable(task);
     if file != 0 {
@@ -284,6 +282,22 @@ extern "C" fn rf_describe(index: u32) -> u32 {
     } else {
         s.event.header.exe_len = 0;
     }
+    0
+}
+
+/// The parent of `s.ancestor`, which it becomes, into that place of the report.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_describe_ancestor(index: u32, at: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 1 };
+    let above = parent(get(&raw const s.ancestor));
+    put(&raw mut s.ancestor, above);
+    let Some(entry) = s.event.header.ancestors.get_mut(at as usize) else { return 1 };
+    entry.pid = read(above, offset!(task_tgid));
+    entry.slot = identity::rf_slot_of_task(above);
+    entry.start = read(above, offset!(task_start));
+    // SAFETY: points into the scratch.
+    unsafe { kernel::copy((&raw mut entry.comm).cast(), 16, above.wrapping_add(offset!(task_comm) as u64)) };
     0
 }
 
