@@ -147,14 +147,13 @@ pub fn is_of_image(file: u64) -> bool {
 /// How a file is open: `fs.h`'s modes, and what the open did.
 #[inline(always)]
 pub fn open_flags(file: u64, inode: u64) -> u32 {
-    rf_open_flags(file, inode)
+    // What is read is a number; the file itself may be a typed pointer.
+    rf_open_flags(read(file, offset!(file_mode)), read(file, offset!(file_flags)), inode)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn rf_open_flags(file: u64, inode: u64) -> u32 {
-    let mode: u32 = read(file, offset!(file_mode));
-    let asked: u32 = read(file, offset!(file_flags));
+extern "C" fn rf_open_flags(mode: u32, asked: u32, inode: u64) -> u32 {
     let mut flags = 0;
     if mode & FMODE_READ != 0 {
         flags |= flag::READ;
