@@ -77,6 +77,13 @@ pub enum End {
     Other(WaitStatus),
 }
 
+impl End {
+    /// As it was asked to.
+    pub fn is_success(self) -> bool {
+        matches!(self, Self::Other(WaitStatus::Exited(_, 0)))
+    }
+}
+
 /// A program under trace. Dropped, it is killed.
 pub struct Traced {
     pid: Pid,
@@ -291,6 +298,11 @@ impl Point {
     /// Whether user space makes the step only if the kernel was not faster.
     pub fn is_a_race(&self) -> bool {
         ["-members", "-cgroups"].iter().any(|map| self.kind.ends_with(map))
+    }
+
+    /// Whether what is told there is a violation: the looping container's, which may have none just then.
+    pub fn is_told_at(&self, phase: &str) -> bool {
+        self.phase == phase && self.kind == "tell"
     }
 
     /// The test's name.
