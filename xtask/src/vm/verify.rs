@@ -4,17 +4,19 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs,
+    num::NonZero,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use ringfence_image::Architecture;
 use serde::{Deserialize, Serialize};
 
-use super::{Cgroups, Kernel, initramfs::Contents, machine::Machine};
+use super::{Cgroups, Kernel, initramfs::Contents, machine::Machine, matrix::locked};
 use crate::{places, process, products::TARGET, tally::Tally};
 
 /// What decides about the programs and how they are loaded.
@@ -35,6 +37,16 @@ struct OfKernel {
     /// As `uname -r` has it: the same name may be another kernel tomorrow.
     release: String,
     programs: BTreeMap<String, Answer>,
+}
+
+impl OfKernel {
+    /// Programs and the verifier's log of each.
+    fn refused(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.programs.iter().filter_map(|(program, answer)| match answer {
+            Answer::Refused(log) => Some((program.as_str(), log.as_str())),
+            _ => None,
+        })
+    }
 }
 
 /// A line of `enforcer verify --json`.
@@ -96,28 +108,34 @@ pub fn run(kernels: &Kernels, enforcer: &Path, build: bool) -> Tally {
     tally
 }
 
-/// Shows an enforcer's programs to these kernels, side by side. A kernel that did not answer is counted as a failure and
-/// has no numbers.
+/// Shows an enforcer's programs to these kernels, one a processor at a time, the first ones first: what the oldest refuses
+/// is said before the newest has been asked. A kernel that did not answer is counted as a failure and has no numbers.
 fn ask(asked: &Kernels, enforcer: &Path) -> (Numbers, Tally) {
-    let (kernels, architecture) = (&asked.kernels, asked.architecture);
-    let (mut numbers, mut tally) = (Numbers::default(), Tally::default());
-    let answers: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> =
-            kernels.iter().map(|kernel| scope.spawn(move || ask_one(*kernel, architecture, enforcer))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a thread of ours panicked"))).collect()
-    });
-    for (kernel, answer) in kernels.iter().zip(answers) {
-        match answer {
-            Ok(answer) => {
-                numbers.0.insert(asked.name(*kernel), answer);
-            }
-            Err(error) => {
-                println!("FAILED verify/{}: {error:#}", asked.name(*kernel));
-                tally += Tally::FAILURE;
+    let at_a_time = thread::available_parallelism().map_or(1, NonZero::get);
+    let waiting = Mutex::new(asked.kernels.iter().copied());
+    let found = Mutex::new((Numbers::default(), Tally::default()));
+    let ask_next = || {
+        loop {
+            let Some(kernel) = locked(&waiting).next() else { return };
+            let (began, name) = (Instant::now(), asked.name(kernel));
+            let answer = ask_one(kernel, asked.architecture, enforcer);
+            let (numbers, tally) = &mut *locked(&found);
+            match answer {
+                Ok(answer) => {
+                    let refused: Vec<&str> = answer.refused().map(|(program, _)| program).collect();
+                    let what = if refused.is_empty() { "nothing".to_owned() } else { refused.join(", ") };
+                    println!("{name} refuses {what}, after {} s", began.elapsed().as_secs());
+                    numbers.0.insert(name, answer);
+                }
+                Err(error) => {
+                    println!("FAILED verify/{name}: {error:#}");
+                    *tally += Tally::FAILURE;
+                }
             }
         }
-    }
-    (numbers, tally)
+    };
+    thread::scope(|scope| (0..at_a_time).for_each(|_| drop(scope.spawn(ask_next))));
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn ask_one(kernel: Kernel, architecture: Architecture, enforcer: &Path) -> Result<OfKernel> {
@@ -141,8 +159,7 @@ fn ask_one(kernel: Kernel, architecture: Architecture, enforcer: &Path) -> Resul
     if of_kernel.programs.is_empty() {
         bail!("`enforcer verify --json` ended with exit code {exit} and told nothing:{others}");
     }
-    let refused = of_kernel.programs.values().any(|answer| matches!(answer, Answer::Refused(_)));
-    if exit != 0 && !refused {
+    if exit != 0 && of_kernel.refused().next().is_none() {
         bail!("`enforcer verify --json` ended with exit code {exit}:{others}");
     }
     Ok(of_kernel)
@@ -152,14 +169,10 @@ impl Numbers {
     /// Prints a line for each kernel, as suites do, with what was refused there, and counts them.
     fn judge(&self) -> Tally {
         let mut tally = Tally::default();
-        for (kernel, OfKernel { release, programs }) in &self.0 {
-            let refused: Vec<_> = programs
-                .iter()
-                .filter_map(|(program, answer)| match answer {
-                    Answer::Refused(log) => Some(format!("\n{program}:\n    | {}", log.replace('\n', "\n    | "))),
-                    _ => None,
-                })
-                .collect();
+        for (kernel, of_kernel) in &self.0 {
+            let OfKernel { release, programs } = of_kernel;
+            let log = |(program, log): (&str, &str)| format!("\n{program}:\n    | {}", log.replace('\n', "\n    | "));
+            let refused: Vec<_> = of_kernel.refused().map(log).collect();
             if refused.is_empty() {
                 println!("ok verify/{kernel} ({release}: {} programs)", programs.len());
                 tally += Tally { passed: 1, ..Tally::default() };
