@@ -12,6 +12,7 @@ mod floor;
 mod footprint;
 mod latencies;
 mod manifold;
+mod rest;
 mod results;
 mod run_times;
 mod setting;

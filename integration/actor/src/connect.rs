@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
 #[cfg(target_arch = "x86_64")]
 use crate::compat;
@@ -86,9 +86,9 @@ impl Arguments {
             How::CompatPacket => drop(compat::socket(packet, SockType::Raw, ALL_FRAMES.to_be())?),
             #[cfg(target_arch = "x86_64")]
             How::CompatUdpConnect => {
-                let SocketAddr::V4(to) = self.to else { bail!("{} is no IPv4 address", self.to) };
+                let SocketAddr::V4(to) = self.to else { anyhow::bail!("{} is no IPv4 address", self.to) };
                 let socket = compat::socket(inet, SockType::Datagram, 0)?;
-                compat::connect(socket.as_fd(), &SockaddrIn::from(to))?;
+                compat::connect(socket.as_fd(), &nix::sys::socket::SockaddrIn::from(to))?;
             }
             #[cfg(target_arch = "x86_64")]
             How::CompatRing => compat::ring()?,

@@ -12,7 +12,7 @@ use super::results::Results;
 use super::setting::Setting;
 use super::statistics::{self, Counting};
 use super::worker::{Task, Worker};
-use super::{Bench, Workers, median, seen};
+use super::{Bench, Workers, median, rest, seen};
 
 /// What is measured where nanoseconds count.
 pub const SETTINGS: &[Setting] = &[Setting::Nothing, Setting::Floor, Setting::OneRule, Setting::AllRules];
@@ -117,6 +117,7 @@ impl Bench {
     }
 
     fn sample(&self, workers: &mut Workers, samples: &mut Samples, setting: Setting) -> Result<()> {
+        rest::wait()?;
         let less = self.effort.less;
         let Some(rules) = setting.rules() else {
             let _floor = self.floor_of(setting)?;

@@ -4,7 +4,6 @@ use std::fmt;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ringfence_actor::now;
@@ -12,7 +11,7 @@ use ringfence_policy::{Mitigation, RuleId};
 
 use super::results::Results;
 use super::worker::{Task, Worker};
-use super::{Bench, Rules, as_f64, labelled, median};
+use super::{Bench, Rules, as_f64, labelled, median, rest};
 
 /// Governed cgroups while memory is looked at.
 const GOVERNED: usize = 250;
@@ -20,8 +19,6 @@ const GOVERNED: usize = 250;
 const VIOLATIONS: u32 = 20_000;
 /// Starts that are timed; odd.
 const STARTS: usize = 5;
-/// The kernel frees a hundred programs and maps after they are gone, on the CPUs that the next start needs.
-const SETTLE: Duration = Duration::from_secs(3);
 
 impl Bench {
     /// Memory with many governed cgroups, and the time from the start to the first enforced violation.
@@ -73,7 +70,7 @@ impl Bench {
         let mut times = Vec::new();
         for number in 1..=STARTS {
             eprintln!("start {number} of {STARTS}");
-            thread::sleep(SETTLE);
+            rest::wait()?;
             let found = AtomicBool::new(false);
             let (from, first) = thread::scope(|scope| {
                 let violating = scope.spawn(|| {

@@ -1,0 +1,61 @@
+//! The machine at rest.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// What is looked at.
+const WINDOW: Duration = Duration::from_millis(500);
+/// How much of it may be work, at most: one in so many.
+const ONE_IN: u64 = 10;
+/// After that it is taken as it is.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Ticks of all processors (`proc(5)`, `/proc/stat`).
+struct Ticks {
+    worked: u64,
+    all: u64,
+}
+
+impl Ticks {
+    fn now() -> Result<Self> {
+        let text = fs::read_to_string("/proc/stat")?;
+        Self::of(&text).context("/proc/stat does not begin with the ticks of all processors")
+    }
+
+    fn of(text: &str) -> Option<Self> {
+        let ticks: Vec<u64> =
+            text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|n| n.parse().ok()).collect();
+        let [user, nice, system, idle, wait, interrupts, soft, stolen, ..] = ticks[..] else { return None };
+        let worked = user + nice + system + interrupts + soft;
+        Some(Self { worked, all: worked + idle + wait + stolen })
+    }
+}
+
+/// Waits until the processors have next to nothing to do. Of an enforcer that has gone the kernel frees a hundred programs
+/// and maps, on the processors that whatever is measured next needs: some seconds where they are emulated.
+pub fn wait() -> Result<()> {
+    let until = Instant::now() + LIMIT;
+    loop {
+        let before = Ticks::now()?;
+        thread::sleep(WINDOW);
+        let after = Ticks::now()?;
+        if (after.worked - before.worked) * ONE_IN <= after.all - before.all || Instant::now() > until {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_is_no_work() {
+        let ticks = Ticks::of("cpu  10 1 20 300 40 2 3 5 0 0\ncpu0 10 1 20 300 40 2 3 5 0 0\n").unwrap();
+        assert_eq!((ticks.worked, ticks.all), (36, 381));
+        assert!(Ticks::of("intr 1").is_none());
+    }
+}
