@@ -137,13 +137,16 @@ pub const fn byte_facet_index(generation: u32, class: Class, facet: ByteFacet) -
 /// Entries of the map of [`ByteFacetVectors`].
 pub const BYTE_FACET_ENTRIES: u32 = (BANKS * CLASSES * BYTE_FACETS) as u32;
 
-/// Index into the map of [`FacetDefault`]s.
-pub const fn facet_default_index(generation: u32, class: Class, facet: Facet) -> u32 {
-    ((generation % BANKS as u32) * CLASSES as u32 + class as u32) * FACETS as u32 + facet as u32
+/// Those of all facets of a class, by [`Facet`].
+pub type FacetDefaults = [FacetDefault; FACETS];
+
+/// Index into the map of [`FacetDefaults`].
+pub const fn facet_defaults_index(generation: u32, class: Class) -> u32 {
+    (generation % BANKS as u32) * CLASSES as u32 + class as u32
 }
 
-/// Entries of the map of [`FacetDefault`]s.
-pub const FACET_DEFAULT_ENTRIES: u32 = (BANKS * CLASSES * FACETS) as u32;
+/// Entries of the map of [`FacetDefaults`].
+pub const FACET_DEFAULTS_ENTRIES: u32 = (BANKS * CLASSES) as u32;
 
 shared! {
     /// What a facet says when its tables hold nothing for a value.

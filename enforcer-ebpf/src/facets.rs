@@ -13,15 +13,15 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap},
 };
 use ringfence_abi::{
-    BYTE_FACET_ENTRIES, ByteFacet, ByteFacetVectors, Class, DestinationKey, Entry, FACET_DEFAULT_ENTRIES, Facet,
-    FacetDefault, KEY_HEAD_BITS, KeyHead, NAME, NAME_STARTS_ENTRIES, NameKey, NameStarts, NumberKey, PATH_PREFIX,
-    PathKey, PathPrefixKey, Role, Vector, byte_facet_index, facet_default_index, flag, name_starts_index,
+    BYTE_FACET_ENTRIES, ByteFacet, ByteFacetVectors, Class, DestinationKey, Entry, FACET_DEFAULTS_ENTRIES, Facet,
+    FacetDefaults, KEY_HEAD_BITS, KeyHead, NAME, NAME_STARTS_ENTRIES, NameKey, NameStarts, NumberKey, PATH_PREFIX,
+    PathKey, PathPrefixKey, Role, Vector, byte_facet_index, facet_defaults_index, flag, name_starts_index,
 };
 
 #[map]
 static BYTE_FACETS: Array<ByteFacetVectors> = Array::with_max_entries(BYTE_FACET_ENTRIES, 0);
 #[map]
-static FACET_DEFAULTS: Array<FacetDefault> = Array::with_max_entries(FACET_DEFAULT_ENTRIES, 0);
+static FACET_DEFAULTS: Array<FacetDefaults> = Array::with_max_entries(FACET_DEFAULTS_ENTRIES, 0);
 #[map]
 static PATHS: HashMap<PathKey, Entry> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 #[map]
@@ -80,32 +80,31 @@ fn head(s: &Scratch, class: u8, role: u8) -> KeyHead {
     KeyHead { generation: s.event.header.generation as u8, class, role, zero: 0 }
 }
 
+/// Of all facets of a class. Fetched once for whatever is asked of them together: the kernel writes a look-up out in place
+/// of the call, and copies the program, and eighty bytes that it notes of each instruction, for every one of them.
 #[inline(always)]
-fn defaults(s: &Scratch, class: Class, facet: Facet) -> Option<&'static FacetDefault> {
-    FACET_DEFAULTS.get(facet_default_index(s.event.header.generation, class, facet))
+pub fn defaults(s: &Scratch, class: Class) -> Option<&'static FacetDefaults> {
+    FACET_DEFAULTS.get(facet_defaults_index(s.event.header.generation, class))
 }
 
 /// Begins a facet: nothing is excluded, and satisfied are the lines that an unlisted value satisfies.
 #[inline(always)]
-pub fn begin(s: &mut Scratch, class: Class, facet: Facet) {
+pub fn begin(s: &mut Scratch, defaults: &FacetDefaults, facet: Facet) {
     zero_words(&mut s.clear);
-    match defaults(s, class, facet) {
-        Some(d) => copy_words(&mut s.set, &d.default),
-        None => zero_words(&mut s.set),
-    }
+    copy_words(&mut s.set, &defaults[facet as usize].default);
 }
 
 /// Whether a line that is still possible looks at the facet.
 #[inline(always)]
-pub fn cares(s: &Scratch, class: Class, facet: Facet) -> bool {
-    defaults(s, class, facet).is_some_and(|d| intersects(&s.hit, &d.care))
+pub fn cares(s: &Scratch, defaults: &FacetDefaults, facet: Facet) -> bool {
+    intersects(&s.hit, &defaults[facet as usize].care)
 }
 
 /// Drops the lines that look at the facet.
 #[inline(always)]
 pub fn drop_caring(s: &mut Scratch, class: Class, facet: Facet) {
-    if let Some(d) = defaults(s, class, facet) {
-        and_not(&mut s.hit, &d.care);
+    if let Some(defaults) = defaults(s, class) {
+        and_not(&mut s.hit, &defaults[facet as usize].care);
     }
 }
 
@@ -113,10 +112,9 @@ pub fn drop_caring(s: &mut Scratch, class: Class, facet: Facet) {
 #[inline(always)]
 pub fn keep_caring(s: &mut Scratch, class: Class, one: Facet, other: Facet) {
     zero_words(&mut s.set);
-    for facet in [one, other] {
-        if let Some(d) = defaults(s, class, facet) {
-            or(&mut s.set, &d.care);
-        }
+    if let Some(defaults) = defaults(s, class) {
+        or(&mut s.set, &defaults[one as usize].care);
+        or(&mut s.set, &defaults[other as usize].care);
     }
     and(&mut s.hit, &s.set);
 }
@@ -125,8 +123,8 @@ pub fn keep_caring(s: &mut Scratch, class: Class, one: Facet, other: Facet) {
 #[inline(always)]
 pub fn drop_named(s: &mut Scratch, class: Class, unless: Facet) {
     copy_words(&mut s.set, &s.found.name);
-    if let Some(d) = defaults(s, class, unless) {
-        and_not(&mut s.set, &d.care);
+    if let Some(defaults) = defaults(s, class) {
+        and_not(&mut s.set, &defaults[unless as usize].care);
     }
     and_not(&mut s.hit, &s.set);
 }
@@ -162,10 +160,18 @@ pub fn other_flags(s: &mut Scratch, class: Class) {
     byte(s, class, ByteFacet::Flags2, (flags >> 16) as u8);
 }
 
-/// Narrows by the path and the name of a file, seen as `role`.
+/// Narrows by the path and the name of a file that is the object.
 #[inline(always)]
-pub fn file(s: &mut Scratch, class: Class, role: Role, dentry: u64, mnt: u64, sb: u64) {
-    if !cares_for_file(s, class, role) {
+pub fn object(s: &mut Scratch, class: Class, dentry: u64, mnt: u64, sb: u64) {
+    if let Some(defaults) = defaults(s, class) {
+        file(s, class, defaults, Role::Object, dentry, mnt, sb);
+    }
+}
+
+/// The same of any file, seen as `role`.
+#[inline(always)]
+pub fn file(s: &mut Scratch, class: Class, defaults: &FacetDefaults, role: Role, dentry: u64, mnt: u64, sb: u64) {
+    if !cares_for_file(s, defaults, role) {
         return;
     }
     if let Some(remembered) = remembered(s, class, role, dentry, mnt, sb) {
@@ -173,7 +179,7 @@ pub fn file(s: &mut Scratch, class: Class, role: Role, dentry: u64, mnt: u64, sb
         and(&mut s.hit, &remembered.name);
         return;
     }
-    find(s, class, role, dentry);
+    find(s, class, defaults, role, dentry);
     found(s);
 }
 
@@ -189,33 +195,32 @@ const fn facets_of(role: Role) -> (Facet, Facet) {
 /// Narrows an event without an object: lines that ask for a path or a name are not about it.
 #[inline(always)]
 pub fn without_object(s: &mut Scratch, class: Class) {
-    for facet in [Facet::ObjectPath, Facet::ObjectName] {
-        if let Some(d) = defaults(s, class, facet) {
-            and(&mut s.hit, &d.default);
-        }
+    if let Some(defaults) = defaults(s, class) {
+        and(&mut s.hit, &defaults[Facet::ObjectPath as usize].default);
+        and(&mut s.hit, &defaults[Facet::ObjectName as usize].default);
     }
 }
 
-/// What a file satisfies, into `s.found`. False: no remaining line cares.
+/// What the object's file satisfies, into `s.found`. False: no remaining line cares.
 #[inline(always)]
-pub fn look_up_file(s: &mut Scratch, class: Class, role: Role, dentry: u64, mnt: u64, sb: u64) -> bool {
-    if !cares_for_file(s, class, role) {
+pub fn look_up_object(s: &mut Scratch, class: Class, defaults: &FacetDefaults, dentry: u64, mnt: u64, sb: u64) -> bool {
+    if !cares_for_file(s, defaults, Role::Object) {
         return false;
     }
-    match remembered(s, class, role, dentry, mnt, sb) {
+    match remembered(s, class, Role::Object, dentry, mnt, sb) {
         Some(remembered) => {
             copy_words(&mut s.found.path, &remembered.path);
             copy_words(&mut s.found.name, &remembered.name);
         }
-        None => find(s, class, role, dentry),
+        None => find(s, class, defaults, Role::Object, dentry),
     }
     true
 }
 
 #[inline(always)]
-fn cares_for_file(s: &Scratch, class: Class, role: Role) -> bool {
+pub fn cares_for_file(s: &Scratch, defaults: &FacetDefaults, role: Role) -> bool {
     let (path, name) = facets_of(role);
-    cares(s, class, path) || cares(s, class, name)
+    cares(s, defaults, path) || cares(s, defaults, name)
 }
 
 /// What is remembered of the file with this path; its key stays in `s.remembered`, its measured path in `s.walk`.
@@ -245,36 +250,37 @@ fn remembered(
 
 /// Looks up the path that was measured, and its name, into `s.found`, and remembers that.
 #[inline(always)]
-fn find(s: &mut Scratch, class: Class, role: Role, dentry: u64) {
+fn find(s: &mut Scratch, class: Class, defaults: &FacetDefaults, role: Role, dentry: u64) {
     path::write(s);
     if s.walk.too_deep != 0 {
         // Only the end of the path is known: it satisfies no line that asks for a path.
         kernel::zero(&mut s.path);
     }
-    path_vector(s, class, role);
+    path_vector(s, class, defaults, role);
     path::leaf(s, dentry);
-    name_vector(s, class, role);
+    name_vector(s, class, defaults, role);
     let _ = REMEMBERED.insert(&s.remembered, &s.found, 0);
 }
 
 /// Narrows by the string path in `s.path` and its name in `s.name_key`.
 #[inline(always)]
 pub fn string(s: &mut Scratch, class: Class) {
-    if cares(s, class, Facet::ObjectPath) {
-        path_vector(s, class, Role::Object);
+    let Some(defaults) = defaults(s, class) else { return };
+    if cares(s, defaults, Facet::ObjectPath) {
+        path_vector(s, class, defaults, Role::Object);
         and(&mut s.hit, &s.found.path);
     }
-    if cares(s, class, Facet::ObjectName) {
-        name_vector(s, class, Role::Object);
+    if cares(s, defaults, Facet::ObjectName) {
+        name_vector(s, class, defaults, Role::Object);
         and(&mut s.hit, &s.found.name);
     }
 }
 
 /// `s.path` against exact paths and prefixes, into `s.found.path`.
 #[inline(always)]
-fn path_vector(s: &mut Scratch, class: Class, role: Role) {
+fn path_vector(s: &mut Scratch, class: Class, defaults: &FacetDefaults, role: Role) {
     let (facet, _) = facets_of(role);
-    begin(s, class, facet);
+    begin(s, defaults, facet);
     s.path_key.head = head(s, class as u8, role as u8);
     rf_path(s.index);
 }
@@ -304,9 +310,9 @@ extern "C" fn rf_path(index: u32) -> u32 {
 
 /// `s.name_key.name` against exact names and prefixes, into `s.found.name`.
 #[inline(always)]
-fn name_vector(s: &mut Scratch, class: Class, role: Role) {
+fn name_vector(s: &mut Scratch, class: Class, defaults: &FacetDefaults, role: Role) {
     let (_, facet) = facets_of(role);
-    begin(s, class, facet);
+    begin(s, defaults, facet);
     add_name(s, class as u8, role as u8);
     copy_words(&mut s.found.name, &s.set);
     and_not(&mut s.found.name, &s.clear);
@@ -397,11 +403,10 @@ pub fn leave_open(s: &mut Scratch, class: Class, names: bool, name_open: bool) {
     if names {
         and(&mut s.certain, &s.found.name);
     }
-    if let Some(d) = defaults(s, class, Facet::Arg) {
-        or(&mut s.set, &d.care);
-    }
-    if name_open && let Some(d) = defaults(s, class, Facet::ObjectName) {
-        or(&mut s.found.name, &d.care);
+    let Some(defaults) = defaults(s, class) else { return };
+    or(&mut s.set, &defaults[Facet::Arg as usize].care);
+    if name_open {
+        or(&mut s.found.name, &defaults[Facet::ObjectName as usize].care);
     }
 }
 
@@ -423,10 +428,11 @@ pub fn end_list(s: &mut Scratch) {
 /// Narrows by the address in the event.
 #[inline(always)]
 pub fn destination(s: &mut Scratch, class: Class) {
-    if !cares(s, class, Facet::Destination) {
+    let Some(defaults) = defaults(s, class) else { return };
+    if !cares(s, defaults, Facet::Destination) {
         return;
     }
-    begin(s, class, Facet::Destination);
+    begin(s, defaults, Facet::Destination);
     s.destination.prefix_len = KEY_HEAD_BITS + 128;
     s.destination.data.head = head(s, class as u8, Facet::Destination as u8);
     s.destination.data.address = s.event.header.address;
@@ -440,10 +446,11 @@ pub fn destination(s: &mut Scratch, class: Class) {
 /// Narrows by a number: the operation's own, or the port.
 #[inline(always)]
 pub fn number(s: &mut Scratch, class: Class, facet: Facet, number: u64) {
-    if !cares(s, class, facet) {
+    let Some(defaults) = defaults(s, class) else { return };
+    if !cares(s, defaults, facet) {
         return;
     }
-    begin(s, class, facet);
+    begin(s, defaults, facet);
     let key = NumberKey { head: head(s, class as u8, facet as u8), zero: 0, number };
     // SAFETY: as in `path_vector`.
     if let Some(e) = unsafe { NUMBERS.get(&key) } {

@@ -7,7 +7,7 @@ use crate::{
     scratch::{self, Scratch},
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
-use ringfence_abi::{ANCESTORS, CANDIDATE_ARGS, Class, EVENT_ANCESTORS, EVENT_ARGS, Facet, Role, flag};
+use ringfence_abi::{ANCESTORS, CANDIDATE_ARGS, Class, EVENT_ANCESTORS, EVENT_ARGS, Facet, FacetDefaults, Role, flag};
 
 /// The executable's file of a task; 0: a kernel thread or a dying process.
 #[inline(always)]
@@ -23,44 +23,39 @@ pub fn parent(task: u64) -> u64 {
 
 /// Narrows by an executable, seen as `role`.
 #[inline(always)]
-pub fn match_executable(s: &mut Scratch, class: Class, role: Role, task: u64) {
+pub fn match_executable(s: &mut Scratch, class: Class, defaults: &FacetDefaults, role: Role, task: u64) {
     let file = executable(task);
     let dentry: u64 = read(file, offset!(file_dentry));
     let inode: u64 = read(file, offset!(file_inode));
     let sb: u64 = read(inode, offset!(inode_sb));
-    facets::file(s, class, role, dentry, read(file, offset!(file_mnt)), sb);
+    facets::file(s, class, defaults, role, dentry, read(file, offset!(file_mnt)), sb);
 }
 
 /// Narrows by who acts: the executable, the parent's, the ancestors'.
 #[inline(always)]
 pub fn match_actor(s: &mut Scratch, class: Class) {
+    let Some(defaults) = facets::defaults(s, class) else { return };
     let task = kernel::current();
-    if facets::cares(s, class, Facet::ExePath) || facets::cares(s, class, Facet::ExeName) {
-        match_executable(s, class, Role::Exe, task);
+    if facets::cares_for_file(s, defaults, Role::Exe) {
+        match_executable(s, class, defaults, Role::Exe, task);
     }
-    match_ancestry(s, class, task);
+    match_ancestry(s, class, defaults, task);
 }
 
 /// Narrows by the parent's and the ancestors' executables.
 #[inline(always)]
-pub fn match_ancestry(s: &mut Scratch, class: Class, task: u64) {
-    if facets::cares(s, class, Facet::ParentPath) || facets::cares(s, class, Facet::ParentName) {
-        match_executable(s, class, Role::Parent, parent(task));
+pub fn match_ancestry(s: &mut Scratch, class: Class, defaults: &FacetDefaults, task: u64) {
+    if facets::cares_for_file(s, defaults, Role::Parent) {
+        match_executable(s, class, defaults, Role::Parent, parent(task));
     }
-    if facets::cares(s, class, Facet::AncestorName) {
-        match_ancestors(s, class, Role::Ancestor, Facet::AncestorName, task);
+    for (role, facet) in [(Role::Ancestor, Facet::AncestorName), (Role::NoAncestor, Facet::NoAncestorName)] {
+        if facets::cares(s, defaults, facet) {
+            facets::begin(s, defaults, facet);
+            put(&raw mut s.ancestor, task);
+            rf_ancestors(s.index, class as u32, role as u32);
+            facets::end_list(s);
+        }
     }
-    if facets::cares(s, class, Facet::NoAncestorName) {
-        match_ancestors(s, class, Role::NoAncestor, Facet::NoAncestorName, task);
-    }
-}
-
-#[inline(always)]
-fn match_ancestors(s: &mut Scratch, class: Class, role: Role, facet: Facet, task: u64) {
-    facets::begin(s, class, facet);
-    put(&raw mut s.ancestor, task);
-    rf_ancestors(s.index, class as u32, role as u32);
-    facets::end_list(s);
 }
 
 #[unsafe(no_mangle)]
@@ -160,8 +155,8 @@ pub fn is_multi_call(name: u64) -> bool {
 /// `names` tokens are also names of the object: `argv[0]` decides what busybox does, and if that says `busybox`, the
 /// next does.
 #[inline(always)]
-pub fn look_up_arguments(s: &mut Scratch, class: Class, names: u64) {
-    facets::begin(s, class, Facet::Arg);
+pub fn look_up_arguments(s: &mut Scratch, class: Class, defaults: &FacetDefaults, names: u64) {
+    facets::begin(s, defaults, Facet::Arg);
     rf_arguments(s.index, class as u32, names as u32);
 }
 

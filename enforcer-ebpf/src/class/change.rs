@@ -19,7 +19,7 @@ use aya_ebpf::{
     macros::{lsm, tracepoint},
     programs::{LsmContext, TracePointContext},
 };
-use ringfence_abi::{Class, Op, Role, Tier, flag};
+use ringfence_abi::{Class, Op, Tier, flag};
 
 const CLASS: Class = Class::Change;
 const AT_FDCWD: i32 = -100;
@@ -89,7 +89,7 @@ fn matched(s: &mut Scratch, flags: u32) {
         return;
     }
     let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
-    facets::file(s, CLASS, Role::Object, dentry, mnt, sb);
+    facets::object(s, CLASS, dentry, mnt, sb);
 }
 
 /// Judges a call on a descriptor that has succeeded.

@@ -15,7 +15,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, lsm},
     programs::{BtfTracePointContext, LsmContext},
 };
-use ringfence_abi::{Class, Facet, Op, Role, flag};
+use ringfence_abi::{Class, Facet, Op, flag};
 
 const CLASS: Class = Class::Exec;
 
@@ -95,8 +95,9 @@ fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
     if !any(&s.hit) {
         return Verdict::Pass;
     }
+    let Some(defaults) = facets::defaults(s, CLASS) else { return Verdict::Pass };
     let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
-    let looked_up = facets::look_up_file(s, CLASS, Role::Object, dentry, mnt, sb);
+    let looked_up = facets::look_up_object(s, CLASS, defaults, dentry, mnt, sb);
     if stage != Stage::Asked {
         let task = kernel::current();
         if looked_up {
@@ -115,14 +116,14 @@ fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
             }
             facets::add_object_name(s, CLASS as u8);
         }
-        if looked_up || facets::cares(s, CLASS, Facet::Arg) {
+        if looked_up || facets::cares(s, defaults, Facet::Arg) {
             process::fetch_arguments(s, task);
             let names = match (looked_up, is_multi_call(dentry)) {
                 (false, _) => 0,
                 (true, false) => 1,
                 (true, true) => 2,
             };
-            process::look_up_arguments(s, CLASS, names);
+            process::look_up_arguments(s, CLASS, defaults, names);
             if process::arguments_are_cut(s) {
                 rf_leave_open(s.index, names as u32);
             }
@@ -138,7 +139,7 @@ fn started<E: EntryPoint>(binprm: u64, stage: Stage) -> Verdict {
         facets::other_flags(s, CLASS);
     }
     if any(&s.hit) {
-        process::match_ancestry(s, CLASS, kernel::current());
+        process::match_ancestry(s, CLASS, defaults, kernel::current());
     }
     if stage == Stage::Asked && any(&s.hit) {
         s.event.header.args_len = 0;
@@ -212,11 +213,13 @@ fn invoked(binprm: u64) {
     path::join(s, -100);
     facets::string(s, CLASS);
     path::report(s);
-    if any(&s.hit) {
+    if any(&s.hit)
+        && let Some(defaults) = facets::defaults(s, CLASS)
+    {
         let task = kernel::current();
-        process::match_ancestry(s, CLASS, task);
+        process::match_ancestry(s, CLASS, defaults, task);
         process::fetch_arguments(s, task);
-        process::look_up_arguments(s, CLASS, 0);
+        process::look_up_arguments(s, CLASS, defaults, 0);
         if process::arguments_are_cut(s) {
             rf_leave_open(s.index, 0);
         }

@@ -16,7 +16,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, lsm, tracepoint},
     programs::{BtfTracePointContext, LsmContext, TracePointContext},
 };
-use ringfence_abi::{Class, Op, Role};
+use ringfence_abi::{Class, Op};
 
 const CLASS: Class = Class::Network;
 /// `include/net/tcp_states.h`
@@ -234,7 +234,7 @@ fn matched<E: EntryPoint>(s: &mut Scratch, report: Report) -> Verdict {
     }
     if report == Report::File {
         let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
-        facets::file(s, CLASS, Role::Object, dentry, mnt, sb);
+        facets::object(s, CLASS, dentry, mnt, sb);
     } else {
         // No object: lines that ask for a path are not about this event.
         facets::without_object(s, CLASS);

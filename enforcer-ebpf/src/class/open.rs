@@ -14,7 +14,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, lsm, tracepoint},
     programs::{BtfTracePointContext, LsmContext, TracePointContext},
 };
-use ringfence_abi::{Class, Op, Role, Tier, flag};
+use ringfence_abi::{Class, Op, Tier, flag};
 
 const CLASS: Class = Class::Open;
 const PROT_EXEC: u64 = 4;
@@ -155,7 +155,7 @@ fn matched<E: EntryPoint>(s: &mut Scratch, flags: u32) -> Verdict {
         return Verdict::Pass;
     }
     let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
-    facets::file(s, CLASS, Role::Object, dentry, mnt, sb);
+    facets::object(s, CLASS, dentry, mnt, sb);
     if !any(&s.hit) {
         return Verdict::Pass;
     }

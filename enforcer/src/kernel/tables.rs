@@ -3,8 +3,8 @@
 use super::{Error, Kernel};
 use aya::maps::{MapError, lpm_trie};
 use ringfence_abi::{
-    ByteFacetVectors, Class, Entry, Facet, NameStarts, RULESETS, Role, RulesetVectors, byte_facet_index,
-    facet_default_index, name_starts_index, ruleset_index,
+    ByteFacetVectors, Class, Entry, FacetDefaults, NameStarts, RULESETS, Role, RulesetVectors, byte_facet_index,
+    facet_defaults_index, name_starts_index, ruleset_index,
 };
 use ringfence_policy::{Generational, Prefix, Tables};
 use std::collections::BTreeMap;
@@ -22,13 +22,10 @@ impl Kernel {
             let index = byte_facet_index(generation, class, facet);
             byte_facets.set(index, vectors, 0).map_err(failed("BYTE_FACETS"))?;
         }
-        let mut defaults = self.array("FACET_DEFAULTS")?;
+        let mut defaults = self.array::<FacetDefaults>("FACET_DEFAULTS")?;
         for class in Class::ALL {
-            for facet in Facet::ALL {
-                let value = tables.defaults[class as usize][facet as usize];
-                let index = facet_default_index(generation, class, facet);
-                defaults.set(index, value, 0).map_err(failed("FACET_DEFAULTS"))?;
-            }
+            let value = tables.defaults[class as usize];
+            defaults.set(facet_defaults_index(generation, class), value, 0).map_err(failed("FACET_DEFAULTS"))?;
         }
         let mut starts = self.array::<NameStarts>("NAME_STARTS")?;
         for class in Class::ALL {
