@@ -54,7 +54,7 @@ enum Command {
         /// Only tests whose name holds this text, such as `RF-501/` or `crash`.
         #[arg(long, default_value = "")]
         filter: String,
-        /// Only tests whose name begins with this word and a slash.
+        /// Only tests whose name begins with this and a slash, such as `networks` or `networks/dual`.
         #[arg(long, default_value = "")]
         part: String,
         /// Says which tests there are instead of running them.

@@ -1,6 +1,6 @@
 //! What is proven in a VM: kernels that let us load what this machine's own refuses, above all the `lsm` tier.
 //!
-//! There is no containerd: containers are bare ones, and the enforcer is told their cgroups.
+//! There is no containerd: nearly all containers are bare ones, for speed, and the enforcer is told their cgroups.
 
 mod batch;
 mod clock;
@@ -8,6 +8,7 @@ mod compat;
 mod coverage;
 mod escapes;
 mod lockdown;
+mod runc;
 mod smoke;
 mod untraced;
 
@@ -27,6 +28,7 @@ use ringfence_control::{Done, Tier, Violation};
 use ringfence_policy::{Catalogue, Mitigation};
 
 use self::batch::Batch;
+use self::runc::Bundles;
 use crate::bare::{Bare, Layer};
 use crate::cases::{self, Act, Case, Needs, Places, act};
 use crate::enforcer::{Enforcer, finish};
@@ -107,6 +109,8 @@ struct Machine {
     /// Of one rule, [`smoke::RULE`].
     isolate: Bare,
     terminate: Bare,
+    /// The same, made by a runtime.
+    bundles: Bundles,
     places: Places,
     /// The enforcer with its arguments, for another start.
     command: Vec<OsString>,
@@ -128,6 +132,7 @@ pub fn run(programs: &Programs, filter: &str, extent: Extent, cgroups: Cgroups) 
     }
     let machine = Machine::start(programs, Tier::Lsm)?;
     report.check("vm/tier", || machine.tier());
+    runc::run(&machine, &mut report);
     for case in suitable() {
         machine.rule(case, most, &mut report)?;
     }
@@ -247,6 +252,7 @@ impl Machine {
             block.insert(rule, govern(&format!("block-{rule}"), rule, Mitigation::Block)?);
             claimed.insert(rule, govern(&format!("claimed-{rule}"), rule, Mitigation::Block)?);
         }
+        let bundles = Bundles::new(directory, govern)?;
         let socket = directory.join("enforcer.sock");
         command.arg("--socket").arg(&socket).arg("--state").arg(directory.join("state"));
         let words = [command.get_program()].into_iter().chain(command.get_args()).map(OsString::from).collect();
@@ -263,6 +269,7 @@ impl Machine {
             claimed,
             isolate,
             terminate,
+            bundles,
             places,
             command: words,
             socket,

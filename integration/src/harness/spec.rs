@@ -224,7 +224,7 @@ impl Spec {
     }
 
     /// The OCI spec. `netns`: made beforehand; `None`: the node's.
-    pub(super) fn runtime_spec(&self, cgroup: &str, netns: Option<&Path>) -> Result<Value> {
+    pub fn runtime_spec(&self, cgroup: &str, netns: Option<&Path>) -> Result<Value> {
         let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "ipc"}), json!({"type": "uts"})];
         if !self.host_pid {
             namespaces.push(json!({"type": "pid"}));

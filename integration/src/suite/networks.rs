@@ -33,6 +33,9 @@ const UNKNOWN: &str = "Unknown device type";
 /// Subnets of the first one; the node's own networks have higher numbers.
 const FIRST: u8 = 60;
 
+/// Microseconds between two packets: what sends is not to keep the one processor of a VM from whoever violates.
+const PAUSE: u32 = 2000;
+
 /// Datapaths, and the options that leave only these. A node whose cgroups are all of v1 has but interfaces anyway.
 /// All of them last: what comes after these tests goes on with them.
 const DATAPATHS: [(&str, &[&str]); 2] = [("interfaces", &["--datapath", "tcx", "--datapath", "clsact"]), ("all", &[])];
@@ -74,12 +77,12 @@ fn places() -> Vec<Place> {
         let mut number = FIRST;
         for (network, plugin) in NETWORKS {
             for (family, stack) in STACKS {
-                let name = format!("networks/{datapath}/{network}/{family}");
+                let name = format!("networks/{family}/{datapath}/{network}");
                 places.push(Place { name, datapath, network: Some((plugin, stack, number)) });
                 number += 1;
             }
         }
-        places.push(Place { name: format!("networks/{datapath}/host"), datapath, network: None });
+        places.push(Place { name: format!("networks/dual/{datapath}/host"), datapath, network: None });
     }
     places
 }
@@ -153,7 +156,7 @@ fn holds(context: &mut Context, place: &Place, network: Option<&Network>) -> Res
     };
     let flood = |to: &IpAddr| {
         let to = SocketAddr::new(*to, context.sink.port());
-        format!("actor flood --proto udp --to {to} --lasting 600000 --pause 300 & ")
+        format!("actor flood --proto udp --to {to} --lasting 600000 --pause {PAUSE} & ")
     };
     let script = targets.iter().map(flood).collect::<String>() + "wait";
     let spec = context.spec(Needs::Nothing, RULE, Mitigation::Isolate, ["sh", "-c", &script]);

@@ -40,7 +40,7 @@ impl Report {
         Self::of("", filter)
     }
 
-    /// The same of those whose names begin with a word and a slash; of all, if it is empty.
+    /// The same of those whose names begin with `part` and a slash; of all, if it is empty.
     pub fn of(part: &str, filter: &str) -> Self {
         Self {
             part: if part.is_empty() { String::new() } else { format!("{part}/") },

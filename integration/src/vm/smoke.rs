@@ -13,9 +13,9 @@ use crate::bare::Bare;
 use crate::cases::act;
 use crate::suite::{Programs, Report};
 
-/// Says whether a packet arrives, before and after a violation. A container that is named by its cgroup counts as one of the
+/// A shell's command that says whether a packet arrives, before and after a violation. A container that is named by its cgroup counts as one of the
 /// node's network: then the loopback is cut off as well.
-const TRAFFIC: &str = "sh -c 'ping -c 1 -W 5 169.254.0.1 2>&1 | sed s/^/before:/; cat /etc/shadow >/dev/null; \
+pub const TRAFFIC: &str = "sh -c 'ping -c 1 -W 5 169.254.0.1 2>&1 | sed s/^/before:/; cat /etc/shadow >/dev/null; \
                        ping -c 1 -W 5 169.254.0.1 2>&1 | sed s/^/after:/'";
 
 /// The rule that is violated for its mitigations.
@@ -71,7 +71,7 @@ impl Machine {
     }
 
     /// What a container did from a time on, by [`RULE`].
-    fn violation_since(&self, from: u64, mitigation: Mitigation) -> Result<Vec<Done>> {
+    pub fn violation_since(&self, from: u64, mitigation: Mitigation) -> Result<Vec<Done>> {
         let own = |event: &Violation| {
             event.kernel_time_ns >= from && event.rule_id.to_string() == RULE && event.mitigation == mitigation
         };
@@ -125,12 +125,12 @@ impl Machine {
     }
 }
 
-fn arrives(said: &str, when: &str) -> bool {
+pub fn arrives(said: &str, when: &str) -> bool {
     said.lines().any(|line| line.starts_with(when) && line.contains(" 1 packets received"))
 }
 
 /// What is told of a packet that is dropped where it is sent.
-fn is_cut_off(said: &str, when: &str) -> bool {
+pub fn is_cut_off(said: &str, when: &str) -> bool {
     said.lines().any(|line| line.starts_with(when) && line.contains("Operation not permitted"))
 }
 

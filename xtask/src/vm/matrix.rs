@@ -27,8 +27,8 @@ pub enum Extent {
     Brief,
     /// Every operation once, and every mitigation: emulated, this architecture is ten times slower than this machine's.
     Smoke,
-    /// With containerd and runc in it: the networks that CNI plug-ins make.
-    Networks,
+    /// With containerd and runc in it: the networks that CNI plug-ins make, those tests whose name begins so.
+    Networks(&'static str),
 }
 
 /// A VM that tests run in.
@@ -45,15 +45,20 @@ pub struct Place {
 }
 
 /// What `cargo xtask test` boots, the longest first.
-const MATRIX: [Place; 10] = [
+const MATRIX: [Place; 14] = [
     Place::full(Kernel::V5_10),
     Place::full(Kernel::V6_1),
     Place::full(Kernel::V6_12),
     Place::full(Kernel::Newest),
     Place { cgroups: Cgroups::V1, extent: Extent::Brief, ..Place::full(Kernel::V6_1) },
     Place { cgroups: Cgroups::Hybrid, extent: Extent::Brief, ..Place::full(Kernel::V6_1) },
-    Place { extent: Extent::Networks, ..Place::full(Kernel::V6_12) },
-    Place { cgroups: Cgroups::V1, extent: Extent::Networks, ..Place::full(Kernel::V6_1) },
+    Place { extent: Extent::Networks(NETWORKS), ..Place::full(Kernel::V6_12) },
+    // Without tcx.
+    Place { extent: Extent::Networks("networks/dual"), ..Place::full(Kernel::V5_10) },
+    Place { extent: Extent::Networks("networks/dual/all"), ..Place::full(Kernel::V6_1) },
+    Place { extent: Extent::Networks("networks/dual/all"), ..Place::full(Kernel::Newest) },
+    Place { cgroups: Cgroups::V1, extent: Extent::Networks("networks/dual/all"), ..Place::full(Kernel::V6_1) },
+    Place { cgroups: Cgroups::Hybrid, extent: Extent::Networks("networks/dual/all"), ..Place::full(Kernel::V6_1) },
     Place { architecture: Architecture::Arm64, extent: Extent::Smoke, ..Place::full(Kernel::V5_10) },
     Place { architecture: Architecture::Arm64, extent: Extent::Smoke, ..Place::full(Kernel::V6_12) },
 ];
@@ -63,6 +68,9 @@ const TIMEOUT: Duration = Duration::from_mins(45);
 
 /// Memory of a VM, in MiB.
 const MEMORY: u32 = 1536;
+
+/// The part of the suite that is about networks.
+pub const NETWORKS: &str = "networks";
 
 /// The name by which the verification of all programs is filtered.
 const VERIFY: &str = "verify";
@@ -169,7 +177,12 @@ impl Place {
 
     /// Boots the VM with our programs in /bin and counts what the tests in it say.
     pub fn suite(self, products: &Products, filter: Option<&str>) -> Result<Tally> {
-        let of_this_machine = if self.extent == Extent::Networks { containers()? } else { Vec::new() };
+        let of_this_machine = match self.extent {
+            Extent::Full | Extent::Brief => programs_of_this_machine(&["runc"])?,
+            // There is no runc for it.
+            Extent::Smoke => Vec::new(),
+            Extent::Networks(_) => containers()?,
+        };
         let (programs, cgroups) = (products.programs(), self.cgroups);
         let contents = Contents { programs, of_this_machine, modules: &MODULES, cgroups };
         let machine = Machine::new(self.kernel, self.architecture, &contents, MEMORY)?;
@@ -179,7 +192,7 @@ impl Place {
             Extent::Full => suite("full"),
             Extent::Brief => suite("brief"),
             Extent::Smoke => suite("smoke"),
-            Extent::Networks => "/bin/ringfence-integration suite --part networks".to_owned(),
+            Extent::Networks(part) => format!("/bin/ringfence-integration suite --part {part}"),
         };
         if let Some(filter) = filter {
             if !filter.chars().all(|c| c.is_ascii_alphanumeric() || "-_.: /".contains(c)) {
@@ -212,7 +225,10 @@ impl fmt::Display for Place {
             Architecture::Amd64 => write!(f, "{} {}", self.kernel, self.cgroups.name())?,
             Architecture::Arm64 => write!(f, "{} {} {}", self.kernel, self.architecture, self.cgroups.name())?,
         }
-        if self.extent == Extent::Networks { f.write_str(" networks") } else { Ok(()) }
+        match self.extent {
+            Extent::Networks(part) => write!(f, " {part}"),
+            Extent::Full | Extent::Brief | Extent::Smoke => Ok(()),
+        }
     }
 }
 
@@ -224,11 +240,16 @@ const PLUGINS: [&str; 6] = ["bridge", "ptp", "macvlan", "ipvlan", "host-local", 
 const PLUGINS_FOLDER: &str = "/usr/lib/cni";
 
 /// Programs of this machine, and where the suite finds them in a VM.
-fn containers() -> Result<Vec<(PathBuf, PathBuf)>> {
-    let programs = CONTAINERS.map(|name| {
+fn programs_of_this_machine(names: &[&str]) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let program = |name: &&str| {
         let found = process::find(name).with_context(|| format!("{name} is not installed"))?;
         Ok((found, Path::new("/usr/bin").join(name)))
-    });
-    let plugins = PLUGINS.map(|name| Path::new(PLUGINS_FOLDER).join(name)).map(|path| Ok((path.clone(), path)));
-    programs.into_iter().chain(plugins).collect()
+    };
+    names.iter().map(program).collect()
+}
+
+fn containers() -> Result<Vec<(PathBuf, PathBuf)>> {
+    let mut programs = programs_of_this_machine(&CONTAINERS)?;
+    programs.extend(PLUGINS.map(|name| Path::new(PLUGINS_FOLDER).join(name)).map(|path| (path.clone(), path)));
+    Ok(programs)
 }

@@ -25,7 +25,7 @@ use self::{
     initramfs::Contents,
     kernels::Unpacked,
     machine::Machine,
-    matrix::{Extent, Place},
+    matrix::{Extent, NETWORKS, Place},
 };
 pub use self::{kernels::Kernel, matrix::Matrix, prices::table as prices};
 use crate::{
@@ -122,7 +122,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.run.is_none() && !arguments.shell {
         setup::ensure(&[Purpose::Build, Purpose::Vm])?;
         let extent = match architecture {
-            Architecture::Amd64 if arguments.networks => Extent::Networks,
+            Architecture::Amd64 if arguments.networks => Extent::Networks(NETWORKS),
             Architecture::Amd64 => Extent::Full,
             Architecture::Arm64 => Extent::Smoke,
         };
