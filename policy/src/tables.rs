@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringfence_abi::{
-    BYTE_FACETS, ByteFacet, ByteFacetVectors, CLASSES, Class, DestinationKey, Entry, FACETS, FacetDefault,
-    KEY_HEAD_BITS, KeyHead, NameKey, NameStarts, NumberKey, Op, PathKey, PathPrefixKey, Role, RulesetVectors, Vector,
+    BYTE_FACETS, ByteFacet, ByteFacetVectors, CLASSES, Class, DestinationKey, Entry, FacetDefaults, KEY_HEAD_BITS,
+    KeyHead, NameKey, NameStarts, NumberKey, Op, PathKey, PathPrefixKey, Role, RulesetVectors, Vector,
 };
 
 use crate::resolve::ResolvedRuleset;
@@ -67,7 +67,7 @@ pub struct Tables {
     pub(crate) lines: [Vec<LineOf>; CLASSES],
     pub(crate) byte_facets: Vec<ByteFacetVectors>,
     /// Default vectors and masks, by class and facet.
-    pub defaults: [[FacetDefault; FACETS]; CLASSES],
+    pub defaults: [FacetDefaults; CLASSES],
     /// Exact paths.
     pub paths: BTreeMap<PathKey, Entry>,
     /// Path prefixes. Each entry holds what its shorter prefixes say as well: an LPM look-up answers with one.

@@ -13,8 +13,8 @@ use crate::bare::Bare;
 use crate::cases::act;
 use crate::suite::{Programs, Report};
 
-/// A shell's command that says whether a packet arrives, before and after a violation. A container that is named by its cgroup counts as one of the
-/// node's network: then the loopback is cut off as well.
+/// A shell's command that says whether a packet arrives, before and after a violation. A container that is named by its
+/// cgroup counts as one of the node's network: then the loopback is cut off as well.
 pub const TRAFFIC: &str = "sh -c 'ping -c 1 -W 5 169.254.0.1 2>&1 | sed s/^/before:/; cat /etc/shadow >/dev/null; \
                        ping -c 1 -W 5 169.254.0.1 2>&1 | sed s/^/after:/'";
 
