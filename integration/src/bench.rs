@@ -145,7 +145,11 @@ pub fn run(enforcer: &Path, only: &[Part], json: Option<&Path>) -> Result<()> {
     within(enforcer, WHOLE, Tier::Lsm, |bench| bench.all(only, json))
 }
 
-/// Measures the price per operation on a tier, for a kernel that is emulated; prints rows of a table, ratios alone.
+/// What stands between the rows of the two tables that [`ratios`] prints.
+const LATENCIES: &str = "latencies:";
+
+/// Measures the price per operation and the latencies on a tier, for a kernel that is emulated; prints rows of two tables,
+/// ratios alone.
 pub fn ratios(enforcer: &Path, tier: Tier) -> Result<()> {
     within(enforcer, IN_A_VM, tier, Bench::ratios)
 }
@@ -215,6 +219,12 @@ impl Bench {
             fs::write(path, serde_json::to_vec_pretty(&results)?).with_context(|| path.display().to_string())?;
         }
         Ok(text + &results.targets.table() + &tables)
+    }
+
+    fn ratios(&self) -> Result<String> {
+        let mut workers = self.workers()?;
+        let (costs, open) = self.cost_ratios(&mut workers)?;
+        Ok(format!("{costs}{LATENCIES}\n{}", self.latency_ratios(&mut workers.inside, open)?))
     }
 
     fn workers(&self) -> Result<Workers> {

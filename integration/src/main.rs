@@ -122,8 +122,8 @@ enum Command {
         /// Where every sample is written, as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
-        /// Only the price per operation with no stronger tier than this, as rows of a table that have ratios alone: for
-        /// kernels that are emulated.
+        /// Only the price per operation and the latencies with no stronger tier than this, as rows of tables that have
+        /// ratios alone: for kernels that are emulated.
         #[arg(long, value_name = "TIER", value_parser = tier, conflicts_with_all = ["only", "json"])]
         ratios: Option<Tier>,
     },

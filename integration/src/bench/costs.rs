@@ -71,10 +71,10 @@ impl Bench {
         Ok(table(&samples) + &self.notes())
     }
 
-    /// The same on a kernel that is emulated, where a nanosecond says nothing: rows of a table.
-    pub(super) fn ratios(&self) -> Result<String> {
-        let mut workers = self.workers()?;
-        let samples = self.rounds(&mut workers)?;
+    /// The same on a kernel that is emulated, where a nanosecond says nothing: rows of a table; and what an open and close
+    /// takes there by itself.
+    pub(super) fn cost_ratios(&self, workers: &mut Workers) -> Result<(String, f64)> {
+        let samples = self.rounds(workers)?;
         let mut rows = String::new();
         for (task, _) in Task::MEASURED {
             let tier = self.tiers.get(task.class()).context("the class has no tier")?;
@@ -85,7 +85,7 @@ impl Bench {
                 rows += &format!(" {:+.1} % | {:+.1} % |\n", more(Setting::Nothing), more(Setting::Floor));
             }
         }
-        Ok(rows)
+        Ok((rows, samples.median(Task::Open, false, Setting::Nothing)))
     }
 
     fn rounds(&self, workers: &mut Workers) -> Result<Samples> {

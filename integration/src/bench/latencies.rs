@@ -38,44 +38,84 @@ fn answered(mitigation: Mitigation) -> Result<impl Fn(&Violation) -> bool + Copy
     Ok(move |event: &Violation| event.rule_id == rule && event.mitigation == mitigation)
 }
 
+/// What was timed.
+struct Timed {
+    title: &'static str,
+    mitigation: Mitigation,
+    /// Nanoseconds, the shortest first.
+    samples: Vec<f64>,
+}
+
+impl Timed {
+    fn new(title: &'static str, mitigation: Mitigation, mut samples: Vec<f64>) -> Self {
+        samples.sort_by(f64::total_cmp);
+        Self { title, mitigation, samples }
+    }
+
+    fn percentile(&self, percent: usize) -> f64 {
+        self.samples[(self.samples.len() - 1) * percent / 100]
+    }
+}
+
 impl Bench {
     /// Time to the isolated bit, to the last packet, to the signal, to the end of the container.
     pub(super) fn latencies(&self, inside: &mut Worker, results: &mut Results) -> Result<String> {
         let mut text = String::from(
             "\n## From the violation to the mitigation\n\n| | repetitions | median | p99 | worst |\n|---|---|---|---|---|\n",
         );
-        let mut row = |title: &str, mitigation: Mitigation, mut samples: Vec<f64>, results: &mut Results| {
-            results.add("latencies", title, &mitigation.to_string(), "ns", samples.clone());
-            samples.sort_by(f64::total_cmp);
-            let [median, p99, worst] = [50, 99, 100].map(|percent| samples[(samples.len() - 1) * percent / 100]);
-            text += &format!("| {title} | {} | {median} ns | {p99} ns | {worst} ns |\n", samples.len());
-            [median, p99]
-        };
-        let isolations = self.in_the_kernel(inside, Mitigation::Isolate, Task::Violate, ISOLATIONS)?;
-        let [median, p99] = row("isolated bit set", Mitigation::Isolate, isolations, results);
-        results.targets.at_most("violation to isolated, median", 5_000.0, median, "ns");
-        results.targets.at_most("violation to isolated, p99", 50_000.0, p99, "ns");
-        let (last, after) = self.last_packets(inside)?;
-        row("last packet sent that arrives", Mitigation::Isolate, last, results);
-        let killed = self.in_the_kernel(inside, Mitigation::Block, Task::ViolateInChild, KILLS)?;
-        row("process killed", Mitigation::Block, killed, results);
-        let ended = self.containers()?;
-        let [median, _] = row("whole container ended", Mitigation::Terminate, ended, results);
-        results.targets.at_most("violation to all of a container killed, median", 5_000_000.0, median, "ns");
+        let (all, after) = self.timed(inside)?;
+        for timed in &all {
+            results.add("latencies", timed.title, &timed.mitigation.to_string(), "ns", timed.samples.clone());
+            let [median, p99, worst] = [50, 99, 100].map(|percent| timed.percentile(percent));
+            text += &format!("| {} | {} | {median} ns | {p99} ns | {worst} ns |\n", timed.title, timed.samples.len());
+        }
+        let [isolated, _, _, ended] = &all;
+        results.targets.at_most("violation to isolated, median", 5_000.0, isolated.percentile(50), "ns");
+        results.targets.at_most("violation to isolated, p99", 50_000.0, isolated.percentile(99), "ns");
+        let title = "violation to all of a container killed, median";
+        results.targets.at_most(title, 5_000_000.0, ended.percentile(50), "ns");
         text += &format!(
             "\n{RULE}, open of /etc/shadow; by the kernel's clock, from the beginning of the hook's run. Isolated bit, \
-             process killed: as the kernel tells with the violation; the isolation is lifted after each. Last packet: a \
-             second thread of the container sends packets to the node as fast as it can, each with the sender's clock; \
-             below zero, that one was sent before the violation. Of {FLOODS}, {after} were sent between the beginning of the \
-             hook's run and the isolated bit, and none later. Container: {SLEEPERS} processes that sleep and the one that \
-             violates, until the last of them has ended, as somebody sees who waits for all.\n"
+             process stopped (killed, or on tier `lsm` denied): as the kernel tells with the violation; the isolation is \
+             lifted after each. Last packet: a second thread of the container sends packets to the node as fast as it can, \
+             each with the sender's clock; below zero, that one was sent before the violation. Of {FLOODS}, {after} were \
+             sent between the beginning of the hook's run and the isolated bit, and none later. Container: {SLEEPERS} \
+             processes that sleep and the one that violates, until the last of them has ended, as somebody sees who waits \
+             for all.\n"
         );
         Ok(text)
+    }
+
+    /// The same on a kernel that is emulated: rows of a table, in multiples of `unit` nanoseconds.
+    pub(super) fn latency_ratios(&self, inside: &mut Worker, unit: f64) -> Result<String> {
+        let tier = self.tiers.get("open").context("the class has no tier")?;
+        let (all, _) = self.timed(inside)?;
+        let row = |timed: &Timed| {
+            let [median, p99] = [50, 99].map(|percent| timed.percentile(percent) / unit);
+            let (title, count) = (timed.title, timed.samples.len());
+            format!("| {} | {tier} | {title} | {count} | {median:.2} | {p99:.2} |\n", self.strongest)
+        };
+        Ok(all.iter().map(row).collect())
+    }
+
+    /// Each, and how many last packets were sent after the violation.
+    fn timed(&self, inside: &mut Worker) -> Result<([Timed; 4], usize)> {
+        let isolated = self.in_the_kernel(inside, Mitigation::Isolate, Task::Violate, ISOLATIONS)?;
+        let (last, after) = self.last_packets(inside)?;
+        let killed = self.in_the_kernel(inside, Mitigation::Block, Task::ViolateInChild, KILLS)?;
+        let all = [
+            Timed::new("isolated bit set", Mitigation::Isolate, isolated),
+            Timed::new("last packet sent that arrives", Mitigation::Isolate, last),
+            Timed::new("process stopped", Mitigation::Block, killed),
+            Timed::new("whole container ended", Mitigation::Terminate, self.containers()?),
+        ];
+        Ok((all, after))
     }
 
     /// Nanoseconds that the kernel tells with each violation.
     fn in_the_kernel(&self, inside: &mut Worker, by: Mitigation, task: Task, count: usize) -> Result<Vec<f64>> {
         eprintln!("latency: {by}");
+        let count = self.repetitions(count);
         let enforcer = self.start(Rules::One(RULE), by)?;
         let ours = answered(by)?;
         let mut latencies = Vec::with_capacity(count);
@@ -93,6 +133,11 @@ impl Bench {
         Ok(latencies)
     }
 
+    /// How often where everything takes longer.
+    fn repetitions(&self, count: usize) -> usize {
+        count / usize::try_from(self.effort.less).unwrap_or(count)
+    }
+
     /// Nanoseconds from each violation to the clock of the last packet that arrived, and of how many of these it was not
     /// before the violation.
     fn last_packets(&self, inside: &mut Worker) -> Result<(Vec<f64>, usize)> {
@@ -103,9 +148,10 @@ impl Bench {
         let port = socket.local_addr()?.port();
         let enforcer = self.start(Rules::One(RULE), Mitigation::Isolate)?;
         let ours = answered(Mitigation::Isolate)?;
-        let mut times = Vec::with_capacity(FLOODS);
+        let count = self.repetitions(FLOODS);
+        let mut times = Vec::with_capacity(count);
         let (mut last, mut after) = (now(), 0);
-        while times.len() < FLOODS {
+        while times.len() < count {
             inside.violate_while_sending(port)?;
             let event = self.journal.wait_for("the violation", |event| ours(event) && event.kernel_time_ns > last)?;
             last = event.kernel_time_ns;
@@ -123,7 +169,8 @@ impl Bench {
     /// Nanoseconds from the violation to the end of the last process of each container.
     fn containers(&self) -> Result<Vec<f64>> {
         eprintln!("latency: whole container");
-        let containers = self.cgroups.further(CONTAINERS)?;
+        let count = self.repetitions(CONTAINERS);
+        let containers = self.cgroups.further(count)?;
         let mut workers =
             containers.directories().map(|directory| Worker::start(&directory)).collect::<Result<Vec<_>>>()?;
         for worker in &mut workers {
@@ -133,7 +180,7 @@ impl Bench {
         let options: Vec<_> = containers.paths().flat_map(governed).collect();
         let enforcer = self.start_with(Rules::One(RULE), Mitigation::Terminate, &options)?;
         let ours = answered(Mitigation::Terminate)?;
-        let mut times = Vec::with_capacity(CONTAINERS);
+        let mut times = Vec::with_capacity(count);
         let mut last = now();
         for (directory, worker) in containers.directories().zip(&mut workers) {
             let processes = fs::read_to_string(directory.join("cgroup.procs"))?;
