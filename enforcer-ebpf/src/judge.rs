@@ -68,11 +68,11 @@ pub fn count(class: Class, counter: Counter) {
     }
 }
 
+/// What a generation's ruleset of a pod asks for.
 #[inline(always)]
-fn ruleset(slot: u32, class: Class) -> Option<(u32, &'static RulesetVectors)> {
-    let generation = *GENERATION.get(0)?;
+fn ruleset(generation: u32, slot: u32, class: Class) -> Option<&'static RulesetVectors> {
     let ruleset = identity::SLOTS.get(slot)?.ruleset[(generation & 1) as usize];
-    Some((generation, RULESETS.get(ruleset_index(generation, ruleset, class))?))
+    RULESETS.get(ruleset_index(generation, ruleset, class))
 }
 
 /// What kind of hook an entry point sits on. Bodies are generic over it and need not know more.
@@ -145,7 +145,8 @@ pub fn begin<E: EntryPoint>(class: Class, lane: Lane, op: Op) -> Option<Held> {
 /// [`begin`] for a pod that is known already.
 #[inline(always)]
 pub fn begin_as<E: EntryPoint>(who: Governed, class: Class, lane: Lane, op: Op) -> Option<Held> {
-    let (generation, vectors) = ruleset(who.slot, class)?;
+    let generation = *GENERATION.get(0)?;
+    let vectors = ruleset(generation, who.slot, class)?;
     if !any(&vectors.enabled) {
         return None;
     }
@@ -210,7 +211,8 @@ pub fn settle<E: EntryPoint>(s: &mut Scratch, class: Class, report: Report) -> V
         return Verdict::Pass;
     }
     let slot = s.event.header.slot;
-    let Some((_, vectors)) = ruleset(slot, class) else { return Verdict::Pass };
+    // Of the generation that the lines were numbered in: another may be in force by now.
+    let Some(vectors) = ruleset(s.event.header.generation, slot, class) else { return Verdict::Pass };
     let block = intersects(&s.hit, &vectors.block);
     let isolate = intersects(&s.hit, &vectors.isolate);
     let terminate = intersects(&s.hit, &vectors.terminate);
