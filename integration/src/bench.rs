@@ -98,11 +98,14 @@ enum Rules {
     Hundred,
     /// All of a catalogue that is many times as large.
     Manifold,
+    /// A thousand, of a catalogue of as many.
+    Thousand,
 }
 
 /// Labels of rulesets with as many rules.
 const TEN: &str = "ten";
 const HUNDRED: &str = "hundred";
+const THOUSAND: &str = "thousand";
 
 /// Where everything lies, before this process's id.
 const DIRECTORY: &str = "/run/ringfence-bench-";
@@ -246,11 +249,16 @@ impl Bench {
             rules,
             mitigation,
         ));
-        match rules {
-            Rules::Hundred | Rules::Manifold => {
-                command.arg("--catalogue").arg(&self.manifold.catalogue).arg("--rulesets").arg(&self.manifold.rulesets)
+        let larger = match rules {
+            Rules::One(_) | Rules::Ten | Rules::All => None,
+            Rules::Hundred | Rules::Manifold => Some(&self.manifold.whole),
+            Rules::Thousand => Some(&self.manifold.thousand),
+        };
+        match larger {
+            Some(folders) => {
+                command.arg("--catalogue").arg(&folders.catalogue).arg("--rulesets").arg(&folders.rulesets)
             }
-            Rules::One(_) | Rules::Ten | Rules::All => command.arg("--rulesets").arg(self.directory.join("rulesets")),
+            None => command.arg("--rulesets").arg(self.directory.join("rulesets")),
         };
         command.args(["--datapath", "cgroup"]).arg("--cgroup-root").arg(self.cgroups.parent());
         command.arg("--socket").arg(&control).arg("--state").arg(self.directory.join("state"));
@@ -284,6 +292,7 @@ fn labelled(path: &str, rules: Rules, mitigation: Mitigation) -> String {
         Rules::One(rule) => rule,
         Rules::Ten => TEN,
         Rules::Hundred => HUNDRED,
+        Rules::Thousand => THOUSAND,
         Rules::All | Rules::Manifold => "all",
     };
     format!("/{path}:{RULE}={rule},{MITIGATION}={mitigation}")

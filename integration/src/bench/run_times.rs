@@ -32,10 +32,18 @@ enum Column {
     AllRules,
     HundredRules,
     Manifold,
+    ThousandRules,
 }
 
-const COLUMNS: [Column; 6] =
-    [Column::NotGoverned, Column::OneRule, Column::TenRules, Column::AllRules, Column::HundredRules, Column::Manifold];
+const COLUMNS: [Column; 7] = [
+    Column::NotGoverned,
+    Column::OneRule,
+    Column::TenRules,
+    Column::AllRules,
+    Column::HundredRules,
+    Column::Manifold,
+    Column::ThousandRules,
+];
 
 /// Nanoseconds per run; one sample a round.
 #[derive(Default)]
@@ -76,6 +84,7 @@ impl Bench {
                 (Rules::All, Column::AllRules),
                 (Rules::Hundred, Column::HundredRules),
                 (Rules::Manifold, Column::Manifold),
+                (Rules::Thousand, Column::ThousandRules),
             ] {
                 let enforcer = self.start(rules, Mitigation::Log)?;
                 if column == Column::AllRules {
@@ -108,6 +117,7 @@ impl Bench {
             Column::AllRules => self.rules,
             Column::HundredRules => 100,
             Column::Manifold => self.manifold.rules,
+            Column::ThousandRules => 1000,
         };
         format!("{rules} rules")
     }
@@ -144,8 +154,8 @@ impl Bench {
         let mut text = format!(
             "\n## Run time of eBPF programs\n\n\
              | operation | program | not governed, all rules | governed, 1 rule (RF-901) | 10 rules | all {} rules | \
-             100 rules | {} times: {} rules |\n\
-             |---|---|---|---|---|---|---|---|\n",
+             100 rules | {} times: {} rules | 1000 rules |\n\
+             |---|---|---|---|---|---|---|---|---|\n",
             self.rules, self.manifold.times, self.manifold.rules
         );
         for (task, _) in Task::MEASURED {
