@@ -5,11 +5,11 @@ use crate::{
     types::{Field, Shape, Type, Types},
 };
 
-const MAGIC: u16 = 0xeb9f;
-const VERSION: u8 = 1;
+pub const MAGIC: u16 = 0xeb9f;
+pub const VERSION: u8 = 1;
 
 /// Bytes of a header without the extensions that a longer one may have.
-const HEADER: usize = 24;
+pub const HEADER: usize = 24;
 
 impl Btf {
     /// Reads BTF that stands on its own: a kernel's, or an eBPF object's.
@@ -42,13 +42,13 @@ impl Btf {
 }
 
 /// The two parts behind the header.
-struct Sections<'a> {
-    types: &'a [u8],
-    strings: &'a [u8],
+pub struct Sections<'a> {
+    pub types: &'a [u8],
+    pub strings: &'a [u8],
 }
 
 impl<'a> Sections<'a> {
-    fn find(bytes: &'a [u8]) -> Result<Self, Error> {
+    pub fn find(bytes: &'a [u8]) -> Result<Self, Error> {
         let mut header = Reader { bytes, at: 0 };
         let magic = u16::from_le_bytes(header.take("the magic number")?);
         if magic != MAGIC {
@@ -169,13 +169,13 @@ fn order_by_name(types: &Types) -> Vec<u32> {
 }
 
 /// Reads forward and never behind the end.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
+pub struct Reader<'a> {
+    pub bytes: &'a [u8],
+    pub at: usize,
 }
 
 impl Reader<'_> {
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.at >= self.bytes.len()
     }
 
@@ -191,7 +191,7 @@ impl Reader<'_> {
         self.take(what).map(u32::from_le_bytes)
     }
 
-    fn words<const N: usize>(&mut self, what: &'static str) -> Result<[u32; N], Error> {
+    pub fn words<const N: usize>(&mut self, what: &'static str) -> Result<[u32; N], Error> {
         let mut words = [0; N];
         for word in &mut words {
             *word = self.word(what)?;
@@ -199,7 +199,7 @@ impl Reader<'_> {
         Ok(words)
     }
 
-    fn skip(&mut self, what: &'static str, count: u32, each: usize) -> Result<(), Error> {
+    pub fn skip(&mut self, what: &'static str, count: u32, each: usize) -> Result<(), Error> {
         let end = (self.at as u64).saturating_add(u64::from(count) * each as u64);
         match usize::try_from(end) {
             Ok(end) if end <= self.bytes.len() => self.at = end,

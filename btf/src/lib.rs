@@ -13,7 +13,7 @@
 //! [`Error::Ambiguous`] (different drivers do use the same name), and no input makes this crate panic.
 //!
 //! One file per step: `decode` turns bytes into `types`, `lookup` answers questions about structs, `signature` about
-//! functions and tracepoints, `source` finds the bytes.
+//! functions and tracepoints, `source` finds the bytes. `skeleton` leaves out what a reader of ids does not need.
 
 mod decode;
 mod error;
@@ -23,12 +23,14 @@ mod fixture;
 mod hostile;
 mod lookup;
 mod signature;
+mod skeleton;
 mod source;
 mod types;
 
 pub use error::Error;
 pub use lookup::{Member, MemberKind};
 pub use signature::Argument;
+pub use skeleton::skeleton;
 pub use source::bytes;
 
 /// The types of one kernel, kernel module or eBPF object.
