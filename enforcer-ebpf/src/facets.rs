@@ -160,20 +160,18 @@ pub fn other_flags(s: &mut Scratch, class: Class) {
     byte(s, class, ByteFacet::Flags2, (flags >> 16) as u8);
 }
 
-/// Narrows by the path and the name of a file that is the object.
+/// Narrows by the path and the name of the file that is the object.
 #[inline(always)]
-pub fn object(s: &mut Scratch, class: Class, dentry: u64, mnt: u64, sb: u64) {
-    if let Some(defaults) = defaults(s, class) {
+pub fn object(s: &mut Scratch, class: Class, defaults: &FacetDefaults) {
+    if cares_for_file(s, defaults, Role::Object) {
+        let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
         file(s, class, defaults, Role::Object, dentry, mnt, sb);
     }
 }
 
-/// The same of any file, seen as `role`.
+/// The same of any file, seen as `role`. For who has asked [`cares_for_file`].
 #[inline(always)]
 pub fn file(s: &mut Scratch, class: Class, defaults: &FacetDefaults, role: Role, dentry: u64, mnt: u64, sb: u64) {
-    if !cares_for_file(s, defaults, role) {
-        return;
-    }
     if let Some(remembered) = remembered(s, class, role, dentry, mnt, sb) {
         and(&mut s.hit, &remembered.path);
         and(&mut s.hit, &remembered.name);
@@ -194,11 +192,9 @@ const fn facets_of(role: Role) -> (Facet, Facet) {
 
 /// Narrows an event without an object: lines that ask for a path or a name are not about it.
 #[inline(always)]
-pub fn without_object(s: &mut Scratch, class: Class) {
-    if let Some(defaults) = defaults(s, class) {
-        and(&mut s.hit, &defaults[Facet::ObjectPath as usize].default);
-        and(&mut s.hit, &defaults[Facet::ObjectName as usize].default);
-    }
+pub fn without_object(s: &mut Scratch, defaults: &FacetDefaults) {
+    and(&mut s.hit, &defaults[Facet::ObjectPath as usize].default);
+    and(&mut s.hit, &defaults[Facet::ObjectName as usize].default);
 }
 
 /// What the object's file satisfies, into `s.found`. False: no remaining line cares.
@@ -264,8 +260,7 @@ fn find(s: &mut Scratch, class: Class, defaults: &FacetDefaults, role: Role, den
 
 /// Narrows by the string path in `s.path` and its name in `s.name_key`.
 #[inline(always)]
-pub fn string(s: &mut Scratch, class: Class) {
-    let Some(defaults) = defaults(s, class) else { return };
+pub fn string(s: &mut Scratch, class: Class, defaults: &FacetDefaults) {
     if cares(s, defaults, Facet::ObjectPath) {
         path_vector(s, class, defaults, Role::Object);
         and(&mut s.hit, &s.found.path);
@@ -427,8 +422,7 @@ pub fn end_list(s: &mut Scratch) {
 
 /// Narrows by the address in the event.
 #[inline(always)]
-pub fn destination(s: &mut Scratch, class: Class) {
-    let Some(defaults) = defaults(s, class) else { return };
+pub fn destination(s: &mut Scratch, class: Class, defaults: &FacetDefaults) {
     if !cares(s, defaults, Facet::Destination) {
         return;
     }
@@ -445,8 +439,7 @@ pub fn destination(s: &mut Scratch, class: Class) {
 
 /// Narrows by a number: the operation's own, or the port.
 #[inline(always)]
-pub fn number(s: &mut Scratch, class: Class, facet: Facet, number: u64) {
-    let Some(defaults) = defaults(s, class) else { return };
+pub fn number(s: &mut Scratch, class: Class, defaults: &FacetDefaults, facet: Facet, number: u64) {
     if !cares(s, defaults, facet) {
         return;
     }

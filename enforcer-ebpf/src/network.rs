@@ -42,8 +42,12 @@ pub fn packet_out(slot: u32, address: &[u8; 16], port: u16, protocol: u8, family
     s.event.header.protocol = protocol as u16;
     s.event.header.family = family;
     facets::byte(s, Class::Network, ByteFacet::Family, family);
-    facets::number(s, Class::Network, Facet::Port, port as u64);
-    facets::destination(s, Class::Network);
+    if !any(&s.hit) {
+        return false;
+    }
+    let Some(defaults) = facets::defaults(s, Class::Network) else { return false };
+    facets::number(s, Class::Network, defaults, Facet::Port, port as u64);
+    facets::destination(s, Class::Network, defaults);
     if !any(&s.hit) {
         return false;
     }

@@ -15,9 +15,11 @@ use crate::{
     scratch::{self, PATH, Scratch},
 };
 
-/// Components that one climb passes, and climbs of a walk: a thousand components, which the verifier sees as a few.
-const COMPONENTS: usize = 8;
-const CLIMBS: usize = 128;
+/// Components that one climb passes, climbs of a stretch, and stretches of a walk: a thousand components, which the
+/// verifier sees as a few.
+const COMPONENTS: usize = 4;
+const CLIMBS: usize = 16;
+const STRETCHES: usize = 16;
 
 /// Beginnings of components that are noted; more wrap around, and only `..` in strings that deep would tell.
 const STARTS: u64 = 64;
@@ -60,12 +62,35 @@ pub fn measure(s: &mut Scratch, dentry: u64, mnt: u64, sb: u64) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rf_measure(index: u32) -> u32 {
+    if walk(index, false)
+        && let Some(s) = scratch::by_index(index)
+    {
+        put(&raw mut s.walk.too_deep, 0);
+    }
+    0
+}
+
+/// A walk that was set up. True: the root is reached. Most are over after one climb.
+#[inline(always)]
+fn walk(index: u32, writing: bool) -> bool {
+    if rf_climb(index, writing as u32) != 0 {
+        return true;
+    }
+    for _ in 0..STRETCHES {
+        if rf_stretch(index, writing as u32) != 0 {
+            return true;
+        }
+    }
+    false
+}
+
+/// Up to [`CLIMBS`] climbs. 1: the root is reached.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_stretch(index: u32, writing: u32) -> u32 {
     for _ in 0..CLIMBS {
-        if rf_climb(index, 0) != 0 {
-            if let Some(s) = scratch::by_index(index) {
-                put(&raw mut s.walk.too_deep, 0);
-            }
-            break;
+        if rf_climb(index, writing) != 0 {
+            return 1;
         }
     }
     0
@@ -140,11 +165,7 @@ extern "C" fn rf_write(index: u32) -> u32 {
         put(&raw mut (*w).mnt, get(&raw const (*w).from_mnt));
         put(&raw mut (*w).pos, get(&raw const (*w).len));
         put(&raw mut (*w).component, get(&raw const (*w).components));
-        for _ in 0..CLIMBS {
-            if rf_climb(index, 1) != 0 {
-                break;
-            }
-        }
+        walk(index, true);
         match get(&raw const (*w).root) {
             1 => root::<5>(s, *b"/proc"),
             2 => root::<4>(s, *b"/sys"),

@@ -21,10 +21,13 @@ pub fn parent(task: u64) -> u64 {
     read(task, offset!(task_real_parent))
 }
 
-/// Narrows by an executable, seen as `role`.
+/// Narrows by an executable, seen as `role`. The task is found only if a line that is still possible looks at it.
 #[inline(always)]
-pub fn match_executable(s: &mut Scratch, class: Class, defaults: &FacetDefaults, role: Role, task: u64) {
-    let file = executable(task);
+fn match_executable(s: &mut Scratch, class: Class, defaults: &FacetDefaults, role: Role, task: impl FnOnce() -> u64) {
+    if !facets::cares_for_file(s, defaults, role) {
+        return;
+    }
+    let file = executable(task());
     let dentry: u64 = read(file, offset!(file_dentry));
     let inode: u64 = read(file, offset!(file_inode));
     let sb: u64 = read(inode, offset!(inode_sb));
@@ -33,21 +36,16 @@ pub fn match_executable(s: &mut Scratch, class: Class, defaults: &FacetDefaults,
 
 /// Narrows by who acts: the executable, the parent's, the ancestors'.
 #[inline(always)]
-pub fn match_actor(s: &mut Scratch, class: Class) {
-    let Some(defaults) = facets::defaults(s, class) else { return };
+pub fn match_actor(s: &mut Scratch, class: Class, defaults: &FacetDefaults) {
     let task = kernel::current();
-    if facets::cares_for_file(s, defaults, Role::Exe) {
-        match_executable(s, class, defaults, Role::Exe, task);
-    }
+    match_executable(s, class, defaults, Role::Exe, || task);
     match_ancestry(s, class, defaults, task);
 }
 
 /// Narrows by the parent's and the ancestors' executables.
 #[inline(always)]
 pub fn match_ancestry(s: &mut Scratch, class: Class, defaults: &FacetDefaults, task: u64) {
-    if facets::cares_for_file(s, defaults, Role::Parent) {
-        match_executable(s, class, defaults, Role::Parent, parent(task));
-    }
+    match_executable(s, class, defaults, Role::Parent, || parent(task));
     for (role, facet) in [(Role::Ancestor, Facet::AncestorName), (Role::NoAncestor, Facet::NoAncestorName)] {
         if facets::cares(s, defaults, facet) {
             facets::begin(s, defaults, facet);

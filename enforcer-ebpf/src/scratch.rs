@@ -43,6 +43,8 @@ pub struct Scratch {
     pub remembered: FileKey,
     pub walk: Walk,
     pub object: Object,
+    /// The `struct sock` in work.
+    pub socket: u64,
     /// The ancestor in work.
     pub ancestor: u64,
     /// Loop counters and lengths.

@@ -1,11 +1,11 @@
 //! Sockets, read from the kernel's own `struct sock`.
 
 use crate::{
-    kernel::{self, offset, read},
+    kernel::{self, get, offset, put, read},
     object,
-    scratch::Scratch,
+    scratch::{self, Scratch},
 };
-use ringfence_abi::{Class, Facet};
+use ringfence_abi::{Class, Facet, FacetDefaults};
 
 pub const AF_UNIX: u16 = 1;
 pub const AF_INET: u16 = 2;
@@ -41,6 +41,7 @@ pub fn mapped(address: u32) -> [u8; 16] {
 
 /// Which end of a socket an event speaks of.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub enum End {
     Remote,
     Local,
@@ -49,6 +50,17 @@ pub enum End {
 /// Fills family, type, protocol, and one end's address and port into the event.
 #[inline(always)]
 pub fn describe(s: &mut Scratch, sk: u64, end: End) {
+    put(&raw mut s.socket, sk);
+    rf_describe_socket(s.index, end as u32);
+}
+
+/// Of the socket in `s.socket`. Verified by itself, because each family is another way through what follows.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_describe_socket(index: u32, end: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 1 };
+    let sk = get(&raw const s.socket);
+    let end = if end == End::Local as u32 { End::Local } else { End::Remote };
     let family = family(sk);
     let h = &raw mut s.event.header;
     // SAFETY: `h` points into the scratch.
@@ -74,6 +86,7 @@ pub fn describe(s: &mut Scratch, sk: u64, end: End) {
             };
         }
     }
+    0
 }
 
 /// Whether an internet socket is connected to somewhere else than the loopback.
@@ -96,13 +109,13 @@ pub fn leads_out(sk: u64) -> bool {
 
 /// Narrows by everything that [`describe`] filled in.
 #[inline(always)]
-pub fn match_socket(s: &mut Scratch, class: Class) {
+pub fn match_socket(s: &mut Scratch, class: Class, defaults: &FacetDefaults) {
     use crate::facets;
     use ringfence_abi::ByteFacet;
     let h = &s.event.header;
     let (family, kind, port) = (h.family, h.socket_type, h.port);
     facets::byte(s, class, ByteFacet::Family, family);
     facets::byte(s, class, ByteFacet::SocketType, kind);
-    facets::number(s, class, Facet::Port, port as u64);
-    facets::destination(s, class);
+    facets::number(s, class, defaults, Facet::Port, port as u64);
+    facets::destination(s, class, defaults);
 }

@@ -19,7 +19,7 @@ use aya_ebpf::{
     macros::{lsm, tracepoint},
     programs::{LsmContext, TracePointContext},
 };
-use ringfence_abi::{Class, Op, Tier, flag};
+use ringfence_abi::{Class, Facet, FacetDefaults, Op, Tier, flag};
 
 const CLASS: Class = Class::Change;
 const AT_FDCWD: i32 = -100;
@@ -55,41 +55,56 @@ fn named(change: Change) {
     let file = if change.follows { process::file(path::own_descriptor(s)) } else { 0 };
     if file != 0 {
         object::set(s, file);
-        matched(s, change.flags);
+        let Some(defaults) = facets::defaults(s, CLASS) else { return };
+        matched(s, defaults, change.flags);
         if !any(&s.hit) {
             return;
         }
         Report::File.object(s);
+        by_whom(s, defaults);
     } else {
         s.event.header.flags = change.flags | flag::STRING_PATH;
-        facets::flags(s, CLASS);
-        if !any(&s.hit) {
-            return;
-        }
-        path::join(s, change.at);
-        facets::string(s, CLASS);
-        if !any(&s.hit) {
-            return;
-        }
-        path::report(s);
+        rf_string(s.index, change.at as u32);
     }
-    facets::number(s, CLASS, ringfence_abi::Facet::Number, change.number);
-    process::match_actor(s, CLASS);
     pending::keep_judged(change.which, s);
+}
+
+/// Narrows by the caller's string, and by who asks. Verified by itself: most calls have two paths.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_string(index: u32, at: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 1 };
+    facets::flags(s, CLASS);
+    if !any(&s.hit) {
+        return 0;
+    }
+    let Some(defaults) = facets::defaults(s, CLASS) else { return 1 };
+    path::join(s, at as i32);
+    facets::string(s, CLASS, defaults);
+    if any(&s.hit) {
+        path::report(s);
+        by_whom(s, defaults);
+    }
+    0
+}
+
+/// Narrows by the number, and by who asks.
+#[inline(always)]
+fn by_whom(s: &mut Scratch, defaults: &FacetDefaults) {
+    facets::number(s, CLASS, defaults, Facet::Number, s.event.header.number);
+    process::match_actor(s, CLASS, defaults);
 }
 
 /// Narrows by the object, of which everything is known.
 #[inline(always)]
-fn matched(s: &mut Scratch, flags: u32) {
+fn matched(s: &mut Scratch, defaults: &FacetDefaults, flags: u32) {
     // A name that is yet to come has no file. The mode asked for counts here, not the one that is there.
     let there = if s.object.inode == 0 { 0 } else { object::flags(&s.object) & !(flag::EXECUTABLE | flag::SETUID) };
     s.event.header.flags = flags | there;
     facets::flags(s, CLASS);
-    if !any(&s.hit) {
-        return;
+    if any(&s.hit) {
+        facets::object(s, CLASS, defaults);
     }
-    let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
-    facets::object(s, CLASS, dentry, mnt, sb);
 }
 
 /// Judges a call on a descriptor that has succeeded.
@@ -109,12 +124,12 @@ fn described(op: Op, fd: i32, flags: u32, number: u64) {
 #[inline(always)]
 fn judged<E: judge::EntryPoint>(s: &mut Scratch, flags: u32, number: u64) -> Verdict {
     s.event.header.number = number;
-    matched(s, flags);
+    let Some(defaults) = facets::defaults(s, CLASS) else { return Verdict::Pass };
+    matched(s, defaults, flags);
     if !any(&s.hit) {
         return Verdict::Pass;
     }
-    facets::number(s, CLASS, ringfence_abi::Facet::Number, number);
-    process::match_actor(s, CLASS);
+    by_whom(s, defaults);
     judge::settle::<E>(s, CLASS, Report::File)
 }
 
@@ -124,7 +139,15 @@ fn asked(op: Op, directory: u64, dentry: u64) -> Verdict {
     let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Change, op) else { return Verdict::Pass };
     let s = &mut *held;
     object::set_name(s, directory, dentry);
-    judged::<SecurityHook>(s, 0, 0)
+    if rf_asked(s.index) != 0 { Verdict::Stop } else { Verdict::Pass }
+}
+
+/// Judges what is asked for the object. 1: it must not be. Verified by itself: a rename asks up to four times.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_asked(index: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 0 };
+    (judged::<SecurityHook>(s, 0, 0) == Verdict::Stop) as u32
 }
 
 /// Security hooks on one name in a directory: `hook: op, parameters`. The first two are the directory and the name.
@@ -200,13 +223,14 @@ fn symlink_target(directory: u64, text: u64) -> Verdict {
     if !any(&s.hit) {
         return Verdict::Pass;
     }
+    let Some(defaults) = facets::defaults(s, CLASS) else { return Verdict::Pass };
     path::join_to(s, kernel::read(directory, offset!(path_dentry)), kernel::read(directory, offset!(path_mnt)));
-    facets::string(s, CLASS);
+    facets::string(s, CLASS, defaults);
     if !any(&s.hit) {
         return Verdict::Pass;
     }
     path::report(s);
-    process::match_actor(s, CLASS);
+    process::match_actor(s, CLASS, defaults);
     judge::settle::<SecurityHook>(s, CLASS, Report::Path)
 }
 
@@ -226,8 +250,8 @@ pub fn path_chmod(ctx: LsmContext) -> i32 {
 #[tracepoint(category = "exit", name = "call")]
 pub fn exit_change(ctx: TracePointContext) -> u32 {
     let succeeded = result(&ctx) >= 0;
-    settle(0, succeeded);
-    settle(1, succeeded);
+    rf_settle(0, succeeded as u32);
+    rf_settle(1, succeeded as u32);
     0
 }
 
@@ -235,23 +259,26 @@ pub fn exit_change(ctx: TracePointContext) -> u32 {
 #[tracepoint(category = "exit", name = "call")]
 pub fn exit_renameat2(ctx: TracePointContext) -> u32 {
     let succeeded = result(&ctx) >= 0;
-    settle(0, succeeded);
-    settle(1, succeeded);
-    settle(EXCHANGED, succeeded);
-    settle(EXCHANGED + 1, succeeded);
+    rf_settle(0, succeeded as u32);
+    rf_settle(1, succeeded as u32);
+    rf_settle(EXCHANGED, succeeded as u32);
+    rf_settle(EXCHANGED + 1, succeeded as u32);
     0
 }
 
 /// Keys of the two paths of an exchange the other way round. (2 and 3 are a mount's.)
 const EXCHANGED: u64 = 4;
 
-#[inline(always)]
-fn settle(which: u64, succeeded: bool) {
-    let Some(mut held) = scratch::hold(Lane::Change) else { return };
+/// Verified by itself: calls have two paths, or four.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_settle(which: u64, succeeded: u32) -> u32 {
+    let Some(mut held) = scratch::hold(Lane::Change) else { return 1 };
     let s = &mut *held;
-    if pending::take_judged(which, s) && succeeded {
+    if pending::take_judged(which, s) && succeeded != 0 {
         judge::settle::<Tracepoint>(s, CLASS, Report::Path);
     }
+    0
 }
 
 /// Entry points: `name: op (directory descriptor | none, path) flags number`, several paths a call.

@@ -27,9 +27,10 @@ pub extern "C" fn rf_escaped(slot: u32, target: u32) -> u32 {
         s.event.header.flags = flag::OTHER_PROCESS;
     }
     facets::flags(s, CLASS);
-    facets::without_object(s, CLASS);
+    let Some(defaults) = facets::defaults(s, CLASS) else { return 0 };
+    facets::without_object(s, defaults);
     if any(&s.hit) {
-        process::match_actor(s, CLASS);
+        process::match_actor(s, CLASS, defaults);
         judge::settle::<Tracepoint>(s, CLASS, Report::None);
     }
     0

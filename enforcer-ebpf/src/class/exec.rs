@@ -210,12 +210,11 @@ fn invoked(binprm: u64) {
     if !any(&s.hit) {
         return;
     }
+    let Some(defaults) = facets::defaults(s, CLASS) else { return };
     path::join(s, -100);
-    facets::string(s, CLASS);
+    facets::string(s, CLASS, defaults);
     path::report(s);
-    if any(&s.hit)
-        && let Some(defaults) = facets::defaults(s, CLASS)
-    {
+    if any(&s.hit) {
         let task = kernel::current();
         process::match_ancestry(s, CLASS, defaults, task);
         process::fetch_arguments(s, task);

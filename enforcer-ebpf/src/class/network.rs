@@ -7,9 +7,9 @@ use crate::{
     facets::{self, any},
     identity,
     judge::{self, EntryPoint, Report, SecurityHook, Tracepoint, Verdict},
-    kernel::{self, offset, read},
+    kernel::{self, get, offset, put, read},
     process,
-    scratch::{Lane, Scratch},
+    scratch::{self, Lane, Scratch},
     socket::{self, AF_INET, AF_INET6, AF_UNIX, End},
 };
 use aya_ebpf::{
@@ -31,10 +31,10 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let sk: u64 = ctx.arg(0);
     let new: i32 = ctx.arg(2);
     match new {
-        TCP_SYN_SENT if !kernel::connect_judged_early() => happened::<Tracepoint>(Op::Connect, End::Remote, || sk),
-        TCP_LISTEN => happened::<Tracepoint>(Op::Listen, End::Local, || sk),
-        _ => Verdict::Pass,
-    };
+        TCP_SYN_SENT if !kernel::connect_judged_early() => happened(Op::Connect, End::Remote, || sk),
+        TCP_LISTEN => happened(Op::Listen, End::Local, || sk),
+        _ => {}
+    }
     0
 }
 
@@ -58,10 +58,10 @@ fn connected(result: i64, fd: impl FnOnce() -> i32) {
     let family = socket::family(sk);
     let kind: u16 = read(sk, offset!(sock_type));
     if !kernel::connect_judged_early() && (family == AF_UNIX || kind != SOCK_STREAM) {
-        happened::<Tracepoint>(Op::Connect, End::Remote, || sk);
+        happened(Op::Connect, End::Remote, || sk);
     }
     if (0..=2).contains(&fd) && socket::leads_out(sk) {
-        happened::<Tracepoint>(Op::Stdio, End::Remote, || sk);
+        happened(Op::Stdio, End::Remote, || sk);
     }
 }
 
@@ -75,7 +75,7 @@ pub fn exit_bind(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn bound(result: i64, fd: impl FnOnce() -> i32) {
     if result == 0 {
-        happened::<Tracepoint>(Op::Bind, End::Local, || socket::of_descriptor(fd()));
+        happened(Op::Bind, End::Local, || socket::of_descriptor(fd()));
     }
 }
 
@@ -89,7 +89,7 @@ pub fn exit_socket(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn made(fd: i64) {
     if fd >= 0 {
-        happened::<Tracepoint>(Op::Socket, End::Remote, || socket::of_descriptor(fd as i32));
+        happened(Op::Socket, End::Remote, || socket::of_descriptor(fd as i32));
     }
 }
 
@@ -122,8 +122,12 @@ pub fn socket_post_create(ctx: LsmContext) -> i32 {
         if parameter(&ctx, 4) as i32 != 0 {
             return Verdict::Pass;
         }
-        let sock = parameter(&ctx, 0);
-        happened::<SecurityHook>(Op::Socket, End::Remote, || read(sock, offset!(socket_sk)))
+        let Some(mut held) = judge::begin::<SecurityHook>(CLASS, Lane::Network, Op::Socket) else {
+            return Verdict::Pass;
+        };
+        socket::describe(&mut held, read(parameter(&ctx, 0), offset!(socket_sk)), End::Remote);
+        no_object(&mut held);
+        matched::<SecurityHook>(&mut held)
     })
 }
 
@@ -153,7 +157,7 @@ fn on_stdio(fd: i64) {
     }
     let sk = socket::of_descriptor(fd as i32);
     if socket::leads_out(sk) {
-        happened::<Tracepoint>(Op::Stdio, End::Remote, || sk);
+        happened(Op::Stdio, End::Remote, || sk);
     }
 }
 
@@ -176,7 +180,8 @@ fn inet_connect(sock: u64, address: u64) -> Verdict {
     // `struct sockaddr_in` and `sockaddr_in6`: the kernel's copy of what the caller asks for.
     s.event.header.port = u16::from_be(read(address, 2));
     s.event.header.address = if family == AF_INET { socket::mapped(read(address, 4)) } else { read(address, 8) };
-    matched::<SecurityHook>(s, Report::None)
+    no_object(s);
+    matched::<SecurityHook>(s)
 }
 
 /// Before a stream connection to a Unix socket.
@@ -192,53 +197,66 @@ fn unix_connect(own: u64, peer: u64) -> Verdict {
     let s = &mut *held;
     socket::describe(s, own, End::Remote);
     unix_object(s, peer);
-    matched::<SecurityHook>(s, Report::File)
+    matched::<SecurityHook>(s)
 }
 
 /// Something happened to a socket: judge it.
 #[inline(always)]
-fn happened<E: EntryPoint>(op: Op, end: End, socket: impl FnOnce() -> u64) -> Verdict {
-    let Some(mut held) = judge::begin::<E>(CLASS, Lane::Network, op) else { return Verdict::Pass };
-    let s = &mut *held;
+fn happened(op: Op, end: End, socket: impl FnOnce() -> u64) {
+    let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Network, op) else { return };
     let sk = socket();
-    if sk == 0 {
-        return Verdict::Pass;
+    if sk != 0 {
+        socket::describe(&mut held, sk, end);
+        rf_happened(held.index);
     }
-    socket::describe(s, sk, end);
-    if socket::family(sk) == AF_UNIX && op as u8 == Op::Connect as u8 {
-        unix_object(s, read(sk, offset!(unix_peer)));
-        return matched::<E>(s, Report::File);
-    }
-    matched::<E>(s, Report::None)
 }
 
-/// The path that a Unix socket was bound to, as the event's object.
+/// Judges the socket that was described. Verified by itself: some programs come here twice.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_happened(index: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 1 };
+    if s.event.header.family as u16 == AF_UNIX && s.event.header.op == Op::Connect as u8 {
+        unix_object(s, read(s.socket, offset!(unix_peer)));
+    } else {
+        no_object(s);
+    }
+    matched::<Tracepoint>(s);
+    0
+}
+
+/// The event is about no file.
+#[inline(always)]
+fn no_object(s: &mut Scratch) {
+    put(&raw mut s.object.dentry, 0);
+}
+
+/// The path that a Unix socket was bound to, as the event's object. One that was bound to none has no file.
 #[inline(always)]
 fn unix_object(s: &mut Scratch, peer: u64) {
     let dentry: u64 = read(peer, offset!(unix_path_dentry));
     let inode: u64 = read(dentry, offset!(dentry_inode));
-    s.object = crate::scratch::Object {
-        dentry,
-        mnt: read(peer, offset!(unix_path_mnt)),
-        inode,
-        sb: read(inode, offset!(inode_sb)),
-    };
+    s.object =
+        scratch::Object { dentry, mnt: read(peer, offset!(unix_path_mnt)), inode, sb: read(inode, offset!(inode_sb)) };
 }
 
 #[inline(always)]
-fn matched<E: EntryPoint>(s: &mut Scratch, report: Report) -> Verdict {
+fn matched<E: EntryPoint>(s: &mut Scratch) -> Verdict {
     facets::flags(s, CLASS);
-    socket::match_socket(s, CLASS);
+    let Some(defaults) = facets::defaults(s, CLASS) else { return Verdict::Pass };
+    socket::match_socket(s, CLASS, defaults);
     if !any(&s.hit) {
         return Verdict::Pass;
     }
-    if report == Report::File {
-        let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
-        facets::object(s, CLASS, dentry, mnt, sb);
+    // Read back: else the compiler writes out everything above for each of the two.
+    let report = if get(&raw const s.object.dentry) != 0 {
+        facets::object(s, CLASS, defaults);
+        Report::File
     } else {
-        // No object: lines that ask for a path are not about this event.
-        facets::without_object(s, CLASS);
-    }
-    process::match_actor(s, CLASS);
+        // Lines that ask for a path are not about this event.
+        facets::without_object(s, defaults);
+        Report::None
+    };
+    process::match_actor(s, CLASS, defaults);
     judge::settle::<E>(s, CLASS, report)
 }

@@ -154,11 +154,11 @@ fn matched<E: EntryPoint>(s: &mut Scratch, flags: u32) -> Verdict {
     if !any(&s.hit) {
         return Verdict::Pass;
     }
-    let (dentry, mnt, sb) = (s.object.dentry, s.object.mnt, s.object.sb);
-    facets::object(s, CLASS, dentry, mnt, sb);
+    let Some(defaults) = facets::defaults(s, CLASS) else { return Verdict::Pass };
+    facets::object(s, CLASS, defaults);
     if !any(&s.hit) {
         return Verdict::Pass;
     }
-    process::match_actor(s, CLASS);
+    process::match_actor(s, CLASS, defaults);
     judge::settle::<E>(s, CLASS, Report::File)
 }

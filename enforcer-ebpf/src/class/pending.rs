@@ -47,10 +47,9 @@ unsafe fn copy_value<T>(to: *mut T, from: *const T) {
     unsafe { kernel::copy(to.cast(), size_of::<T>() as u32, from as u64) };
 }
 
-/// Keeps a matched path for the exit, if lines are left; otherwise forgets what an earlier call may have left.
+/// Keeps a matched path for the exit, if lines are left.
 #[inline(always)]
 pub fn keep_judged(which: u64, s: &Scratch) {
-    let key = thread(which);
     if !any(&s.hit) {
         return;
     }
@@ -60,7 +59,7 @@ pub fn keep_judged(which: u64, s: &Scratch) {
             copy_value(&raw mut (*work).header, &raw const s.event.header);
             (*work).hit = s.hit;
             copy_value(&raw mut (*work).path, &raw const s.event.path);
-            let _ = JUDGED.insert(&key, &*work, 0);
+            let _ = JUDGED.insert(&thread(which), &*work, 0);
         }
     }
 }

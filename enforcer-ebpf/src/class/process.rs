@@ -32,11 +32,13 @@ type Read = fn(&TracePointContext) -> u64;
 /// A call is over. What it was about, and on which process (0: none).
 #[inline(always)]
 fn over(op: Op, ctx: &TracePointContext, number: Read, target: Read, only_success: bool) {
-    let failed = result(ctx) < 0;
-    if failed && only_success {
+    let result = result(ctx);
+    if only_success && result < 0 {
         return;
     }
-    judged::<Tracepoint>(op, || (number(ctx), target(ctx) as u32), if failed { flag::FAILED } else { 0 });
+    // Without a branch, which would have the verifier walk everything that follows twice.
+    let failed = (result >> 63) as u32 & flag::FAILED;
+    judged::<Tracepoint>(op, || (number(ctx), target(ctx) as u32), failed);
 }
 
 /// Judges a call with this number on this process (0: none).
@@ -57,12 +59,13 @@ fn judged<E: EntryPoint>(op: Op, number_and_target: impl FnOnce() -> (u64, u32),
     }
     s.event.header.flags = flags;
     facets::flags(s, CLASS);
-    facets::number(s, CLASS, Facet::Number, number);
-    facets::without_object(s, CLASS);
+    let Some(defaults) = facets::defaults(s, CLASS) else { return Verdict::Pass };
+    facets::number(s, CLASS, defaults, Facet::Number, number);
+    facets::without_object(s, defaults);
     if !any(&s.hit) {
         return Verdict::Pass;
     }
-    process::match_actor(s, CLASS);
+    process::match_actor(s, CLASS, defaults);
     judge::settle::<E>(s, CLASS, Report::None)
 }
 
@@ -186,13 +189,14 @@ fn named(op: Op, string: u64, which: u64) {
 /// Narrows by the string, and by who asks.
 #[inline(always)]
 fn matched(s: &mut Scratch) {
+    let Some(defaults) = facets::defaults(s, CLASS) else { return };
     path::join(s, -100);
-    facets::string(s, CLASS);
+    facets::string(s, CLASS, defaults);
     if !any(&s.hit) {
         return;
     }
     path::report(s);
-    process::match_actor(s, CLASS);
+    process::match_actor(s, CLASS, defaults);
 }
 
 #[inline(always)]
