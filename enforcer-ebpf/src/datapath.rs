@@ -91,7 +91,7 @@ fn at_socket(skb: *mut __sk_buff, direction: Direction) -> i32 {
     let frame = Frame { skb, link: Link::Ip };
     let packet = packet::parse(&frame);
     let drop = if isolated {
-        !passes(slot, &frame, packet.as_ref(), direction)
+        !passes(slot, &frame, packet.as_deref(), direction)
     } else {
         match &packet {
             Some(packet) => !is_midstream(skb, packet) && violates(slot, packet),
@@ -122,11 +122,11 @@ fn at_veth(skb: *mut __sk_buff, direction: Direction) -> i32 {
             _ => TC_ACT_UNSPEC,
         };
     }
-    if sender_isolated && !passes(sender, &frame, packet.as_ref(), Direction::Out) {
+    if sender_isolated && !passes(sender, &frame, packet.as_deref(), Direction::Out) {
         return dropped(sender, TC_ACT_SHOT);
     }
     let asked = sender_isolated && owner == sender && direction == Direction::Out;
-    if owner_isolated && !asked && !passes(owner, &frame, packet.as_ref(), direction) {
+    if owner_isolated && !asked && !passes(owner, &frame, packet.as_deref(), direction) {
         return dropped(owner, TC_ACT_SHOT);
     }
     TC_ACT_UNSPEC

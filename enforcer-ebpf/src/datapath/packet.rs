@@ -1,7 +1,8 @@
 //! Addresses and ports of a packet, read from the packet itself.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
-use core::mem::MaybeUninit;
+use crate::kernel::{get, put};
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, macros::map, maps::PerCpuArray};
+use core::{mem::MaybeUninit, ops::Deref};
 
 pub const ICMP_V6: u8 = 58;
 pub const TCP: u8 = 6;
@@ -30,6 +31,7 @@ const EXTENSIONS: usize = 8;
 
 /// Where the bytes of a context begin.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Link {
     /// At the IP header: what `cgroup_skb` programs get.
     Ip,
@@ -78,10 +80,16 @@ impl Frame {
     }
 }
 
+/// One run's packet in work.
+#[repr(C)]
 pub struct Packet {
     /// IPv4 as IPv4-mapped IPv6, network byte order.
     pub source: [u8; 16],
     pub destination: [u8; 16],
+    /// Offset of the header above IP.
+    pub payload: u32,
+    /// 1: a run on this CPU holds it.
+    busy: u32,
     /// Host byte order; 0 where the protocol has none or a fragment does not carry them.
     pub source_port: u16,
     pub destination_port: u16,
@@ -91,8 +99,31 @@ pub struct Packet {
     pub protocol: u8,
     /// Flags of a TCP segment that has all of its header; else 0.
     pub tcp: u8,
-    /// Offset of the header above IP.
-    pub payload: u32,
+    zero: u8,
+}
+
+/// Runs that may be under way on one CPU: a sender's, and those of the softirqs that interrupt it.
+const RUNS: u32 = 4;
+
+#[map]
+static PACKETS: PerCpuArray<Packet> = PerCpuArray::with_max_entries(RUNS, 0);
+
+/// A packet that was understood, given back at the run's end.
+pub struct Held(&'static mut Packet);
+
+impl Drop for Held {
+    #[inline(always)]
+    fn drop(&mut self) {
+        put(&raw mut self.0.busy, 0);
+    }
+}
+
+impl Deref for Held {
+    type Target = Packet;
+    #[inline(always)]
+    fn deref(&self) -> &Packet {
+        self.0
+    }
 }
 
 impl Packet {
@@ -115,11 +146,38 @@ impl Packet {
     }
 }
 
-/// None: not IP, or cut short.
-///
-/// A function of its own: inlined, its working memory and its callers' together exceed the 512 bytes of the stack.
+/// None: not IP, or cut short. (Or more runs under way than there may be: then nothing is known of it, either.)
+#[inline(always)]
+pub fn parse(frame: &Frame) -> Option<Held> {
+    for index in 0..RUNS {
+        // SAFETY: from the map; claimed by `busy`.
+        let packet = unsafe { &mut *PACKETS.get_ptr_mut(index)? };
+        if get(&raw const packet.busy) == 0 {
+            put(&raw mut packet.busy, 1);
+            let held = Held(packet);
+            return (rf_parse(frame.skb, frame.link as u32, index) != 0).then_some(held);
+        }
+    }
+    None
+}
+
+/// Reads the packet into [`PACKETS`]. 1: it was understood. Verified by itself: the many kinds of packets are one to the
+/// caller.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn parse(frame: &Frame) -> Option<Packet> {
+extern "C" fn rf_parse(skb: *mut __sk_buff, link: u32, index: u32) -> u32 {
+    let link = if link == Link::Ethernet as u32 { Link::Ethernet } else { Link::Ip };
+    let frame = Frame { skb, link };
+    // SAFETY: from the map; the caller holds it.
+    let Some(packet) = PACKETS.get_ptr_mut(index).map(|packet| unsafe { &mut *packet }) else { return 0 };
+    packet.source_port = 0;
+    packet.destination_port = 0;
+    packet.tcp = 0;
+    read(&frame, packet).is_some() as u32
+}
+
+#[inline(always)]
+fn read(frame: &Frame, packet: &mut Packet) -> Option<()> {
     let (kind, offset) = match frame.link {
         Link::Ethernet => frame.ethertype()?,
         Link::Ip => {
@@ -128,8 +186,8 @@ pub fn parse(frame: &Frame) -> Option<Packet> {
         }
     };
     match kind {
-        IPV4 => parse_v4(frame, offset),
-        IPV6 => parse_v6(frame, offset),
+        IPV4 => read_v4(frame, offset, packet),
+        IPV6 => read_v6(frame, offset, packet),
         _ => None,
     }
 }
@@ -141,31 +199,26 @@ fn mapped(v4: [u8; 4]) -> [u8; 16] {
 }
 
 #[inline(always)]
-fn parse_v4(frame: &Frame, offset: u32) -> Option<Packet> {
+fn read_v4(frame: &Frame, offset: u32, packet: &mut Packet) -> Option<()> {
     let head: [u8; 20] = frame.load(offset)?;
     let length = u32::from(head[0] & 0x0f) * 4;
     if head[0] >> 4 != 4 || length < 20 {
         return None;
     }
+    packet.source = mapped([head[12], head[13], head[14], head[15]]);
+    packet.destination = mapped([head[16], head[17], head[18], head[19]]);
+    packet.family = FAMILY_V4;
+    put(&raw mut packet.protocol, head[9]);
+    put(&raw mut packet.payload, offset + length);
     let fragment = u16::from_be_bytes([head[6], head[7]]) & 0x1fff;
-    let mut packet = Packet {
-        source: mapped([head[12], head[13], head[14], head[15]]),
-        destination: mapped([head[16], head[17], head[18], head[19]]),
-        source_port: 0,
-        destination_port: 0,
-        family: FAMILY_V4,
-        protocol: head[9],
-        tcp: 0,
-        payload: offset + length,
-    };
     if fragment == 0 {
-        read_ports(frame, &mut packet);
+        read_ports(frame, packet);
     }
-    Some(packet)
+    Some(())
 }
 
 #[inline(always)]
-fn parse_v6(frame: &Frame, offset: u32) -> Option<Packet> {
+fn read_v6(frame: &Frame, offset: u32, packet: &mut Packet) -> Option<()> {
     const FRAGMENT: u8 = 44;
     const AUTHENTICATION: u8 = 51;
 
@@ -173,38 +226,35 @@ fn parse_v6(frame: &Frame, offset: u32) -> Option<Packet> {
     if head[0] >> 4 != 6 {
         return None;
     }
-    let mut packet = Packet {
-        source: frame.load(offset + 8)?,
-        destination: frame.load(offset + 24)?,
-        source_port: 0,
-        destination_port: 0,
-        family: FAMILY_V6,
-        protocol: head[6],
-        tcp: 0,
-        payload: offset + IPV6_HEADER,
-    };
+    packet.source = frame.load(offset + 8)?;
+    packet.destination = frame.load(offset + 24)?;
+    packet.family = FAMILY_V6;
+    // From here on in memory alone: in registers, each header would be a state of its own.
+    put(&raw mut packet.protocol, head[6]);
+    put(&raw mut packet.payload, offset + IPV6_HEADER);
     for _ in 0..EXTENSIONS {
-        if !is_extension(packet.protocol) {
-            read_ports(frame, &mut packet);
-            return Some(packet);
+        let protocol = get(&raw const packet.protocol);
+        if !is_extension(protocol) {
+            read_ports(frame, packet);
+            return Some(());
         }
-        let Some(extension) = frame.load::<[u8; 4]>(packet.payload) else { return Some(packet) };
-        let length = match packet.protocol {
+        let payload = get(&raw const packet.payload);
+        let Some(extension) = frame.load::<[u8; 4]>(payload) else { return Some(()) };
+        put(&raw mut packet.protocol, extension[0]);
+        let length = match protocol {
             FRAGMENT => {
                 // What follows the header of a later fragment is not a header, whatever it claims to be.
                 if u16::from_be_bytes([extension[2], extension[3]]) & 0xfff8 != 0 {
-                    packet.protocol = extension[0];
-                    return Some(packet);
+                    return Some(());
                 }
                 8
             }
             AUTHENTICATION => (u32::from(extension[1]) + 2) * 4,
             _ => (u32::from(extension[1]) + 1) * 8,
         };
-        packet.protocol = extension[0];
-        packet.payload += length;
+        put(&raw mut packet.payload, payload + length);
     }
-    Some(packet)
+    Some(())
 }
 
 /// Whether a header of this kind is followed by another: hop-by-hop options, routing, fragment, authentication,
@@ -224,16 +274,17 @@ fn is_extension(protocol: u8) -> bool {
 /// Ports and flags. A header that is cut short leaves them 0, which no exception accepts.
 #[inline(always)]
 fn read_ports(frame: &Frame, packet: &mut Packet) {
-    match packet.protocol {
+    let (protocol, payload) = (get(&raw const packet.protocol), get(&raw const packet.payload));
+    match protocol {
         TCP | UDP | DCCP | SCTP | UDP_LITE => {}
         _ => return,
     }
-    if let Some([a, b, c, d]) = frame.load::<[u8; 4]>(packet.payload) {
+    if let Some([a, b, c, d]) = frame.load::<[u8; 4]>(payload) {
         packet.source_port = u16::from_be_bytes([a, b]);
         packet.destination_port = u16::from_be_bytes([c, d]);
     }
-    if packet.protocol == TCP
-        && let Some([flags]) = frame.load::<[u8; 1]>(packet.payload + 13)
+    if protocol == TCP
+        && let Some([flags]) = frame.load::<[u8; 1]>(payload + 13)
     {
         packet.tcp = flags;
     }
