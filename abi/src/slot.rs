@@ -165,7 +165,7 @@ pub enum Counter {
     LostLog = 2,
     /// Records of mitigating violations that found their ring buffer full. The mitigation took place.
     LostMitigating = 3,
-    /// Events that could not be judged: a kernel object could not be read.
+    /// Events that could not be judged: a kernel object, or a caller's string, could not be read.
     Unreadable = 4,
     /// Records of candidates that found their ring buffer full: nobody decides.
     LostCandidates = 5,

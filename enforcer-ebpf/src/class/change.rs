@@ -11,7 +11,7 @@ use super::{answer, argument, argument_at_exit, parameter, parameter_of_function
 use crate::{
     facets::{self, any},
     judge::{self, Report, SecurityHook, Tracepoint, Verdict},
-    kernel::{self, offset},
+    kernel::{self, get, offset},
     object, path, process,
     scratch::{self, Lane, Scratch},
 };
@@ -19,7 +19,7 @@ use aya_ebpf::{
     macros::{lsm, tracepoint},
     programs::{LsmContext, TracePointContext},
 };
-use ringfence_abi::{Class, Facet, FacetDefaults, Op, Tier, flag};
+use ringfence_abi::{Class, Counter, Facet, FacetDefaults, Op, Tier, flag};
 
 const CLASS: Class = Class::Change;
 const AT_FDCWD: i32 = -100;
@@ -39,53 +39,60 @@ struct Change {
     number: u64,
     /// First or second path of the call.
     which: u64,
-    /// Whether the call follows a symbolic link at the end of the path.
-    follows: bool,
 }
 
-/// Matches a caller's path, and keeps it for the exit if lines are left.
+/// Matches a caller's path, and keeps it for the exit if lines are left, or if it can't be read yet.
 #[inline(always)]
 fn named(change: Change) {
     let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Change, change.op) else { return };
     let s = &mut *held;
-    if !path::fetch(s, change.path) {
-        return;
-    }
     s.event.header.number = change.number;
-    let file = if change.follows { process::file(path::own_descriptor(s)) } else { 0 };
-    if file != 0 {
-        object::set(s, file);
-        let Some(defaults) = facets::defaults(s, CLASS) else { return };
-        matched(s, defaults, change.flags);
-        if !any(&s.hit) {
-            return;
-        }
-        Report::File.object(s);
-        by_whom(s, defaults);
+    s.event.header.flags = change.flags;
+    if rf_string(s.index, change.path, change.at as u32) != 0 {
+        pending::keep_judged(change.which, s);
     } else {
-        s.event.header.flags = change.flags | flag::STRING_PATH;
-        rf_string(s.index, change.at as u32);
+        pending::keep_unread(change.which, s, change.path, change.at);
     }
-    pending::keep_judged(change.which, s);
 }
 
-/// Narrows by the caller's string, and by who asks. Verified by itself: most calls have two paths.
+/// Narrows by a caller's string, and by who asks. 0: it could not be read. Verified by itself: most calls have two paths.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn rf_string(index: u32, at: u32) -> u32 {
-    let Some(s) = scratch::by_index(index) else { return 1 };
-    facets::flags(s, CLASS);
-    if !any(&s.hit) {
+extern "C" fn rf_string(index: u32, string: u64, at: u32) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 0 };
+    if !path::fetch(s, string) {
         return 0;
     }
-    let Some(defaults) = facets::defaults(s, CLASS) else { return 1 };
-    path::join(s, at as i32);
-    facets::string(s, CLASS, defaults);
+    let Some(defaults) = facets::defaults(s, CLASS) else { return 0 };
+    let file = if follows(get(&raw const s.event.header.op)) { process::file(path::own_descriptor(s)) } else { 0 };
+    if file != 0 {
+        object::set(s, file);
+        let asked = s.event.header.flags;
+        matched(s, defaults, asked);
+        if any(&s.hit) {
+            Report::File.object(s);
+        }
+    } else {
+        s.event.header.flags |= flag::STRING_PATH;
+        facets::flags(s, CLASS);
+        if any(&s.hit) {
+            path::join(s, at as i32);
+            facets::string(s, CLASS, defaults);
+        }
+        if any(&s.hit) {
+            path::report(s);
+        }
+    }
     if any(&s.hit) {
-        path::report(s);
         by_whom(s, defaults);
     }
-    0
+    1
+}
+
+/// Whether the call follows a symbolic link at the end of the path.
+#[inline(always)]
+fn follows(op: u8) -> bool {
+    op == Op::Chmod as u8 || op == Op::Truncate as u8
 }
 
 /// Narrows by the number, and by who asks.
@@ -275,9 +282,15 @@ const EXCHANGED: u64 = 4;
 extern "C" fn rf_settle(which: u64, succeeded: u32) -> u32 {
     let Some(mut held) = scratch::hold(Lane::Change) else { return 1 };
     let s = &mut *held;
-    if pending::take_judged(which, s) && succeeded != 0 {
-        judge::settle::<Tracepoint>(s, CLASS, Report::Path);
+    let Some(unread) = pending::take_judged(which, s) else { return 0 };
+    if succeeded == 0 {
+        return 0;
     }
+    if unread.string != 0 && rf_string(s.index, unread.string, unread.at as u32) == 0 {
+        judge::count(CLASS, Counter::Unreadable);
+        return 0;
+    }
+    judge::settle::<Tracepoint>(s, CLASS, Report::Path);
     0
 }
 
@@ -300,12 +313,12 @@ fn at(ctx: &TracePointContext, n: usize) -> i32 {
 
 #[inline(always)]
 fn plain(op: Op, at: i32, path: u64, which: u64) -> Change {
-    Change { op, at, path, flags: 0, number: 0, which, follows: false }
+    Change { op, at, path, flags: 0, number: 0, which }
 }
 
 #[inline(always)]
 fn mode(at: i32, path: u64, mode: u64) -> Change {
-    Change { op: Op::Chmod, at, path, flags: object::mode_flags(mode as u16), number: mode, which: 0, follows: true }
+    Change { op: Op::Chmod, at, path, flags: object::mode_flags(mode as u16), number: mode, which: 0 }
 }
 
 /// unlinkat(dirfd, path, flags): of files, as unlink is.
@@ -375,7 +388,6 @@ entries! {
             flags: 0,
             number: argument(&ctx, 1),
             which: 0,
-            follows: true,
         }
     }
     /// mkdir(path, mode)

@@ -1,5 +1,6 @@
 //! What a system call's exit needs from its entry, by thread: a path of the caller's string, which is read once, at the
-//! entry, and matched there. Only if lines are left is it kept until the call has succeeded.
+//! entry, and matched there. Only if lines are left is it kept until the call has succeeded. A string whose page is not there
+//! at the entry is read and matched at the exit.
 
 use crate::{
     facets::any,
@@ -13,13 +14,26 @@ use aya_ebpf::{
 };
 use ringfence_abi::{EVENT_PATH, EventHeader, Vector};
 
-/// A call under way whose path has lines left.
+/// A call under way whose path has lines left, or is still to be read.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Judged {
     pub header: EventHeader,
     pub hit: Vector,
     pub path: [u8; EVENT_PATH],
+    pub unread: Unread,
+}
+
+/// A string of the caller's that could not be read at the entry, because its page was not there yet. At the exit it is:
+/// the kernel has read it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Unread {
+    /// Where it is; 0: it was read.
+    pub string: u64,
+    /// Directory descriptor that a relative path starts from.
+    pub at: i32,
+    pub zero: u32,
 }
 
 /// One thread's call; calls with two paths have two entries.
@@ -59,6 +73,24 @@ pub fn keep_judged(which: u64, s: &Scratch) {
             copy_value(&raw mut (*work).header, &raw const s.event.header);
             (*work).hit = s.hit;
             copy_value(&raw mut (*work).path, &raw const s.event.path);
+            (*work).unread = Unread { string: 0, at: 0, zero: 0 };
+            let _ = JUDGED.insert(&thread(which), &*work, 0);
+        }
+    }
+}
+
+/// Keeps what is to be matched at the exit. (No string at all, 0, never will be.)
+#[inline(always)]
+pub fn keep_unread(which: u64, s: &Scratch, string: u64, at: i32) {
+    if string == 0 {
+        return;
+    }
+    if let Some(work) = JUDGED_WORK.get_ptr_mut(s.index) {
+        // SAFETY: as above.
+        unsafe {
+            copy_value(&raw mut (*work).header, &raw const s.event.header);
+            (*work).hit = s.hit;
+            (*work).unread = Unread { string, at, zero: 0 };
             let _ = JUDGED.insert(&thread(which), &*work, 0);
         }
     }
@@ -70,12 +102,13 @@ pub fn forget(which: u64) {
     let _ = JUDGED.remove(&thread(which));
 }
 
-/// Brings a kept path back into the scratch. False: there is none.
+/// Brings a kept path back into the scratch, and says whether it is still to be read. None: there is none.
 #[inline(always)]
-pub fn take_judged(which: u64, s: &mut Scratch) -> bool {
+pub fn take_judged(which: u64, s: &mut Scratch) -> Option<Unread> {
     let key = thread(which);
     // SAFETY: the key is this thread's own.
-    let Some(judged) = (unsafe { JUDGED.get(&key) }) else { return false };
+    let judged = unsafe { JUDGED.get(&key) }?;
+    let unread = judged.unread;
     // SAFETY: both ends are of the same type.
     unsafe {
         copy_value(&raw mut s.event.header, &raw const judged.header);
@@ -85,5 +118,5 @@ pub fn take_judged(which: u64, s: &mut Scratch) -> bool {
     let _ = JUDGED.remove(&key);
     // It has happened now, not when it was asked for.
     s.event.header.begun_at = unsafe { bpf_ktime_get_ns() };
-    true
+    Some(unread)
 }

@@ -13,9 +13,10 @@ use aya_ebpf::{
     macros::{lsm, tracepoint},
     programs::{LsmContext, TracePointContext},
 };
-use ringfence_abi::{Class, Facet, Op, flag};
+use ringfence_abi::{Class, Counter, Facet, Op, flag};
 
 const CLASS: Class = Class::Process;
+const AT_FDCWD: i32 = -100;
 const CLONE_NEWUSER: u64 = 0x1000_0000;
 
 /// Requests by which a process begins to trace another one (`include/uapi/linux/ptrace.h`).
@@ -179,18 +180,19 @@ fn named(op: Op, string: u64, which: u64) {
     let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Process, op) else { return };
     let s = &mut *held;
     s.event.header.flags = flag::STRING_PATH;
-    if !path::fetch(s, string) {
-        return;
+    if path::fetch(s, string) {
+        matched(s);
+        pending::keep_judged(which, s);
+    } else {
+        pending::keep_unread(which, s, string, AT_FDCWD);
     }
-    matched(s);
-    pending::keep_judged(which, s);
 }
 
 /// Narrows by the string, and by who asks.
 #[inline(always)]
 fn matched(s: &mut Scratch) {
     let Some(defaults) = facets::defaults(s, CLASS) else { return };
-    path::join(s, -100);
+    path::join(s, AT_FDCWD);
     facets::string(s, CLASS, defaults);
     if !any(&s.hit) {
         return;
@@ -203,8 +205,16 @@ fn matched(s: &mut Scratch) {
 fn settle_mount(which: u64, failed: bool) {
     let Some(mut held) = scratch::hold(Lane::Process) else { return };
     let s = &mut *held;
-    if !pending::take_judged(which, s) {
-        return;
+    let Some(unread) = pending::take_judged(which, s) else { return };
+    if unread.string != 0 {
+        if !path::fetch(s, unread.string) {
+            // A call with a bad address fails.
+            if !failed {
+                judge::count(CLASS, Counter::Unreadable);
+            }
+            return;
+        }
+        matched(s);
     }
     if failed {
         s.event.header.flags |= flag::FAILED;

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use nix::unistd::{UnlinkatFlags, truncate, unlinkat};
 
 use crate::read::{directory, parent};
-use crate::{scratch, uring};
+use crate::{scratch, unread, uring};
 
 /// The way to lose the content.
 #[derive(Clone, Copy, ValueEnum)]
@@ -25,6 +25,12 @@ pub enum How {
     Unlinkat,
     /// Renamed to somewhere else.
     Rename,
+    /// unlinkat(2) of a path that is in a page not yet there.
+    UnreadUnlink,
+    /// truncate(2) of such a path.
+    UnreadTruncate,
+    /// Renamed to somewhere else, by two such paths.
+    UnreadRename,
     /// Removed by `io_uring`.
     UringUnlink,
     /// unlink(2) of 32-bit programs.
@@ -57,6 +63,9 @@ impl Arguments {
                 unlinkat(directory(parent(path)?)?, name, UnlinkatFlags::NoRemoveDir)?;
             }
             How::Rename => fs::rename(path, scratch::path()?)?,
+            How::UnreadUnlink => unread::unlink(path)?,
+            How::UnreadTruncate => unread::truncate(path)?,
+            How::UnreadRename => unread::rename(path, &scratch::path()?)?,
             How::UringUnlink => uring::unlink(path)?,
             #[cfg(target_arch = "x86_64")]
             How::CompatUnlink => crate::compat::unlink(path)?,

@@ -25,6 +25,7 @@ mod stdio;
 mod trace;
 mod tunnel;
 mod unix;
+mod unread;
 mod uring;
 mod write;
 mod xdp;

@@ -12,6 +12,7 @@ use nix::libc;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 
 use crate::read::{directory, parent};
+use crate::unread;
 use crate::write::octal;
 
 /// The way to the attributes.
@@ -25,6 +26,8 @@ pub enum How {
     Fchmodat,
     /// chmod(2) of `/proc/self/fd/N`, a descriptor of `O_PATH`: as glibc does it when a link is not to be followed.
     ProcFd,
+    /// fchmodat(2) of a path that is in a page not yet there.
+    Unread,
     /// chmod(2) of 32-bit programs.
     #[cfg(target_arch = "x86_64")]
     CompatChmod,
@@ -59,6 +62,7 @@ impl Arguments {
                 let named = format!("/proc/self/fd/{}", file.as_raw_fd());
                 set_permissions(named, Permissions::from_mode(self.mode))?;
             }
+            How::Unread => unread::chmod(path, self.mode)?,
             #[cfg(target_arch = "x86_64")]
             How::CompatChmod => crate::compat::chmod(path, self.mode)?,
             How::Touch => File::open(path)?.set_modified(SystemTime::now())?,

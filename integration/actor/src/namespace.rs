@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::stdin;
 #[cfg(target_arch = "x86_64")]
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::scratch;
+use crate::{scratch, unread};
 
 /// What is done.
 #[derive(Subcommand)]
@@ -42,6 +42,11 @@ pub enum Act {
     UnshareUts,
     /// Tries to mount a device with a file system type that does not exist, so that nothing is ever mounted.
     MountDevice {
+        /// The device.
+        source: PathBuf,
+    },
+    /// The same with paths that are in pages not yet there.
+    UnreadMountDevice {
         /// The device.
         source: PathBuf,
     },
@@ -95,11 +100,10 @@ impl Act {
             }
             Self::MountDevice { source } => {
                 let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-                let answer = mount(Some(&source), &scratch::directory()?, Some("no-such-type"), flags, none);
-                match answer {
-                    Err(Errno::ENODEV) => println!("mount of {} failed for its type, as it must", source.display()),
-                    other => other.with_context(|| format!("mount {}", source.display()))?,
-                }
+                no_such_type(&source, mount(Some(&source), &scratch::directory()?, Some("no-such-type"), flags, none))?;
+            }
+            Self::UnreadMountDevice { source } => {
+                no_such_type(&source, unread::mount(&source, &scratch::directory()?)?)?;
             }
             Self::MountTmpfs { source } => {
                 mount(Some(&source), &scratch::directory()?, Some("tmpfs"), MsFlags::empty(), none)
@@ -117,6 +121,14 @@ impl Act {
         }
         Ok(())
     }
+}
+
+fn no_such_type(source: &Path, answer: nix::Result<()>) -> Result<()> {
+    match answer {
+        Err(Errno::ENODEV) => println!("mount of {} failed for its type, as it must", source.display()),
+        other => other.with_context(|| format!("mount {}", source.display()))?,
+    }
+    Ok(())
 }
 
 fn open(path: &PathBuf) -> Result<File> {

@@ -25,6 +25,7 @@ pub const CASES: &[Case] = &[
             act("read-write", "actor read read-write /etc/shadow"),
             act("renamed-parent", "actor read renamed-parent /etc/sudoers.d/extra"),
             act("exchange", "actor read exchange /etc/shadow"),
+            act("unread-rename", "sh -c 'echo >/etc/gshadow-; actor clear unread-rename /etc/gshadow-'"),
         ],
         near_misses: &[
             act("passwd", "actor read plain /etc/passwd"),

@@ -47,6 +47,7 @@ pub const CASES: &[Case] = &[
         evasions: &[
             act("applet", "sh -c 'echo >/tmp/mode-d; chmod +x /tmp/mode-d'"),
             act("proc-fd", "sh -c 'echo >/tmp/mode-h; actor mode proc-fd 755 /tmp/mode-h'"),
+            act("unread", "sh -c 'echo >/tmp/mode-j; actor mode unread 755 /tmp/mode-j'"),
         ],
         near_misses: &[
             act("no-execute", "sh -c 'echo >/tmp/mode-e; actor mode chmod 644 /tmp/mode-e'"),

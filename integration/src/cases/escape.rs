@@ -45,6 +45,7 @@ pub const CASES: &[Case] = &[
             act("mapper", "actor namespace mount-device /dev/mapper/root"),
             act("dots", "actor namespace mount-device /tmp/../dev/./vda"),
             act("own-node", "actor namespace mount-device /tmp/vda"),
+            act("unread", "actor namespace unread-mount-device /dev/vda"),
         ],
         near_misses: &[
             act("tmpfs", "actor namespace mount-tmpfs"),

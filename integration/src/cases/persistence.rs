@@ -96,6 +96,8 @@ pub const CASES: &[Case] = &[
                 "sh -c 'mkdir -p /var/log/apt; cd /var/log/apt; touch eipp.log; actor clear unlink eipp.log'",
             ),
             act("shell", "sh -c ': > /var/log/secure'"),
+            act("unread-unlink", "sh -c 'echo >/var/log/two.log; actor clear unread-unlink /var/log/two.log'"),
+            act("unread-truncate", "sh -c 'echo >/var/log/three.log; actor clear unread-truncate /var/log/three.log'"),
         ],
         past_tracepoints: &[act(
             "uring-unlink",
