@@ -41,21 +41,32 @@ struct Change {
     which: u64,
 }
 
-/// Matches a caller's path, and keeps it for the exit if lines are left, or if it can't be read yet.
+/// Judges one path of a call as far as can be told before it.
 #[inline(always)]
 fn named(change: Change) {
     let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Change, change.op) else { return };
     let s = &mut *held;
     s.event.header.number = change.number;
     s.event.header.flags = change.flags;
-    if rf_string(s.index, change.path, change.at as u32) != 0 {
-        pending::keep_judged(change.which, s);
-    } else {
-        pending::keep_unread(change.which, s, change.path, change.at);
-    }
+    rf_named(s.index, change.path, change.at as u32, change.which);
 }
 
-/// Narrows by a caller's string, and by who asks. 0: it could not be read. Verified by itself: most calls have two paths.
+/// Matches a caller's path, and keeps it for the exit if lines are left, or if it can't be read yet. Verified by itself: most
+/// calls have two paths.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rf_named(index: u32, path: u64, at: u32, which: u64) -> u32 {
+    let Some(s) = scratch::by_index(index) else { return 1 };
+    if rf_string(index, path, at) != 0 {
+        pending::keep_judged(which, s);
+    } else {
+        pending::keep_unread(which, s, path, at as i32);
+    }
+    0
+}
+
+/// Narrows by a caller's string, and by who asks. 0: it could not be read. Verified by itself: asked at the entry and at the
+/// exit.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rf_string(index: u32, string: u64, at: u32) -> u32 {
