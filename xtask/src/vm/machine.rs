@@ -21,6 +21,10 @@ use crate::{interrupt, process};
 /// Lines of the console that an error shows.
 const TAIL: usize = 40;
 
+/// A VM that says nothing for so long hangs, however much time it was given. Tests say something every minute, also beside
+/// everything else on two cores.
+const SILENCE: Duration = Duration::from_mins(10);
+
 /// A VM that can be booted.
 pub struct Machine<'a> {
     kernel: Unpacked,
@@ -36,7 +40,7 @@ impl<'a> Machine<'a> {
 
     /// Runs a shell command, hands over each line of the console, and returns the command's exit code.
     ///
-    /// A VM that crashes or is not done in time is an error with the end of its console. One that does not come as far as
+    /// A VM that crashes, falls silent or is not done in time is an error with the end of its console. One that does not come as far as
     /// the command is booted once more: where its kernel changes its own code, the emulator may run half of the change
     /// (`Oops: int3`).
     pub fn run(&self, command: &str, timeout: Duration, mut each: impl FnMut(&str)) -> Result<i32> {
@@ -62,7 +66,8 @@ impl<'a> Machine<'a> {
         let console = read_lines(child.0.stdout.take().context("standard output is piped")?);
         let (deadline, mut tail) = (Instant::now() + timeout, VecDeque::new());
         let outcome = loop {
-            match console.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match console.recv_timeout(left.min(SILENCE)) {
                 Ok(line) if line == BEGIN => *begun = true,
                 Ok(line) => {
                     if let Some(exit) = line.strip_prefix(END) {
@@ -73,6 +78,9 @@ impl<'a> Machine<'a> {
                     if tail.len() > TAIL {
                         tail.pop_front();
                     }
+                }
+                Err(RecvTimeoutError::Timeout) if left > SILENCE => {
+                    break Err(with_tail(&format!("the VM said nothing for {} s", SILENCE.as_secs()), &tail));
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     break Err(with_tail(&format!("the VM was not done in {} s", timeout.as_secs()), &tail));
