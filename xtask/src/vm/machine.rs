@@ -21,9 +21,20 @@ use crate::{interrupt, process};
 /// Lines of the console that an error shows.
 const TAIL: usize = 40;
 
-/// A VM that says nothing for so long hangs, however much time it was given. Tests say something every minute, also beside
-/// everything else on two cores.
-const SILENCE: Duration = Duration::from_mins(10);
+/// When a VM counts as hung.
+#[derive(Clone, Copy)]
+pub struct Patience {
+    /// It is not done after so long.
+    pub whole: Duration,
+    /// It has said nothing for so long.
+    pub silence: Duration,
+}
+
+impl From<Duration> for Patience {
+    fn from(whole: Duration) -> Self {
+        Self { whole, silence: whole }
+    }
+}
 
 /// A VM that can be booted.
 pub struct Machine<'a> {
@@ -43,19 +54,19 @@ impl<'a> Machine<'a> {
     /// A VM that crashes, falls silent or is not done in time is an error with the end of its console. One that does not come as far as
     /// the command is booted once more: where its kernel changes its own code, the emulator may run half of the change
     /// (`Oops: int3`).
-    pub fn run(&self, command: &str, timeout: Duration, mut each: impl FnMut(&str)) -> Result<i32> {
-        let mut begun = false;
-        let outcome = self.boot(command, timeout, &mut begun, &mut each);
+    pub fn run(&self, command: &str, patience: impl Into<Patience>, mut each: impl FnMut(&str)) -> Result<i32> {
+        let (patience, mut begun) = (patience.into(), false);
+        let outcome = self.boot(command, patience, &mut begun, &mut each);
         match outcome {
             Err(error) if !begun && interrupt::check().is_ok() => {
                 println!("==> booted once more: {error:#}");
-                self.boot(command, timeout, &mut begun, &mut each)
+                self.boot(command, patience, &mut begun, &mut each)
             }
             outcome => outcome,
         }
     }
 
-    fn boot(&self, command: &str, timeout: Duration, begun: &mut bool, each: &mut impl FnMut(&str)) -> Result<i32> {
+    fn boot(&self, command: &str, patience: Patience, begun: &mut bool, each: &mut impl FnMut(&str)) -> Result<i32> {
         let folder = tempfile::Builder::new().prefix("ringfence-vm-").tempdir()?;
         let image = folder.path().join("initramfs");
         self.contents.pack(&self.kernel, Purpose::Command(command), &image)?;
@@ -64,10 +75,10 @@ impl<'a> Machine<'a> {
         let mut child = Running(qemu.spawn().context("cannot start qemu")?);
         let guard = interrupt::child(child.0.id());
         let console = read_lines(child.0.stdout.take().context("standard output is piped")?);
-        let (deadline, mut tail) = (Instant::now() + timeout, VecDeque::new());
+        let (deadline, mut tail) = (Instant::now() + patience.whole, VecDeque::new());
         let outcome = loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match console.recv_timeout(left.min(SILENCE)) {
+            match console.recv_timeout(left.min(patience.silence)) {
                 Ok(line) if line == BEGIN => *begun = true,
                 Ok(line) => {
                     if let Some(exit) = line.strip_prefix(END) {
@@ -79,11 +90,11 @@ impl<'a> Machine<'a> {
                         tail.pop_front();
                     }
                 }
-                Err(RecvTimeoutError::Timeout) if left > SILENCE => {
-                    break Err(with_tail(&format!("the VM said nothing for {} s", SILENCE.as_secs()), &tail));
+                Err(RecvTimeoutError::Timeout) if left > patience.silence => {
+                    break Err(with_tail(&format!("the VM said nothing for {} s", patience.silence.as_secs()), &tail));
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    break Err(with_tail(&format!("the VM was not done in {} s", timeout.as_secs()), &tail));
+                    break Err(with_tail(&format!("the VM was not done in {} s", patience.whole.as_secs()), &tail));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     break Err(with_tail("the VM ended before the command did", &tail));

@@ -11,7 +11,12 @@ use std::{
 use anyhow::{Context, Result, bail};
 use ringfence_image::Architecture;
 
-use super::{Cgroups, Kernel, MODULES, initramfs::Contents, machine::Machine, verify};
+use super::{
+    Cgroups, Kernel, MODULES,
+    initramfs::Contents,
+    machine::{Machine, Patience},
+    verify,
+};
 use crate::{
     interrupt, process,
     products::Products,
@@ -63,8 +68,8 @@ const MATRIX: [Place; 14] = [
     Place { architecture: Architecture::Arm64, extent: Extent::Smoke, ..Place::full(Kernel::V6_12) },
 ];
 
-/// Longest time for the tests in one VM. Four times what they take beside everything else on two cores.
-const TIMEOUT: Duration = Duration::from_mins(45);
+/// With the tests in one VM. They take a quarter of that beside everything else on two cores, and say something every minute.
+const PATIENCE: Patience = Patience { whole: Duration::from_mins(45), silence: Duration::from_mins(10) };
 
 /// Memory of a VM, in MiB.
 const MEMORY: u32 = 1536;
@@ -202,7 +207,7 @@ impl Place {
         }
         println!("==> Linux {self} in a VM: {command}");
         let mut suite = Suite::default();
-        let exit = machine.run(&command, TIMEOUT, |line| {
+        let exit = machine.run(&command, PATIENCE, |line| {
             println!("[{self}] {line}");
             suite.line(line);
         });
