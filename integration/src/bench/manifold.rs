@@ -17,7 +17,7 @@ use crate::rulesets;
 const WANTED: usize = 10;
 
 /// As many rules as there are ids.
-const MOST: usize = 1000;
+pub const MOST: usize = 1000;
 
 /// Keys of a line whose values are paths, names or arguments.
 const TEXTS: [&str; 15] = [

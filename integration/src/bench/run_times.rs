@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use ringfence_policy::Mitigation;
 
+use super::manifold::MOST;
 use super::results::Results;
 use super::statistics::{self, Counting};
 use super::worker::{Task, Worker};
@@ -117,7 +118,7 @@ impl Bench {
             Column::AllRules => self.rules,
             Column::HundredRules => 100,
             Column::Manifold => self.manifold.rules,
-            Column::ThousandRules => 1000,
+            Column::ThousandRules => MOST,
         };
         format!("{rules} rules")
     }
@@ -154,7 +155,7 @@ impl Bench {
         let mut text = format!(
             "\n## Run time of eBPF programs\n\n\
              | operation | program | not governed, all rules | governed, 1 rule (RF-901) | 10 rules | all {} rules | \
-             100 rules | {} times: {} rules | 1000 rules |\n\
+             100 rules | {} times: {} rules | {MOST} rules |\n\
              |---|---|---|---|---|---|---|---|---|\n",
             self.rules, self.manifold.times, self.manifold.rules
         );
