@@ -51,9 +51,9 @@ impl<'a> Machine<'a> {
 
     /// Runs a shell command, hands over each line of the console, and returns the command's exit code.
     ///
-    /// A VM that crashes, falls silent or is not done in time is an error with the end of its console. One that does not come as far as
-    /// the command is booted once more: where its kernel changes its own code, the emulator may run half of the change
-    /// (`Oops: int3`).
+    /// A VM that crashes, falls silent or is not done in time is an error with the end of its console. One that does not come
+    /// as far as the command is booted once more: where its kernel changes its own code, the emulator may run half of the
+    /// change (`Oops: int3`).
     pub fn run(&self, command: &str, patience: impl Into<Patience>, mut each: impl FnMut(&str)) -> Result<i32> {
         let (patience, mut begun) = (patience.into(), false);
         let outcome = self.boot(command, patience, &mut begun, &mut each);
