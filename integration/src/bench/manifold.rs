@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use anyhow::{Context, Result, ensure};
 use ringfence_abi::{Class, LINES};
@@ -156,24 +157,25 @@ fn variants(times: usize) -> Result<Vec<(String, String)>> {
 
 /// The built-in files, and as many variants of single lines as make [`MOST`] rules.
 fn single_lines() -> Result<Vec<(String, String)>> {
-    let rules = builtin()?;
-    let mut files: Vec<_> = rules.iter().map(|(name, text, _)| ((*name).to_owned(), (*text).to_owned())).collect();
+    let (mut files, mut lines) = (Vec::new(), Vec::new());
+    for (name, text, document) in builtin()? {
+        files.push((name.to_owned(), text.to_owned()));
+        let id = document["id"].as_str().context("a rule has an id")?.parse()?;
+        let rule = Catalogue::builtin().get(id).context("built-in rules are in the catalogue")?;
+        for (line, text) in rule.lines.iter().zip(lines_of(&document)?) {
+            lines.push((document.clone(), text.clone(), line.class()));
+        }
+    }
     let mut room = builtin_lines()?.map(|(_, lines)| LINES - lines);
     let mut free = free_ids();
     for number in 1.. {
         let before = files.len();
-        for (name, _, document) in &rules {
-            let rule =
-                Catalogue::builtin().rules().find(|rule| name.strip_suffix(".yaml") == Some(&rule.id.to_string()));
-            let rule = rule.with_context(|| format!("{name} is not named after its rule"))?;
-            for (line, text) in rule.lines.iter().zip(lines_of(document)?) {
-                let room = &mut room[line.class() as usize];
-                if *room == 0 || files.len() == MOST {
-                    continue;
-                }
+        for (document, line, class) in &lines {
+            let room = &mut room[*class as usize];
+            if *room > 0 && files.len() < MOST {
                 *room -= 1;
                 let id = free.next().context("all ids are taken")?;
-                files.push(variant(document, id, std::slice::from_ref(text), number));
+                files.push(variant(document, id, slice::from_ref(line), number));
             }
         }
         if files.len() == MOST {
