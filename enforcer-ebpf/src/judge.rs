@@ -133,7 +133,7 @@ impl EntryPoint for Packet {
 /// line to break. Afterwards the event's header is clean, and `s.hit` holds the lines that are enabled for the pod and
 /// look at this operation.
 #[inline(always)]
-pub fn begin<E: EntryPoint>(class: Class, lane: Lane, op: Op) -> Option<Held> {
+pub fn begin<E: EntryPoint>(class: Class, lane: Lane, op: Op) -> Option<Held<Scratch>> {
     let task = kernel::current();
     let who = identity::current_task(task)?;
     if identity::is_entering(kernel::process(task)) {
@@ -144,7 +144,7 @@ pub fn begin<E: EntryPoint>(class: Class, lane: Lane, op: Op) -> Option<Held> {
 
 /// [`begin`] for a pod that is known already.
 #[inline(always)]
-pub fn begin_as<E: EntryPoint>(who: Governed, class: Class, lane: Lane, op: Op) -> Option<Held> {
+pub fn begin_as<E: EntryPoint>(who: Governed, class: Class, lane: Lane, op: Op) -> Option<Held<Scratch>> {
     let generation = *GENERATION.get(0)?;
     let vectors = ruleset(generation, who.slot, class)?;
     if !any(&vectors.enabled) {

@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{PerCpuArray, lpm_trie::Key},
 };
-use core::ops::{Deref, DerefMut};
+use core::ops::{Deref, DerefMut, Range};
 use ringfence_abi::{DestinationKey, Event, KeyHead, NameKey, PathKey, PathPrefixKey, Vector};
 
 /// Bytes of a path that are kept and matched. Twice that is allocated: a masked position plus a masked length stays
@@ -134,29 +134,59 @@ const DEPTH: u32 = 3;
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(RUNS, 0);
 
-/// A run's own working memory, given back at its end.
-pub struct Held(&'static mut Scratch);
+/// An entry of a per-CPU array that one run at a time works in.
+pub trait Entry: 'static {
+    /// 1: a run on this CPU holds it.
+    fn busy(&mut self) -> *mut u32;
+}
 
-impl Drop for Held {
+impl Entry for Scratch {
+    #[inline(always)]
+    fn busy(&mut self) -> *mut u32 {
+        &raw mut self.busy
+    }
+}
+
+/// A run's own entry, given back at its end.
+pub struct Held<T: Entry>(&'static mut T);
+
+impl<T: Entry> Drop for Held<T> {
     #[inline(always)]
     fn drop(&mut self) {
-        crate::kernel::put(&raw mut self.0.busy, 0);
+        crate::kernel::put(self.0.busy(), 0);
     }
 }
 
-impl Deref for Held {
-    type Target = Scratch;
+impl<T: Entry> Deref for Held<T> {
+    type Target = T;
     #[inline(always)]
-    fn deref(&self) -> &Scratch {
+    fn deref(&self) -> &T {
         self.0
     }
 }
 
-impl DerefMut for Held {
+impl<T: Entry> DerefMut for Held<T> {
     #[inline(always)]
-    fn deref_mut(&mut self) -> &mut Scratch {
+    fn deref_mut(&mut self) -> &mut T {
         self.0
     }
+}
+
+/// One of these entries that no run on this CPU uses, as the last one left it, and its index.
+///
+/// A run that is interrupted between the look and the claim is harmless: who interrupts is done, and has given back,
+/// before it goes on.
+#[inline(always)]
+pub fn claim<T: Entry>(map: &'static PerCpuArray<T>, entries: Range<u32>) -> Option<(Held<T>, u32)> {
+    for index in entries {
+        // SAFETY: from the map; claimed by `busy`.
+        let entry = unsafe { &mut *map.get_ptr_mut(index)? };
+        if crate::kernel::get(entry.busy()) == 0 {
+            crate::kernel::put(entry.busy(), 1);
+            return Some((Held(entry), index));
+        }
+    }
+    None
 }
 
 /// The working memory at an index, for global functions.
@@ -170,21 +200,11 @@ pub fn by_index(index: u32) -> Option<&'static mut Scratch> {
     SCRATCH.get_ptr_mut(index).map(|s| unsafe { &mut *s })
 }
 
-/// Working memory that no run on this CPU uses, as the last one left it.
-///
-/// A run that is interrupted between the look and the claim is harmless: who interrupts is done, and has given back,
-/// before it goes on.
+/// Working memory of a lane.
 #[inline(always)]
-pub fn hold(lane: Lane) -> Option<Held> {
-    for i in 0..DEPTH {
-        let s = SCRATCH.get_ptr_mut(lane as u32 * DEPTH + i)?;
-        // SAFETY: from the map; claimed by `busy`.
-        let s = unsafe { &mut *s };
-        if crate::kernel::get(&raw const s.busy) == 0 {
-            crate::kernel::put(&raw mut s.busy, 1);
-            s.index = lane as u32 * DEPTH + i;
-            return Some(Held(s));
-        }
-    }
-    None
+pub fn hold(lane: Lane) -> Option<Held<Scratch>> {
+    let first = lane as u32 * DEPTH;
+    let (mut held, index) = claim(&SCRATCH, first..first + DEPTH)?;
+    held.index = index;
+    Some(held)
 }

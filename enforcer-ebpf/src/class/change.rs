@@ -7,7 +7,11 @@
 //! the directory descriptor, and normalised. Calls on a descriptor have the kernel's own path. Judged is what has
 //! succeeded.
 
-use super::{answer, argument, argument_at_exit, parameter, parameter_of_function, pending, result, unless_decided};
+use super::{
+    answer, argument, argument_at_exit, parameter, parameter_of_function,
+    pending::{self, Unread},
+    result, unless_decided,
+};
 use crate::{
     facets::{self, any},
     judge::{self, Report, SecurityHook, Tracepoint, Verdict},
@@ -57,11 +61,12 @@ fn named(change: Change) {
 #[inline(never)]
 extern "C" fn rf_named(index: u32, path: u64, at: u32, which: u64) -> u32 {
     let Some(s) = scratch::by_index(index) else { return 1 };
-    if rf_string(index, path, at) != 0 {
-        pending::keep_judged(which, s);
-    } else {
-        pending::keep_unread(which, s, path, at as i32);
+    if path == 0 {
+        // The call fails.
+        return 0;
     }
+    let was_read = rf_string(index, path, at) != 0;
+    pending::keep(which, s, if was_read { Unread::NOTHING } else { Unread::new(path, at as i32) });
     0
 }
 
@@ -293,7 +298,7 @@ const EXCHANGED: u64 = 4;
 extern "C" fn rf_settle(which: u64, succeeded: u32) -> u32 {
     let Some(mut held) = scratch::hold(Lane::Change) else { return 1 };
     let s = &mut *held;
-    let Some(unread) = pending::take_judged(which, s) else { return 0 };
+    let Some(unread) = pending::take(which, s) else { return 0 };
     if succeeded == 0 {
         return 0;
     }

@@ -33,7 +33,16 @@ pub struct Unread {
     pub string: u64,
     /// Directory descriptor that a relative path starts from.
     pub at: i32,
-    pub zero: u32,
+    zero: u32,
+}
+
+impl Unread {
+    pub const NOTHING: Self = Self::new(0, 0);
+
+    #[inline(always)]
+    pub const fn new(string: u64, at: i32) -> Self {
+        Self { string, at, zero: 0 }
+    }
 }
 
 /// One thread's call; calls with two paths have two entries.
@@ -61,9 +70,9 @@ unsafe fn copy_value<T>(to: *mut T, from: *const T) {
     unsafe { kernel::copy(to.cast(), size_of::<T>() as u32, from as u64) };
 }
 
-/// Keeps a matched path for the exit, if lines are left.
+/// Keeps a call for its exit, if lines are left: its path, as the event has it, or what is still to be read.
 #[inline(always)]
-pub fn keep_judged(which: u64, s: &Scratch) {
+pub fn keep(which: u64, s: &Scratch, unread: Unread) {
     if !any(&s.hit) {
         return;
     }
@@ -73,24 +82,7 @@ pub fn keep_judged(which: u64, s: &Scratch) {
             copy_value(&raw mut (*work).header, &raw const s.event.header);
             (*work).hit = s.hit;
             copy_value(&raw mut (*work).path, &raw const s.event.path);
-            (*work).unread = Unread { string: 0, at: 0, zero: 0 };
-            let _ = JUDGED.insert(&thread(which), &*work, 0);
-        }
-    }
-}
-
-/// Keeps what is to be matched at the exit. (No string at all, 0, never will be.)
-#[inline(always)]
-pub fn keep_unread(which: u64, s: &Scratch, string: u64, at: i32) {
-    if string == 0 {
-        return;
-    }
-    if let Some(work) = JUDGED_WORK.get_ptr_mut(s.index) {
-        // SAFETY: as above.
-        unsafe {
-            copy_value(&raw mut (*work).header, &raw const s.event.header);
-            (*work).hit = s.hit;
-            (*work).unread = Unread { string, at, zero: 0 };
+            (*work).unread = unread;
             let _ = JUDGED.insert(&thread(which), &*work, 0);
         }
     }
@@ -104,7 +96,7 @@ pub fn forget(which: u64) {
 
 /// Brings a kept path back into the scratch, and says whether it is still to be read. None: there is none.
 #[inline(always)]
-pub fn take_judged(which: u64, s: &mut Scratch) -> Option<Unread> {
+pub fn take(which: u64, s: &mut Scratch) -> Option<Unread> {
     let key = thread(which);
     // SAFETY: the key is this thread's own.
     let judged = unsafe { JUDGED.get(&key) }?;

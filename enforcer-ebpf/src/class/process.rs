@@ -1,7 +1,11 @@
 //! Class process: calls on other processes, namespaces, mounts, and the kernel itself. Judged at the exit, with
 //! [`flag::FAILED`] where the call failed: for most of them the attempt says enough.
 
-use super::{argument, argument_at_exit, parameter, pending, result, unless_decided};
+use super::{
+    argument, argument_at_exit, parameter,
+    pending::{self, Unread},
+    result, unless_decided,
+};
 use crate::{
     facets::{self, any},
     judge::{self, EntryPoint, Report, SecurityHook, Tracepoint, Verdict},
@@ -177,18 +181,28 @@ pub fn sb_mount(ctx: LsmContext) -> i32 {
 
 #[inline(always)]
 fn named(op: Op, string: u64, which: u64) {
+    if string == 0 {
+        // A mount may have no source.
+        return;
+    }
     let Some(mut held) = judge::begin::<Tracepoint>(CLASS, Lane::Process, op) else { return };
     let s = &mut *held;
     s.event.header.flags = flag::STRING_PATH;
-    if path::fetch(s, string) {
-        matched(s);
-        pending::keep_judged(which, s);
-    } else {
-        pending::keep_unread(which, s, string, AT_FDCWD);
-    }
+    let was_read = matched_string(s, string);
+    pending::keep(which, s, if was_read { Unread::NOTHING } else { Unread::new(string, AT_FDCWD) });
 }
 
-/// Narrows by the string, and by who asks.
+/// Narrows by a caller's string, and by who asks. False: it could not be read.
+#[inline(always)]
+fn matched_string(s: &mut Scratch, string: u64) -> bool {
+    if !path::fetch(s, string) {
+        return false;
+    }
+    matched(s);
+    true
+}
+
+/// Narrows by the string that was fetched, and by who asks.
 #[inline(always)]
 fn matched(s: &mut Scratch) {
     let Some(defaults) = facets::defaults(s, CLASS) else { return };
@@ -205,16 +219,13 @@ fn matched(s: &mut Scratch) {
 fn settle_mount(which: u64, failed: bool) {
     let Some(mut held) = scratch::hold(Lane::Process) else { return };
     let s = &mut *held;
-    let Some(unread) = pending::take_judged(which, s) else { return };
-    if unread.string != 0 {
-        if !path::fetch(s, unread.string) {
-            // A call with a bad address fails.
-            if !failed {
-                judge::count(CLASS, Counter::Unreadable);
-            }
-            return;
+    let Some(unread) = pending::take(which, s) else { return };
+    if unread.string != 0 && !matched_string(s, unread.string) {
+        // A call with a bad address fails.
+        if !failed {
+            judge::count(CLASS, Counter::Unreadable);
         }
-        matched(s);
+        return;
     }
     if failed {
         s.event.header.flags |= flag::FAILED;

@@ -1,8 +1,13 @@
 //! Addresses and ports of a packet, read from the packet itself.
 
-use crate::kernel::{get, put};
+use crate::{
+    judge,
+    kernel::{get, put},
+    scratch::{self, Entry, Held},
+};
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, macros::map, maps::PerCpuArray};
-use core::{mem::MaybeUninit, ops::Deref};
+use core::mem::MaybeUninit;
+use ringfence_abi::{Class, Counter};
 
 pub const ICMP_V6: u8 = 58;
 pub const TCP: u8 = 6;
@@ -88,7 +93,6 @@ pub struct Packet {
     pub destination: [u8; 16],
     /// Offset of the header above IP.
     pub payload: u32,
-    /// 1: a run on this CPU holds it.
     busy: u32,
     /// Host byte order; 0 where the protocol has none or a fragment does not carry them.
     pub source_port: u16,
@@ -108,21 +112,10 @@ const RUNS: u32 = 4;
 #[map]
 static PACKETS: PerCpuArray<Packet> = PerCpuArray::with_max_entries(RUNS, 0);
 
-/// A packet that was understood, given back at the run's end.
-pub struct Held(&'static mut Packet);
-
-impl Drop for Held {
+impl Entry for Packet {
     #[inline(always)]
-    fn drop(&mut self) {
-        put(&raw mut self.0.busy, 0);
-    }
-}
-
-impl Deref for Held {
-    type Target = Packet;
-    #[inline(always)]
-    fn deref(&self) -> &Packet {
-        self.0
+    fn busy(&mut self) -> *mut u32 {
+        &raw mut self.busy
     }
 }
 
@@ -146,19 +139,14 @@ impl Packet {
     }
 }
 
-/// None: not IP, or cut short. (Or more runs under way than there may be: then nothing is known of it, either.)
+/// None: not IP, or cut short. (Or more runs under way than there may be, which is counted: nothing is known of it, either.)
 #[inline(always)]
-pub fn parse(frame: &Frame) -> Option<Held> {
-    for index in 0..RUNS {
-        // SAFETY: from the map; claimed by `busy`.
-        let packet = unsafe { &mut *PACKETS.get_ptr_mut(index)? };
-        if get(&raw const packet.busy) == 0 {
-            put(&raw mut packet.busy, 1);
-            let held = Held(packet);
-            return (rf_parse(frame.skb, frame.link as u32, index) != 0).then_some(held);
-        }
-    }
-    None
+pub fn parse(frame: &Frame) -> Option<Held<Packet>> {
+    let Some((held, index)) = scratch::claim(&PACKETS, 0..RUNS) else {
+        judge::count(Class::Network, Counter::Unreadable);
+        return None;
+    };
+    (rf_parse(frame.skb, frame.link as u32, index) != 0).then_some(held)
 }
 
 /// Reads the packet into [`PACKETS`]. 1: it was understood. Verified by itself: the many kinds of packets are one to the
