@@ -12,6 +12,7 @@ mod floor;
 mod footprint;
 mod latencies;
 mod manifold;
+mod profiles;
 mod rest;
 mod results;
 mod run_times;
@@ -141,6 +142,8 @@ pub enum Part {
     Events,
     /// Memory, and time to the first enforced violation.
     Footprint,
+    /// Where the time goes, by perf.
+    Profiles,
 }
 
 /// Measures (everything, if no part is named), and prints the tables; every sample goes to the file, as JSON.
@@ -216,6 +219,7 @@ impl Bench {
                 Part::Latencies => self.latencies(&mut workers.inside, &mut results)?,
                 Part::Events => self.events(&mut workers.inside, &mut results)?,
                 Part::Footprint => self.footprint(&mut workers.inside, &mut results)?,
+                Part::Profiles => self.profiles(&mut workers.inside)?,
             };
         }
         if let Some(path) = json {

@@ -66,6 +66,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Err(Refusal(format!("measuring in the kernel or in a cluster needs root; {hint}")).into());
     }
     let mut purposes = vec![Purpose::Build];
+    if wanted(Part::Kernel) {
+        purposes.push(Purpose::Bench);
+    }
     if wanted(Part::Tiers) {
         purposes.push(Purpose::Vm);
     }

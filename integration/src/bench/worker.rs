@@ -117,6 +117,11 @@ impl Worker {
         Ok(worker)
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Nanoseconds per repetition.
     pub fn run(&mut self, task: Task, repetitions: u32) -> Result<f64> {
         Ok(self.ask(&format!("{} {repetitions}", task.word()))? / f64::from(repetitions))
@@ -244,7 +249,7 @@ fn violate_while_sending(port: &[String]) -> Result<()> {
     let port: u16 = port.first().context("a port")?.parse()?;
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.connect((Ipv4Addr::LOCALHOST, port))?;
-    let done = AtomicBool::new(false);
+    let (done, sending) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
             for number in 0.. {
@@ -253,9 +258,14 @@ fn violate_while_sending(port: &[String]) -> Result<()> {
                 }
                 // Refused once it is isolated, which is what is measured.
                 let _ = socket.send(&Stamp::now(number).to_bytes());
+                sending.store(true, Ordering::Relaxed);
             }
         });
         thread::sleep(SENDING);
+        // On one processor, it may not have come that far.
+        while !sending.load(Ordering::Relaxed) {
+            thread::sleep(SENDING);
+        }
         let violated = open_and_close(SECRET);
         thread::sleep(SENDING);
         done.store(true, Ordering::Relaxed);

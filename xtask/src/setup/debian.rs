@@ -46,6 +46,7 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Containers, "iproute2", "ip", "ip and tc"),
     package(Purpose::Containers, "busybox-static", "/bin/busybox", "a static busybox as /bin/busybox"),
     package(Purpose::Containers, "mmdebstrap", "mmdebstrap", "mmdebstrap, which fetches a Debian root file system"),
+    package(Purpose::Bench, "linux-perf", "perf", "perf, for profiles"),
     package(Purpose::Cluster, "iptables", "iptables", "iptables, for kube-proxy"),
     package(Purpose::Cluster, "dpkg-dev", "dpkg-source", "dpkg-source, which unpacks the oldest Kubernetes' source"),
     package(Purpose::Image, "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc", C_FOR_ARM),

@@ -27,6 +27,8 @@ pub enum Purpose {
     Linker,
     /// Running containers.
     Containers,
+    /// Measuring in this machine's kernel.
+    Bench,
     /// A Kubernetes cluster, besides running containers.
     Cluster,
     /// Booting kernels in VMs.
