@@ -33,8 +33,12 @@ pub struct Malformed {
 impl Escaped {
     /// Escapes bytes, which need not be UTF-8.
     pub fn from_bytes(bytes: &[u8]) -> Self {
+        // Nearly always all of it.
+        let plain = bytes.iter().take_while(|byte| byte.is_ascii() && is_plain(char::from(**byte))).count();
+        let (plain, rest) = bytes.split_at(plain);
         let mut escaped = String::with_capacity(bytes.len());
-        for chunk in bytes.utf8_chunks() {
+        escaped.push_str(std::str::from_utf8(plain).expect("it is ASCII"));
+        for chunk in rest.utf8_chunks() {
             chunk.valid().chars().for_each(|character| push(&mut escaped, character));
             chunk.invalid().iter().for_each(|byte| push_byte(&mut escaped, *byte));
         }

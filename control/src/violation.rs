@@ -1,5 +1,7 @@
 //! The report of one violation: one JSON object on one line.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use ringfence_policy::{Limit, Mitigation, RuleId, Severity};
 use serde::{Deserialize, Serialize};
@@ -97,13 +99,13 @@ pub struct Violation {
     pub parents: Vec<Parent>,
 
     /// What it did, in snake case: `exec`, `open`, `rename_to`, `connect` ...
-    pub operation: String,
+    pub operation: Cow<'static, str>,
     /// The file: executed, opened, changed, mounted, or the Unix socket connected to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_file_path: Option<Escaped>,
     /// Names of the event's properties that hold (`drifted`, `tty`, `write` ...).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub flags: Vec<String>,
+    pub flags: Vec<Cow<'static, str>>,
     /// The operation's own number (ptrace request, signal, length ...).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<u64>,
@@ -280,9 +282,9 @@ pub(crate) mod tests {
                 user: User::default(),
             },
             parents: vec![Parent { pid: 4700, name: "sh".into(), ..Parent::default() }],
-            operation: "exec".to_owned(),
+            operation: "exec".into(),
             object_file_path: Some("/tmp/dropped".into()),
-            flags: vec!["drifted".to_owned(), "executable".to_owned()],
+            flags: vec!["drifted".into(), "executable".into()],
             number: None,
             family: None,
             proto: None,

@@ -321,7 +321,7 @@ impl Agent {
                 self.count_lost();
             }
             match record {
-                Record::Violation(event) => self.event(&event),
+                Record::Violation(event) => self.event(event),
                 Record::Candidate(candidate) => self.candidate(candidate),
             }
             taken += 1;

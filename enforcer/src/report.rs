@@ -5,8 +5,8 @@ use nix::time::{ClockId, clock_gettime};
 use ringfence_abi::{Event, EventHeader, Op, done, flag};
 use ringfence_containers::{Container, Kind, Member};
 use ringfence_control::{Done, Escaped, Held, Parent, Process, User, Violation};
-use ringfence_policy::{Decision, ResolvedRuleset, Rule};
-use std::{net::Ipv6Addr, sync::Arc};
+use ringfence_policy::{Decision, ResolvedRuleset, Rule, line::op_name};
+use std::{borrow::Cow, net::Ipv6Addr, sync::Arc};
 
 /// Whose event it was.
 #[derive(Clone, Debug)]
@@ -32,18 +32,34 @@ pub struct Scene<'a> {
     pub lost: u64,
 }
 
-impl Scene<'_> {
-    /// The container that acted.
-    fn container(&self) -> Member {
+/// The container that acted; empty where it could not be told which one of its pod it was.
+#[derive(Default)]
+struct Actor<'a> {
+    id: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+    image: &'a str,
+    image_digest: Option<&'a str>,
+}
+
+impl<'a> Scene<'a> {
+    fn actor(&self) -> Actor<'a> {
         let container = &self.owner.container;
-        match container.kind {
-            Kind::Pod => self.member.cloned().unwrap_or_default(),
-            _ => Member {
-                id: container.key.id.clone(),
-                namespace: container.key.namespace.clone(),
-                name: container.name.clone(),
-                image: container.image.clone(),
-                image_digest: container.image_digest.clone(),
+        match (container.kind, self.member) {
+            (Kind::Pod, None) => Actor::default(),
+            (Kind::Pod, Some(member)) => Actor {
+                id: &member.id,
+                namespace: &member.namespace,
+                name: &member.name,
+                image: &member.image,
+                image_digest: member.image_digest.as_deref(),
+            },
+            _ => Actor {
+                id: &container.key.id,
+                namespace: &container.key.namespace,
+                name: &container.name,
+                image: &container.image,
+                image_digest: container.image_digest.as_deref(),
             },
         }
     }
@@ -52,7 +68,7 @@ impl Scene<'_> {
 /// One violation per violated rule.
 pub fn violation(event: &Event, rule: &Rule, decision: &Decision, scene: &Scene<'_>) -> Violation {
     let header = &event.header;
-    let (pod, container) = (scene.owner.container.pod.as_ref(), scene.container());
+    let (pod, actor) = (scene.owner.container.pod.as_ref(), scene.actor());
     let mut decisive = decision.decisive().map(str::to_owned);
     let rule_set_name = decisive.next().unwrap_or_default();
     let other_rule_set_names =
@@ -81,19 +97,19 @@ pub fn violation(event: &Event, rule: &Rule, decision: &Decision, scene: &Scene<
         k8s_namespace: pod.map(|pod| Escaped::from(pod.namespace.as_str())),
         k8s_pod_name: pod.map(|pod| Escaped::from(pod.name.as_str())),
         k8s_pod_id: pod.map(|pod| Escaped::from(pod.uid.as_str())),
-        container_id: Escaped::from(container.id.as_str()),
-        container_name: (container.name != container.id).then(|| Escaped::from(container.name.as_str())),
-        container_image: (!container.image.is_empty()).then(|| Escaped::from(container.image.as_str())),
-        container_image_digest: container.image_digest.as_deref().map(Escaped::from),
-        runtime_namespace: (!container.namespace.is_empty()).then(|| Escaped::from(container.namespace.as_str())),
+        container_id: Escaped::from(actor.id),
+        container_name: (actor.name != actor.id).then(|| Escaped::from(actor.name)),
+        container_image: (!actor.image.is_empty()).then(|| Escaped::from(actor.image)),
+        container_image_digest: actor.image_digest.map(Escaped::from),
+        runtime_namespace: (!actor.namespace.is_empty()).then(|| Escaped::from(actor.namespace)),
         process: process(event),
         parents: parents(header),
-        operation: op.map_or_else(|| header.op.to_string(), operation),
+        operation: op.map_or_else(|| header.op.to_string().into(), |op| op_name(op).into()),
         object_file_path: (header.path_len > 0).then(|| bytes(&event.path, header.path_len)),
         flags: flag::NAMES
             .iter()
             .filter(|(_, bit)| header.flags & bit != 0)
-            .map(|(name, _)| (*name).to_owned())
+            .map(|(name, _)| Cow::from(*name))
             .collect(),
         number: (header.number != 0).then_some(header.number),
         family: family(header.family),
@@ -161,18 +177,6 @@ fn tier(header: &EventHeader) -> ringfence_control::Tier {
     use ringfence_abi::Tier;
     let tiers = [Tier::Kprobe, Tier::Fentry, Tier::Lsm];
     tiers.into_iter().find(|tier| *tier as u8 == header.tier).unwrap_or(Tier::Tracepoint).into()
-}
-
-/// The operation's name in lines and events: snake case.
-fn operation(op: Op) -> String {
-    let mut name = String::new();
-    for letter in format!("{op:?}").chars() {
-        if letter.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(letter.to_ascii_lowercase());
-    }
-    name
 }
 
 fn family(family: u8) -> Option<String> {
@@ -256,11 +260,5 @@ mod tests {
         let told = wall_clock(at);
         let close = SignedDuration::from_millis(100);
         assert!(before - close <= told && told <= after + close, "{before} {told} {after}");
-    }
-
-    #[test]
-    fn operations_are_named_as_in_lines() {
-        assert_eq!(operation(Op::RenameTo), "rename_to");
-        assert_eq!(operation(Op::Exec), "exec");
     }
 }

@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn destination_is_written_as_an_endpoint() {
         let mut contact = drift();
-        contact.operation = "connect".to_owned();
+        contact.operation = "connect".into();
         contact.object_file_path = None;
         (contact.dst, contact.dpt, contact.proto) = (Some("fd00::1".into()), Some(80), Some("tcp".into()));
         assert!(violation(&contact, Paint::Plain).contains("\n    connect [fd00::1]:80 tcp by "));

@@ -28,7 +28,7 @@ pub use error::Error;
 pub use pins::Pins;
 pub use preflight::{Hierarchy, mount_bpffs, node_cgroups, preflight, private_mounts};
 pub use programs::{Attachment, Hook};
-pub use records::{Candidate, Record, Records, record};
+pub use records::{Candidate, Record, Records, Rest, read, zeroed};
 pub use retain::Isolated;
 pub use types::TypesFile;
 pub use verify::{Outcome, Statistics, Verified, verify};

@@ -9,11 +9,15 @@ use std::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// One ring buffer.
-pub struct Records(RingBuf<MapData>);
+pub struct Records {
+    ring: RingBuf<MapData>,
+    /// The record that was taken last.
+    event: Box<Event>,
+}
 
 impl Records {
     pub(super) fn new(map: Map) -> Result<Self, MapError> {
-        Ok(Self(RingBuf::try_from(map)?))
+        Ok(Self { ring: RingBuf::try_from(map)?, event: zeroed() })
     }
 
     /// To be awaited.
@@ -23,27 +27,31 @@ impl Records {
     }
 
     /// The next record, if there is one.
-    pub fn take(&mut self) -> Option<Record> {
-        loop {
-            let item = self.0.next()?;
-            if let Some(record) = record(&item) {
-                return Some(record);
+    pub fn take(&mut self) -> Option<Record<'_>> {
+        let rest = loop {
+            let item = self.ring.next()?;
+            if let Some(rest) = read(&item, &mut self.event) {
+                break rest;
             }
             tracing::warn!(bytes = item.len(), "a record of a wrong size was skipped");
-        }
+        };
+        Some(match rest {
+            Rest::Nothing => Record::Violation(&self.event),
+            Rest::Args(args) => Record::Candidate(Candidate { event: self.event.clone(), args }),
+        })
     }
 }
 
 impl AsRawFd for Records {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.ring.as_raw_fd()
     }
 }
 
 /// What a ring buffer holds.
-pub enum Record {
+pub enum Record<'a> {
     /// A violation.
-    Violation(Box<Event>),
+    Violation(&'a Event),
     /// What may be one.
     Candidate(Candidate),
 }
@@ -56,30 +64,36 @@ pub struct Candidate {
     pub args: Vec<u8>,
 }
 
-/// A record from its bytes: the fixed part, and arguments.
-pub fn record(bytes: &[u8]) -> Option<Record> {
-    let event = event(&bytes[..bytes.len().min(size_of::<Event>())])?;
-    if event.header.done & done::CANDIDATE != 0 {
-        let args = bytes[EVENT_FIXED..].to_vec();
-        return (args.len() <= CANDIDATE_ARGS).then_some(Record::Candidate(Candidate { event, args }));
-    }
-    (bytes.len() <= size_of::<Event>()).then_some(Record::Violation(event))
+/// What a record has besides the event.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing: it is a violation.
+    Nothing,
+    /// Of a candidate, all arguments.
+    Args(Vec<u8>),
 }
 
-/// The fixed part and the first arguments. `None`: too few bytes, or more than an event has.
-fn event(bytes: &[u8]) -> Option<Box<Event>> {
-    if !(EVENT_FIXED..=size_of::<Event>()).contains(&bytes.len()) {
+/// An event of zeros.
+pub fn zeroed() -> Box<Event> {
+    // SAFETY: `Event` is plain data, any bytes are a valid value.
+    unsafe { Box::new_zeroed().assume_init() }
+}
+
+/// Reads a record: the fixed part, and arguments. `None`: too few bytes, or more than there may be.
+pub fn read(bytes: &[u8], event: &mut Event) -> Option<Rest> {
+    // SAFETY: `Event` is plain data: it has no other bytes, and any are a valid value.
+    let whole = unsafe { std::slice::from_raw_parts_mut((&raw mut *event).cast::<u8>(), size_of::<Event>()) };
+    let own = bytes.len().min(whole.len());
+    if own < EVENT_FIXED {
         return None;
     }
-    let mut event = Box::<Event>::new_uninit();
-    let whole = event.as_mut_ptr().cast::<u8>();
-    // SAFETY: `Event` is plain data, any bytes are a valid value. All of its bytes are written: those of the record, which
-    // are no more, and zeros up to the end.
-    unsafe {
-        whole.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-        whole.add(bytes.len()).write_bytes(0, size_of::<Event>() - bytes.len());
-        Some(event.assume_init())
+    whole[..own].copy_from_slice(&bytes[..own]);
+    whole[own..].fill(0);
+    let args = &bytes[EVENT_FIXED..];
+    if event.header.done & done::CANDIDATE != 0 {
+        return (args.len() <= CANDIDATE_ARGS).then(|| Rest::Args(args.to_vec()));
     }
+    (bytes.len() == own).then_some(Rest::Nothing)
 }
 
 #[cfg(test)]
@@ -89,19 +103,33 @@ mod tests {
 
     #[test]
     fn a_short_or_long_record_is_none() {
-        assert!(record(&[0; EVENT_FIXED - 1]).is_none());
-        assert!(record(&vec![0; size_of::<Event>() + 1]).is_none());
-        assert!(record(&[0; EVENT_FIXED]).is_some());
+        let mut event = zeroed();
+        assert_eq!(read(&[0; EVENT_FIXED - 1], &mut event), None);
+        assert_eq!(read(&vec![0; size_of::<Event>() + 1], &mut event), None);
+        assert_eq!(read(&[0; EVENT_FIXED], &mut event), Some(Rest::Nothing));
+    }
+
+    #[test]
+    fn a_record_has_nothing_of_the_one_before() {
+        let mut event = zeroed();
+        assert_eq!(read(&[b'x'; EVENT_FIXED + 5], &mut event), None, "an x marks no candidate");
+        let mut bytes = [0; EVENT_FIXED + 5];
+        bytes[EVENT_FIXED..].fill(b'x');
+        assert_eq!(read(&bytes, &mut event), Some(Rest::Nothing));
+        assert_eq!(event.args[..6], *b"xxxxx\0");
+        assert_eq!(read(&bytes[..EVENT_FIXED + 1], &mut event), Some(Rest::Nothing));
+        assert_eq!(event.args[..2], *b"x\0");
     }
 
     #[test]
     fn a_candidate_has_more_arguments_than_a_record() {
+        let mut event = zeroed();
         let mut bytes = vec![b'x'; EVENT_FIXED + CANDIDATE_ARGS];
         bytes[std::mem::offset_of!(EventHeader, done)] = done::CANDIDATE;
-        let Some(Record::Candidate(Candidate { event, args })) = record(&bytes) else { panic!("it is a candidate") };
+        let Some(Rest::Args(args)) = read(&bytes, &mut event) else { panic!("it is a candidate") };
         assert_eq!(args.len(), CANDIDATE_ARGS);
         assert_eq!(event.args[..], args[..event.args.len()]);
         bytes.push(b'x');
-        assert!(record(&bytes).is_none());
+        assert_eq!(read(&bytes, &mut event), None);
     }
 }

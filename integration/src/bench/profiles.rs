@@ -12,7 +12,6 @@ use ringfence_policy::Mitigation;
 
 use super::worker::{Task, Worker};
 use super::{Bench, Rules, as_f64, rest};
-use crate::enforcer::finish;
 
 /// Samples of each processor a second: no divisor of the timer's.
 const FREQUENCY: u64 = 4_999;
@@ -100,8 +99,8 @@ impl Recording {
         kill(Pid::from_raw(self.perf.id().try_into()?), Signal::SIGINT)?;
         self.perf.wait()?;
         let mut script = Command::new("perf");
-        script.args(["script", "--fields", "pid,ip,sym", "--input"]).arg(&self.file);
-        let output = finish(&mut script)?;
+        script.args(["script", "--no-inline", "--fields", "pid,ip,sym", "--input"]).arg(&self.file);
+        let output = script.output()?;
         ensure!(output.status.success(), "perf script: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
