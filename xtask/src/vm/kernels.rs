@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use clap::{ValueEnum, builder::PossibleValue};
 use ringfence_apt::{Apt, Kind};
 use ringfence_image::Architecture;
+use sha2::{Digest as _, Sha256};
 
 use super::quiet;
 use crate::{places, process};
@@ -82,7 +83,8 @@ pub struct Unpacked {
 }
 
 impl Unpacked {
-    /// Fetches a kernel, or finds it in the cache. A kernel in the cache stays there until it is deleted by hand.
+    /// Fetches a kernel, or finds it in the cache. A kernel in the cache stays there, under its version and hash, until it
+    /// is deleted by hand; so does the link of its name, which says which version is used.
     pub fn fetch(kernel: Kernel, architecture: Architecture) -> Result<Self> {
         let name = match architecture {
             Architecture::Amd64 => kernel.name().to_owned(),
@@ -146,36 +148,46 @@ pub fn busybox(architecture: Architecture) -> Result<PathBuf> {
     places.into_iter().find(|place| place.is_file()).with_context(|| format!("no busybox in {}", folder.display()))
 }
 
-/// A folder of the cache, filled in `unpacked` where it is missing.
-fn cached(name: &str, fill: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<PathBuf> {
+/// A folder of the cache. Where it is missing, it is filled in `unpacked`, by who tells its own name: what it is, with its
+/// hash.
+fn cached(name: &str, fill: impl FnOnce(&Path, &Path) -> Result<String>) -> Result<PathBuf> {
     let kernels = places::cache("kernels")?;
-    let folder = kernels.join(name);
-    if !folder.is_dir() {
+    let link = kernels.join(name);
+    if !link.is_dir() {
         let work = tempfile::Builder::new().prefix(".fetch-").tempdir_in(&kernels)?;
         let unpacked = work.path().join("unpacked");
-        fill(work.path(), &unpacked)?;
-        // One step: whoever finds the folder finds all of it. Someone else may have been faster.
+        let own_name = fill(work.path(), &unpacked)?;
+        let folder = kernels.join(&own_name);
+        // One step: whoever finds the folder finds all of it. It may be there, or someone else may have been faster.
         fs::rename(&unpacked, &folder).or_else(|error| if folder.is_dir() { Ok(()) } else { Err(error) })?;
+        let new_link = work.path().join("link");
+        std::os::unix::fs::symlink(&own_name, &new_link)?;
+        fs::rename(&new_link, &link)?;
     }
-    Ok(folder)
+    Ok(link)
 }
 
-/// Fetches packages and unpacks them.
-fn unpack(apt: &Apt, packages: &[&str], work: &Path, unpacked: &Path) -> Result<()> {
+/// Fetches packages and unpacks them. Name and version of the first, and a hash of all.
+fn unpack(apt: &Apt, packages: &[&str], work: &Path, unpacked: &Path) -> Result<String> {
     for package in packages {
         println!("    {package}");
         process::succeed(apt.command("apt-get").current_dir(work).args(["--quiet=2", "download", package]))?;
     }
-    for entry in work.read_dir()? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            process::succeed(Command::new("dpkg-deb").arg("--extract").arg(&path).arg(unpacked))?;
-        }
+    let mut files: Vec<_> = work.read_dir()?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    files.sort();
+    let mut hash = Sha256::new();
+    for file in &files {
+        hash.update(fs::read(file).with_context(|| file.display().to_string())?);
+        process::succeed(Command::new("dpkg-deb").arg("--extract").arg(file).arg(unpacked))?;
     }
-    Ok(())
+    let mut names = files.iter().filter_map(|path| path.file_stem()?.to_str());
+    let first = names.find(|name| name.split('_').next() == packages.first().copied());
+    let hash: Vec<_> = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{}-{}", first.context("apt-get fetched another package")?, hash.concat()))
 }
 
-fn download(kernel: Kernel, architecture: Architecture, work: &Path, unpacked: &Path) -> Result<()> {
+fn download(kernel: Kernel, architecture: Architecture, work: &Path, unpacked: &Path) -> Result<String> {
     let apt = Apt::new(work, Kind::Packages(architecture.name()), kernel.suite())?;
     println!("==> fetching Linux {kernel} for {architecture} of Debian {} into the cache", kernel.suite());
     process::succeed(apt.command("apt-get").args(["--quiet=2", "update"]))?;
@@ -188,12 +200,13 @@ fn download(kernel: Kernel, architecture: Architecture, work: &Path, unpacked: &
     let known = process::output(apt.command("apt-cache").args(["pkgnames", "linux-"]))?;
     let parts = parts.iter().map(String::as_str).filter(|part| known.lines().any(|name| name == *part));
     let packages: Vec<&str> = [*image].into_iter().chain(parts).collect();
-    unpack(&apt, &packages, work, unpacked)?;
+    let own_name = unpack(&apt, &packages, work, unpacked)?;
     // From Debian 13 on the modules lie under usr/lib, where depmod and modprobe do not look.
     if unpacked.join("usr/lib/modules").is_dir() && !unpacked.join("lib").exists() {
         std::os::unix::fs::symlink("usr/lib", unpacked.join("lib"))?;
     }
-    process::succeed(Command::new("depmod").arg("--basedir").arg(unpacked).arg(module_release(unpacked)?))
+    process::succeed(Command::new("depmod").arg("--basedir").arg(unpacked).arg(module_release(unpacked)?))?;
+    Ok(own_name)
 }
 
 /// The one folder of modules.
