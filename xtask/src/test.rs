@@ -87,22 +87,25 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if [Group::Containers, Group::Cluster, Group::Vm].into_iter().any(wanted) {
         let products = Products::build()?;
-        let matrix = Matrix::new(&arguments.kernel, &products, name);
+        let matrix = if wanted(Group::Vm) { Some(Matrix::new(&arguments.kernel, &products, name)?) } else { None };
         // The other groups keep no more than one CPU busy: the VMs have the rest, and at last all.
         let cpus = thread::available_parallelism().map_or(1, NonZero::get);
         thread::scope(|scope| -> Result<()> {
-            if wanted(Group::Vm) {
+            if let Some(matrix) = &matrix {
                 (1..cpus).for_each(|_| drop(scope.spawn(|| matrix.work())));
             }
             let beside = on_this_machine(arguments, &products, &mut results, wanted, second_node);
-            if beside.is_err() {
-                matrix.stop();
-            } else if wanted(Group::Vm) {
+            if let Some(matrix) = &matrix {
+                if beside.is_err() {
+                    matrix.stop();
+                }
                 matrix.work();
             }
             beside
         })?;
-        results.of.extend(matrix.finish()?);
+        if let Some(matrix) = matrix {
+            results.of.extend(matrix.finish()?);
+        }
     }
     let mut sum = Tally::default();
     for (group, tally) in &results.of {

@@ -55,8 +55,6 @@ const MATRIX: [Place; 14] = [
     Place::full(Kernel::V6_1),
     Place::full(Kernel::V6_12),
     Place::full(Kernel::Newest),
-    // Its programs are built for it while another VM runs.
-    Place { architecture: Architecture::Arm64, extent: Extent::Smoke, ..Place::full(Kernel::V5_10) },
     Place { cgroups: Cgroups::V1, extent: Extent::Brief, ..Place::full(Kernel::V6_1) },
     Place { cgroups: Cgroups::Hybrid, extent: Extent::Brief, ..Place::full(Kernel::V6_1) },
     Place { extent: Extent::Networks(NETWORKS), ..Place::full(Kernel::V6_12) },
@@ -67,6 +65,7 @@ const MATRIX: [Place; 14] = [
     Place { cgroups: Cgroups::V1, extent: Extent::Networks("networks/dual/all"), ..Place::full(Kernel::V6_1) },
     Place { cgroups: Cgroups::Hybrid, extent: Extent::Networks("networks/dual/all"), ..Place::full(Kernel::V6_1) },
     Place { architecture: Architecture::Arm64, extent: Extent::Smoke, ..Place::full(Kernel::V6_12) },
+    Place { architecture: Architecture::Arm64, extent: Extent::Smoke, ..Place::full(Kernel::V5_10) },
 ];
 
 /// With the tests in one VM. They take a quarter of that beside everything else on two cores, and say something every minute.
@@ -84,8 +83,8 @@ const VERIFY: &str = "verify";
 /// Every program on the oldest kernel, then the tests in VMs. Whoever has nothing else to do lends a thread to it.
 pub struct Matrix<'a> {
     products: &'a Products,
-    /// For the other architecture: built when the first VM needs them.
-    foreign: Mutex<Option<Products>>,
+    /// For the other architecture, if it is among the places.
+    foreign: Option<Products>,
     filter: Option<&'a str>,
     places: Vec<Place>,
     todo: Mutex<VecDeque<Job>>,
@@ -100,8 +99,8 @@ enum Job {
 }
 
 impl<'a> Matrix<'a> {
-    /// In all VMs, or everything on these kernels alone.
-    pub fn new(kernels: &[Kernel], products: &'a Products, filter: Option<&'a str>) -> Self {
+    /// In all VMs, or everything on these kernels alone. Builds what the other architecture needs.
+    pub fn new(kernels: &[Kernel], products: &'a Products, filter: Option<&'a str>) -> Result<Self> {
         let places: Vec<Place> = if kernels.is_empty() {
             MATRIX.to_vec()
         } else {
@@ -112,8 +111,9 @@ impl<'a> Matrix<'a> {
         let verify = filter.is_none_or(|filter| VERIFY.contains(filter)).then_some(Job::Verify);
         let suites = if filter == Some(VERIFY) { 0 } else { places.len() };
         let todo = verify.into_iter().chain((0..suites).map(Job::Suite)).collect();
-        let (foreign, told) = (Mutex::default(), Mutex::default());
-        Self { products, foreign, filter, places, todo: Mutex::new(todo), told }
+        let foreign = places[..suites].iter().map(|place| place.architecture).find(|of| *of != products.architecture());
+        let foreign = foreign.map(Products::build_for).transpose()?;
+        Ok(Self { products, foreign, filter, places, todo: Mutex::new(todo), told: Mutex::default() })
     }
 
     /// One after the other, until nothing is left that nobody has begun, or somebody interrupts all this.
@@ -132,17 +132,9 @@ impl<'a> Matrix<'a> {
     }
 
     fn suite(&self, place: Place) -> Result<Tally> {
-        if place.architecture == self.products.architecture() {
-            return place.suite(self.products, self.filter);
-        }
-        let foreign = {
-            let mut foreign = locked(&self.foreign);
-            match &*foreign {
-                Some(products) => products.clone(),
-                None => foreign.insert(Products::build_for(place.architecture)?).clone(),
-            }
-        };
-        place.suite(&foreign, self.filter)
+        let built = [Some(self.products), self.foreign.as_ref()];
+        let products = built.into_iter().flatten().find(|products| products.architecture() == place.architecture);
+        place.suite(products.context("nothing is built for this architecture")?, self.filter)
     }
 
     /// Nothing else is begun.
