@@ -141,7 +141,7 @@ impl Trial {
         let drift = overlay::told_apart(ebpf);
         // The kernel waits for a grace period when the last program leaves a tracepoint, some 60 ms: not here. (Where there
         // is no thread to be had, it does.)
-        let _ = std::thread::Builder::new().name("trial".to_owned()).spawn(move || drop(link));
+        let _ = thread::Builder::new().name("trial".to_owned()).spawn(move || drop(link));
         drift
     }
 
