@@ -69,8 +69,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 fn verify(json: bool, btf: Option<&Path>, filter: &str) -> anyhow::Result<()> {
     let hierarchy = kernel::preflight()?;
     let types = TypesFile::new(btf)?;
-    let mut refused = 0;
+    let (mut reported, mut refused) = (0_u32, 0_u32);
     kernel::verify(&types, hierarchy.controller(), filter, |verified| {
+        reported += 1;
         refused += u32::from(matches!(verified.outcome, Outcome::Refused(_)));
         if json {
             println!("{}", serde_json::json!(verified));
@@ -86,6 +87,11 @@ fn verify(json: bool, btf: Option<&Path>, filter: &str) -> anyhow::Result<()> {
             Outcome::Refused(reason) => println!("{program:<22} refused: {reason}"),
         }
     })?;
+    anyhow::ensure!(
+        reported > 0,
+        "no program has \"{}\" in its name; without FILTER `enforcer verify` shows all",
+        filter.escape_debug()
+    );
     anyhow::ensure!(refused == 0, "{refused} programs are refused by this kernel's verifier");
     Ok(())
 }

@@ -50,6 +50,7 @@ pub struct Arguments {
     #[arg(long, value_name = "VERSION")]
     kubernetes: Vec<String>,
     /// Run only tests whose name contains this.
+    #[arg(value_parser = vm::part_of_a_name)]
     name: Option<String>,
 }
 

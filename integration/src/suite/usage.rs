@@ -23,6 +23,7 @@ const WRONG: i32 = 2;
 const TESTS: Part = Part::Table(&[
     ("usage/unknown-option", unknown_option),
     ("usage/no-rulesets-option", no_rulesets),
+    ("usage/verify-no-such-program", verify_nothing),
     ("usage/missing-folder", missing_folder),
     ("usage/unreadable-rulesets", unreadable),
     ("usage/broken-ruleset", broken_ruleset),
@@ -145,6 +146,12 @@ fn unknown_option(context: &mut Context) -> Result<()> {
 
 fn no_rulesets(context: &mut Context) -> Result<()> {
     refused(context.start.program(&context.node).arg("--standalone"), &["--rulesets"])
+}
+
+/// What the kernel lacks is no error of this.
+fn verify_nothing(context: &mut Context) -> Result<()> {
+    let mut command = context.start.program(&context.node);
+    refused(command.args(["verify", "no-such-program"]).env("RINGFENCE_LOG", "error"), &["no-such-program", "FILTER"])
 }
 
 fn missing_folder(context: &mut Context) -> Result<()> {

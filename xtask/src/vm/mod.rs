@@ -27,7 +27,11 @@ use self::{
     machine::Machine,
     matrix::{Extent, NETWORKS, Place},
 };
-pub use self::{kernels::Kernel, matrix::Matrix, prices::table as prices};
+pub use self::{
+    kernels::Kernel,
+    matrix::{Matrix, part_of_a_name},
+    prices::table as prices,
+};
 use crate::{
     Refusal,
     architecture::Arch,
@@ -105,7 +109,7 @@ pub struct Arguments {
     #[arg(long, conflicts_with_all = ["run", "shell", "verify", "arch"])]
     networks: bool,
     /// Run only the VM tests whose name contains this.
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["run", "shell"])]
+    #[arg(long, value_name = "TEXT", value_parser = part_of_a_name, conflicts_with_all = ["run", "shell"])]
     filter: Option<String>,
 }
 
