@@ -93,7 +93,7 @@ pub struct Trial {
     functions: bool,
     /// Who makes the occasions for hooks, once it is needed.
     stage: Option<Stage>,
-    /// On a system call's tracepoint, until the trial ends.
+    /// Of [`overlay::TRIAL`], on a system call's tracepoint.
     link: Option<FdLink>,
 }
 
@@ -138,7 +138,7 @@ impl Trial {
     /// Runs the trial of overlayfs, which ends this one. False: drift can't be seen on this node.
     pub fn tells_layers_apart(self) -> bool {
         let Self { ebpf, link, .. } = self;
-        let drift = overlay::told_apart(ebpf);
+        let drift = overlay::told_apart(ebpf, link.is_some());
         // The kernel waits for a grace period when the last program leaves a tracepoint, some 60 ms: not here. (Where there
         // is no thread to be had, it does.)
         let _ = thread::Builder::new().name("trial".to_owned()).spawn(move || drop(link));
