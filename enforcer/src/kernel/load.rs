@@ -93,8 +93,6 @@ pub struct Trial {
     functions: bool,
     /// Who makes the occasions for hooks, once it is needed.
     stage: Option<Stage>,
-    /// Of [`overlay::TRIAL`], on a system call's tracepoint.
-    link: Option<FdLink>,
 }
 
 /// Why it is not known whether a hook's program is called.
@@ -124,7 +122,7 @@ impl Trial {
         if let Some(object) = Object::with_direct_reads(types) {
             let mut ebpf = loader.open(&object, node)?;
             match load_trial(&mut ebpf) {
-                Ok(()) => return Ok(Self { object, ebpf, functions, stage: None, link: None }),
+                Ok(()) => return Ok(Self { object, ebpf, functions, stage: None }),
                 Err(error) => tracing::info!(%error, "this kernel takes no direct reads: a helper call for each"),
             }
         }
@@ -132,17 +130,7 @@ impl Trial {
         let mut ebpf = loader.open(&object, node)?;
         let failed = |source| Error::Program { program: overlay::TRIAL, hook: "no hook".to_owned(), source };
         load_trial(&mut ebpf).map_err(failed)?;
-        Ok(Self { object, ebpf, functions, stage: None, link: None })
-    }
-
-    /// Runs the trial of overlayfs, which ends this one. False: drift can't be seen on this node.
-    pub fn tells_layers_apart(self) -> bool {
-        let Self { ebpf, link, .. } = self;
-        let drift = overlay::told_apart(ebpf, link.is_some());
-        // The kernel waits for a grace period when the last program leaves a tracepoint, some 60 ms: not here. (Where there
-        // is no thread to be had, it does.)
-        let _ = thread::Builder::new().name("trial".to_owned()).spawn(move || drop(link));
-        drift
+        Ok(Self { object, ebpf, functions, stage: None })
     }
 
     /// The strongest form that this kernel takes, up to a tier.
@@ -280,10 +268,7 @@ impl Trial {
             unreachable!("the trial is a program of the object")
         };
         match program.attach("syscalls", "sys_exit_openat").and_then(|id| program.take_link(id)).map(FdLink::try_from) {
-            Ok(Ok(link)) => {
-                self.link = Some(link);
-                return true;
-            }
+            Ok(Ok(_)) => return true,
             Ok(Err(_)) => tracing::info!("attachments to tracepoints end with the enforcer: system calls by functions"),
             Err(error) => tracing::warn!(%error, "no tracepoint of a system call can be attached to"),
         }
@@ -334,10 +319,7 @@ impl Trial {
         let loaded = if program.fd().is_ok() { Ok(()) } else { program.load() };
         let link = loaded.and_then(|()| program.attach(function, 0)).and_then(|id| program.take_link(id));
         match link.map(FdLink::try_from) {
-            Ok(Ok(link)) => {
-                self.link = Some(link);
-                return true;
-            }
+            Ok(Ok(_)) => return true,
             Ok(Err(_)) => tracing::info!(function, "no kprobe tier: before 5.15 a kprobe ends with the enforcer"),
             Err(error) => tracing::info!(function, %error, "no kprobe tier"),
         }

@@ -150,10 +150,9 @@ impl Kernel {
         let seen = compat_offsets.is_some() && trial.takes_trampoline(compat::ANY, &btf) && trial.calls_functions(&btf);
         // A kernel without them hides nothing.
         let compat_visible = seen || (compat_offsets.is_some() && types.function_number(compat::ANY).is_none());
-        let tried = trial.object.clone();
-        let drift = offsets.ovl_upper != ABSENT && trial.tells_layers_apart();
+        let drift = offsets.ovl_upper != ABSENT && overlay::told_apart(trial.ebpf);
         let node = Node { overlay_proven: u32::from(drift), ..load::formed(untried, form, &hooks) };
-        let elf = tried.clone().in_form(form);
+        let elf = trial.object.clone().in_form(form);
         let object = fingerprint(&[elf.bytes(), &bytes_of(&offsets), &bytes_of(&node)]);
         pins.create(&object)?;
         let adopted = pins.links(&object).read_dir().is_ok_and(|mut dir| dir.next().is_some())
@@ -166,7 +165,7 @@ impl Kernel {
         let compat_node = load::compat(node);
         let compat = match compat_offsets.as_ref().filter(|_| seen) {
             Some(offsets) => {
-                let elf = tried.in_form(Form { calls: Calls::Functions, ..form });
+                let elf = trial.object.in_form(Form { calls: Calls::Functions, ..form });
                 Some(Compat::new(loader.with(offsets).open_pinned(&elf, &compat_node, &pins, shared())?, &types))
             }
             None => None,

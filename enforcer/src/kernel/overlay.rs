@@ -18,11 +18,11 @@ use std::{fs, io, path::Path};
 /// The program that looks.
 pub const TRIAL: &str = "trial_open";
 
-/// Runs the trial on a throw-away instance of the object, in which [`TRIAL`] is loaded, and perhaps attached: it can't be
-/// twice. False: drift can't be seen on this node.
-pub fn told_apart(mut trial: Ebpf, is_attached: bool) -> bool {
+/// Runs the trial on a throw-away instance of the object, in which [`TRIAL`] is loaded. False: drift can't be seen on
+/// this node.
+pub fn told_apart(mut trial: Ebpf) -> bool {
     let answers = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| answers(&mut trial, is_attached).map_err(|error| error.to_string()));
+        let thread = scope.spawn(|| answers(&mut trial).map_err(|error| error.to_string()));
         thread.join().unwrap_or_else(|_| Err("the trial panicked".to_owned()))
     });
     match answers {
@@ -60,7 +60,7 @@ fn attach(program: &mut Program) -> Result<(), ProgramError> {
 }
 
 /// Flags of a file of the lower layer, of a new one, and of one of the lower layer whose mode was changed.
-fn answers(trial: &mut Ebpf, is_attached: bool) -> Result<[u32; 3], TrialError> {
+fn answers(trial: &mut Ebpf) -> Result<[u32; 3], TrialError> {
     stage::enter("tmpfs")?;
     for dir in ["lower", "upper", "work", "merged"] {
         fs::create_dir(Path::new(PLACE).join(dir))?;
@@ -74,10 +74,8 @@ fn answers(trial: &mut Ebpf, is_attached: bool) -> Result<[u32; 3], TrialError> 
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions("/dev/merged/touched", mode)?;
 
-    if !is_attached {
-        let program = trial.program_mut(TRIAL).expect("a program of the object");
-        attach(program).map_err(|error| TrialError::Program(Box::new(error)))?;
-    }
+    let program = trial.program_mut(TRIAL).expect("a program of the object");
+    attach(program).map_err(|error| TrialError::Program(Box::new(error)))?;
     let mut results = Array::<_, u32>::try_from(trial.map_mut("TRIAL").expect("a map of the object"))?;
     let thread = u32::try_from(gettid().as_raw()).map_err(io::Error::other)?;
     results.set(0, thread, 0)?;
