@@ -100,8 +100,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
                 if beside.is_err() {
                     matrix.stop();
                 }
-                // Tests in VMs wait now and then: with one more of them the CPUs do not.
-                scope.spawn(|| matrix.work());
                 matrix.work();
             }
             beside
