@@ -27,7 +27,6 @@ const IN_A_VM: usize = 3;
 const OBJECT: &str = "ringfence.bpf.o";
 
 /// A folder with static programs.
-#[derive(Clone)]
 pub struct Products {
     architecture: Architecture,
     folder: PathBuf,
