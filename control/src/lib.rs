@@ -11,6 +11,7 @@ mod client;
 mod escape;
 mod explain;
 mod feed;
+mod line;
 mod listen;
 mod message;
 pub mod render;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use ringfence_policy::{Limit, Mitigation, RuleId, Severity};
 use serde::{Deserialize, Serialize};
 
-use crate::{Escaped, Tier};
+use crate::{Escaped, Tier, line::Line};
 
 /// An event of a governed container that violated a rule, and what was done about it.
 ///
@@ -132,7 +132,7 @@ pub struct Violation {
 impl Violation {
     /// Appends its JSON. Here, and not where it is called, because the enforcer's own code is built for size.
     pub fn write_json(&self, line: &mut Vec<u8>) {
-        serde_json::to_writer(line, self).expect("violations are plain data");
+        serde_json::to_writer(Line(line), self).expect("violations are plain data");
     }
 }
 

@@ -67,6 +67,7 @@ fn records(c: &mut Criterion) {
     let decision = &owner.resolved.rules[&rule.id];
     let scene = Scene { node: "node-1", policy: Some("main"), owner: &owner, member: None, lost: 0 };
     let mut event = kernel::zeroed();
+    kernel::read(&bytes, &mut event).expect("a record");
     let mut group = c.benchmark_group("a violation");
     group.throughput(Throughput::Elements(1));
     group.bench_function("read its record", |b| {
