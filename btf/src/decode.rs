@@ -1,8 +1,11 @@
 //! Bytes to types. The format: `Documentation/bpf/btf.rst` and `include/uapi/linux/btf.h` of Linux.
 
+use std::array;
+use std::hash::{DefaultHasher, Hasher as _};
+
 use crate::{
     Btf, Error,
-    types::{Field, Shape, Type, Types},
+    types::{Field, Id, Shape, Type, Types},
 };
 
 pub const MAGIC: u16 = 0xeb9f;
@@ -36,7 +39,7 @@ impl Btf {
             let ty = read_type(&mut reader, &mut types)?;
             types.all.push(ty);
         }
-        let by_name = order_by_name(&types);
+        let by_name = index_names(&types);
         Ok(Self { types, by_name })
     }
 }
@@ -162,10 +165,19 @@ fn check_name(types: &Types, name: u32, id: u32) -> Result<(), Error> {
     }
 }
 
-fn order_by_name(types: &Types) -> Vec<u32> {
-    let mut ids: Vec<u32> = (0..).zip(&types.all).filter(|(_, ty)| ty.name != 0).map(|(id, _)| id).collect();
-    ids.sort_by_key(|id| types.name(types.all[*id as usize].name));
-    ids
+/// A kernel has 100,000 names: numbers are ordered five times as fast as texts, and some hundred are looked up.
+fn index_names(types: &Types) -> Vec<(u64, Id)> {
+    let named = (0..).zip(&types.all).filter(|(_, ty)| ty.name != 0);
+    let mut index: Vec<_> = named.map(|(id, ty)| (hash(types.name(ty.name)), id)).collect();
+    index.sort_unstable();
+    index
+}
+
+/// What names are found by.
+pub fn hash(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name);
+    hasher.finish()
 }
 
 /// Reads forward and never behind the end.
@@ -181,10 +193,13 @@ impl Reader<'_> {
 
     fn take<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], Error> {
         let taken = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>());
-        let need = (self.at + N) as u64;
-        let taken = *taken.ok_or(Error::Truncated { what, need, have: self.bytes.len() as u64 })?;
+        let taken = *taken.ok_or_else(|| self.truncated(what, N))?;
         self.at += N;
         Ok(taken)
+    }
+
+    fn truncated(&self, what: &'static str, more: usize) -> Error {
+        Error::Truncated { what, need: (self.at + more) as u64, have: self.bytes.len() as u64 }
     }
 
     fn word(&mut self, what: &'static str) -> Result<u32, Error> {
@@ -192,11 +207,10 @@ impl Reader<'_> {
     }
 
     pub fn words<const N: usize>(&mut self, what: &'static str) -> Result<[u32; N], Error> {
-        let mut words = [0; N];
-        for word in &mut words {
-            *word = self.word(what)?;
-        }
-        Ok(words)
+        let end = self.at + 4 * N;
+        let (words, _) = self.bytes.get(self.at..end).ok_or_else(|| self.truncated(what, 4 * N))?.as_chunks();
+        self.at = end;
+        Ok(array::from_fn(|n| u32::from_le_bytes(words[n])))
     }
 
     pub fn skip(&mut self, what: &'static str, count: u32, each: usize) -> Result<(), Error> {

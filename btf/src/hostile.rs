@@ -6,7 +6,7 @@ use crate::{Btf, fixture::kernel_like};
 
 /// Every kind of question, about everything that has a name.
 fn ask_everything(btf: &Btf) {
-    for id in &btf.by_name {
+    for (_, id) in &btf.by_name {
         let name = btf.types.text(btf.types.all[*id as usize].name).into_owned();
         let _ = btf.size(&name);
         for path in ["f_path.dentry", "f_low", "f_path.mnt.x", "flag_by_struct", "same", "", ".", "f_path."] {

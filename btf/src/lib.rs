@@ -37,6 +37,6 @@ pub use source::bytes;
 #[derive(Clone, Debug)]
 pub struct Btf {
     types: types::Types,
-    /// Ids of every type that has a name, ordered by name; equal names in the order of their ids.
-    by_name: Vec<types::Id>,
+    /// Hash of its name and id of every type that has one, in order.
+    by_name: Vec<(u64, types::Id)>,
 }

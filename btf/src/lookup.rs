@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    Btf, Error,
+    Btf, Error, decode,
     types::{Field, Id, Shape, Type},
 };
 
@@ -89,10 +89,12 @@ impl Btf {
     }
 
     /// Names of all structs and unions, in order; one that several have comes as often. Anonymous ones have none.
-    pub fn struct_names(&self) -> impl Iterator<Item = Cow<'_, str>> {
-        let types = self.by_name.iter().map(|id| &self.types.all[*id as usize]);
+    pub fn struct_names(&self) -> Vec<Cow<'_, str>> {
+        let types = self.by_name.iter().map(|(_, id)| &self.types.all[*id as usize]);
         let structs = types.filter(|ty| matches!(ty.shape, Shape::Struct { .. } | Shape::Union { .. }));
-        structs.map(|ty| self.types.text(ty.name))
+        let mut names: Vec<_> = structs.map(|ty| self.types.text(ty.name)).collect();
+        names.sort_unstable();
+        names
     }
 
     /// Whether at least one struct or union of this name is defined here.
@@ -107,10 +109,11 @@ impl Btf {
 
     /// The types with this name, ordered by number.
     pub(crate) fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (Id, &'a Type)> {
-        let ty = |id: Id| &self.types.all[id as usize];
-        let text = move |id: &Id| self.types.name(ty(*id).name);
-        let first = self.by_name.partition_point(|id| text(id) < name.as_bytes());
-        self.by_name[first..].iter().take_while(move |id| text(id) == name.as_bytes()).map(move |id| (*id, ty(*id)))
+        let hash = decode::hash(name.as_bytes());
+        let first = self.by_name.partition_point(|(of, _)| *of < hash);
+        let alike = self.by_name[first..].iter().take_while(move |(of, _)| *of == hash);
+        let types = alike.map(|(_, id)| (*id, &self.types.all[*id as usize]));
+        types.filter(|(_, ty)| self.types.name(ty.name) == name.as_bytes())
     }
 
     /// The structs and unions with this name; where there is none, the typedefs of such.
@@ -308,7 +311,8 @@ mod tests {
 
     #[test]
     fn structs_are_listed_by_name() {
-        let names: Vec<_> = btf().struct_names().map(Cow::into_owned).collect();
+        let btf = btf();
+        let names = btf.struct_names();
         assert!(names.is_sorted(), "{names:?}");
         assert_eq!(names.iter().filter(|name| *name == "adapter").count(), 2, "both of them");
         for absent in ["path_t", "ovl_inode", ""] {

@@ -1,6 +1,6 @@
 //! Types in memory: what `decode` fills and the look-ups read.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, ffi::CStr, ops::Range};
 
 use crate::Error;
 
@@ -89,7 +89,7 @@ impl Types {
     /// The name at an offset of the string table; empty for anonymous types.
     pub fn name(&self, offset: u32) -> &[u8] {
         let rest = self.strings.get(offset as usize..).unwrap_or_default();
-        rest.split(|byte| *byte == 0).next().unwrap_or_default()
+        CStr::from_bytes_until_nul(rest).map_or(rest, CStr::to_bytes)
     }
 
     /// The same for messages and signatures.

@@ -36,9 +36,10 @@ fn maps_hold_nothing_of_abi_that_is_not_compared() {
     let compared: BTreeSet<String> = layout::all().map(|layout| encoded(layout.path)).collect();
     let mut mentioned = BTreeSet::new();
     // A map's type names the types of its keys and values: `HashMap<ringfence_abi::slot::CgroupName, u32>`.
-    for map in btf.struct_names().filter(|name| MAPS.iter().any(|map| name.starts_with(&format!("{map}{LESS}")))) {
+    let names = btf.struct_names();
+    for map in names.iter().filter(|name| MAPS.iter().any(|map| name.starts_with(&format!("{map}{LESS}")))) {
         assert!(map.ends_with(GREATER), "{map} is cut: the linker shortens long names, so give its types shorter ones");
-        mentioned.extend(of_abi(&map).map(str::to_owned));
+        mentioned.extend(of_abi(map).map(str::to_owned));
     }
     assert!(mentioned.contains(&encoded("ringfence_abi::slot::CgroupName")), "maps are not found: {mentioned:?}");
     let unknown: Vec<_> = mentioned.difference(&compared).collect();
