@@ -1,8 +1,9 @@
 //! Text of unknown origin, made safe to print.
 
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 /// Text that came from the kernel or a container, escaped so that it can be printed and logged.
@@ -18,9 +19,10 @@ use thiserror::Error;
 /// | `\n` `\r` `\t` | line feed, carriage return, tab |
 /// | `\x1b` | the byte: another ASCII control character, or not UTF-8 |
 /// | `\u{202e}` | the character: everything else that is not plainly visible |
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct Escaped(String);
+///
+/// Copies share the text: all violations of a container say the same of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Escaped(Arc<str>);
 
 /// Text that claims to be escaped and is not.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -36,17 +38,21 @@ impl Escaped {
         // Nearly always all of it.
         let plain = bytes.iter().take_while(|byte| byte.is_ascii() && is_plain(char::from(**byte))).count();
         let (plain, rest) = bytes.split_at(plain);
+        let plain = std::str::from_utf8(plain).expect("it is ASCII");
+        if rest.is_empty() {
+            return Self(plain.into());
+        }
         let mut escaped = String::with_capacity(bytes.len());
-        escaped.push_str(std::str::from_utf8(plain).expect("it is ASCII"));
+        escaped.push_str(plain);
         for chunk in rest.utf8_chunks() {
             chunk.valid().chars().for_each(|character| push(&mut escaped, character));
             chunk.invalid().iter().for_each(|byte| push_byte(&mut escaped, *byte));
         }
-        Self(escaped)
+        Self(escaped.into())
     }
 
     /// Takes text that is escaped already.
-    pub fn parse(escaped: impl Into<String>) -> Result<Self, Malformed> {
+    pub fn parse(escaped: impl Into<Arc<str>>) -> Result<Self, Malformed> {
         let escaped = escaped.into();
         decode(&escaped)?;
         Ok(Self(escaped))
@@ -94,13 +100,19 @@ impl From<String> for Escaped {
 
 impl PartialEq<str> for Escaped {
     fn eq(&self, other: &str) -> bool {
-        self.0 == other
+        self.as_str() == other
     }
 }
 
 impl PartialEq<&str> for Escaped {
     fn eq(&self, other: &&str) -> bool {
-        self.0 == *other
+        self.as_str() == *other
+    }
+}
+
+impl Serialize for Escaped {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

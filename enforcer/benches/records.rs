@@ -58,7 +58,7 @@ fn owner() -> Owner {
         netns: None,
         pid: Some(1),
     };
-    Owner { container, resolved: Arc::new(resolve(&[ruleset], Subject::without_namespace(&Labels::new()))) }
+    Owner::new(container, Arc::new(resolve(&[ruleset], Subject::without_namespace(&Labels::new()))))
 }
 
 fn records(c: &mut Criterion) {

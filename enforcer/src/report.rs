@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 use ringfence_abi::{Event, EventHeader, Op, done, flag};
-use ringfence_containers::{Container, Kind, Member};
+use ringfence_containers::{Container, ContainerKey, Kind, Member};
 use ringfence_control::{Done, Escaped, Held, Parent, Process, User, Violation};
 use ringfence_policy::{Decision, ResolvedRuleset, Rule, line::op_name};
 use std::{borrow::Cow, net::Ipv6Addr, sync::Arc};
@@ -15,6 +15,22 @@ pub struct Owner {
     pub container: Container,
     /// What governs it: containers have it in common.
     pub resolved: Arc<ResolvedRuleset>,
+    /// What all its violations say of it.
+    actor: Actor,
+}
+
+impl Owner {
+    /// A container, and what governs it.
+    pub fn new(container: Container, resolved: Arc<ResolvedRuleset>) -> Self {
+        let actor = Actor::of(&container);
+        Self { container, resolved, actor }
+    }
+
+    /// The same container, governed by something else.
+    #[must_use]
+    pub fn governed_by(&self, resolved: Arc<ResolvedRuleset>) -> Self {
+        Self { resolved, ..self.clone() }
+    }
 }
 
 /// Where it happened, as far as an event does not say it.
@@ -32,35 +48,50 @@ pub struct Scene<'a> {
     pub lost: u64,
 }
 
-/// The container that acted; empty where it could not be told which one of its pod it was.
-#[derive(Default)]
-struct Actor<'a> {
-    id: &'a str,
-    namespace: &'a str,
-    name: &'a str,
-    image: &'a str,
-    image_digest: Option<&'a str>,
+/// Who acted. Without a container where it could not be told which one of its pod it was.
+#[derive(Clone, Debug, Default)]
+struct Actor {
+    /// Its namespace, name and UID.
+    pod: Option<[Escaped; 3]>,
+    id: Escaped,
+    namespace: Option<Escaped>,
+    name: Option<Escaped>,
+    image: Option<Escaped>,
+    image_digest: Option<Escaped>,
 }
 
-impl<'a> Scene<'a> {
-    fn actor(&self) -> Actor<'a> {
-        let container = &self.owner.container;
-        match (container.kind, self.member) {
-            (Kind::Pod, None) => Actor::default(),
-            (Kind::Pod, Some(member)) => Actor {
-                id: &member.id,
-                namespace: &member.namespace,
-                name: &member.name,
-                image: &member.image,
-                image_digest: member.image_digest.as_deref(),
-            },
-            _ => Actor {
-                id: &container.key.id,
-                namespace: &container.key.namespace,
-                name: &container.name,
-                image: &container.image,
-                image_digest: container.image_digest.as_deref(),
-            },
+impl Actor {
+    fn of(container: &Container) -> Self {
+        let pod = container.pod.as_ref();
+        let pod = pod.map(|pod| [&pod.namespace, &pod.name, &pod.uid].map(|text| Escaped::from(text.as_str())));
+        if container.kind == Kind::Pod {
+            return Self { pod, ..Self::default() };
+        }
+        let ContainerKey { namespace, id } = &container.key;
+        Self::container(pod, id, namespace, &container.name, &container.image, container.image_digest.as_deref())
+    }
+
+    /// One of a pod's containers.
+    fn member(&self, of: &Member) -> Self {
+        Self::container(self.pod.clone(), &of.id, &of.namespace, &of.name, &of.image, of.image_digest.as_deref())
+    }
+
+    fn container(
+        pod: Option<[Escaped; 3]>,
+        id: &str,
+        namespace: &str,
+        name: &str,
+        image: &str,
+        image_digest: Option<&str>,
+    ) -> Self {
+        let known = |text: &str| (!text.is_empty()).then(|| Escaped::from(text));
+        Self {
+            pod,
+            id: id.into(),
+            namespace: known(namespace),
+            name: (name != id).then(|| name.into()),
+            image: known(image),
+            image_digest: image_digest.map(Escaped::from),
         }
     }
 }
@@ -68,7 +99,10 @@ impl<'a> Scene<'a> {
 /// One violation per violated rule.
 pub fn violation(event: &Event, rule: &Rule, decision: &Decision, scene: &Scene<'_>) -> Violation {
     let header = &event.header;
-    let (pod, actor) = (scene.owner.container.pod.as_ref(), scene.actor());
+    let owner = &scene.owner.actor;
+    let Actor { pod, id, namespace, name, image, image_digest } =
+        scene.member.map_or_else(|| owner.clone(), |member| owner.member(member));
+    let [k8s_namespace, k8s_pod_name, k8s_pod_id] = pod.map_or([const { None }; 3], |pod| pod.map(Some));
     let mut decisive = decision.decisive().map(str::to_owned);
     let rule_set_name = decisive.next().unwrap_or_default();
     let other_rule_set_names =
@@ -94,14 +128,14 @@ pub fn violation(event: &Event, rule: &Rule, decision: &Decision, scene: &Scene<
         latency_ns: (header.mitigated_at != 0).then(|| header.mitigated_at.saturating_sub(header.begun_at)),
         tier: tier(header),
         lost_before: scene.lost,
-        k8s_namespace: pod.map(|pod| Escaped::from(pod.namespace.as_str())),
-        k8s_pod_name: pod.map(|pod| Escaped::from(pod.name.as_str())),
-        k8s_pod_id: pod.map(|pod| Escaped::from(pod.uid.as_str())),
-        container_id: Escaped::from(actor.id),
-        container_name: (actor.name != actor.id).then(|| Escaped::from(actor.name)),
-        container_image: (!actor.image.is_empty()).then(|| Escaped::from(actor.image)),
-        container_image_digest: actor.image_digest.map(Escaped::from),
-        runtime_namespace: (!actor.namespace.is_empty()).then(|| Escaped::from(actor.namespace)),
+        k8s_namespace,
+        k8s_pod_name,
+        k8s_pod_id,
+        container_id: id,
+        container_name: name,
+        container_image: image,
+        container_image_digest: image_digest,
+        runtime_namespace: namespace,
         process: process(event),
         parents: parents(header),
         operation: op.map_or_else(|| header.op.to_string().into(), |op| op_name(op).into()),

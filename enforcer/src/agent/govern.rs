@@ -69,7 +69,7 @@ impl Agent {
         }
         let resolved = self.resolve(&container);
         let names = cgroup_names(&container);
-        let owner = Arc::new(Owner { container, resolved });
+        let owner = Arc::new(Owner::new(container, resolved));
         let (slot, why_isolated, terminating, ended, before) = match self.known.get(&key) {
             Some(known) => (known.slot, known.why_isolated.clone(), known.terminating, known.ended, known.pid),
             None => (self.inherited_slot(&names)?.unwrap_or(0), None, false, None, None),
@@ -323,7 +323,8 @@ impl Agent {
     /// Who a record of the unknown pods' slot belongs to, now that it may be known: that pod, judged by what was in force
     /// for unknown ones.
     pub(super) fn identified(&mut self, owner: &Arc<Owner>, cgroup: u64) -> Arc<Owner> {
-        if owner.container.key != ContainerKey::new(POD_NAMESPACE, ANY_POD) {
+        let ContainerKey { namespace, id } = &owner.container.key;
+        if (namespace.as_str(), id.as_str()) != (POD_NAMESPACE, ANY_POD) {
             return Arc::clone(owner);
         }
         let found =
@@ -345,7 +346,7 @@ impl Agent {
             },
             |known| known.owner.container.clone(),
         );
-        Arc::new(Owner { container, resolved: Arc::clone(&owner.resolved) })
+        Arc::new(Owner::new(container, Arc::clone(&owner.resolved)))
     }
 
     fn arm(&mut self, slot: u32, netns: Result<Netns, ringfence_netiso::Error>) {
@@ -470,13 +471,13 @@ impl Agent {
         let keys: Vec<ContainerKey> =
             self.known.iter().filter(|(_, known)| of_workload(known)).map(|(key, _)| key.clone()).collect();
         for key in keys {
-            let container = self.known[&key].owner.container.clone();
-            let resolved = self.resolve(&container);
-            if self.known[&key].owner.resolved == resolved {
+            let owner = Arc::clone(&self.known[&key].owner);
+            let resolved = self.resolve(&owner.container);
+            if owner.resolved == resolved {
                 continue;
             }
-            let pod = container.name.clone();
-            self.known.get_mut(&key).expect("its key was just listed").owner = Arc::new(Owner { container, resolved });
+            let pod = owner.container.name.as_str();
+            self.known.get_mut(&key).expect("its key was just listed").owner = Arc::new(owner.governed_by(resolved));
             match self.govern_anew(&key) {
                 Ok(()) => tracing::info!(pod, "limits of its workload's terminations changed"),
                 Err(error) => tracing::error!(pod, "it goes on as before: {error:#}"),
@@ -571,9 +572,8 @@ impl Agent {
     fn write_generation(&mut self, owners: &[(ContainerKey, Arc<Owner>)]) -> anyhow::Result<()> {
         self.prepare_generation()?;
         for (key, owner) in owners {
-            let container = owner.container.clone();
-            let resolved = self.resolve(&container);
-            self.known.get_mut(key).expect("nothing has gone").owner = Arc::new(Owner { container, resolved });
+            let resolved = self.resolve(&owner.container);
+            self.known.get_mut(key).expect("nothing has gone").owner = Arc::new(owner.governed_by(resolved));
             self.govern(key)?;
         }
         Ok(())

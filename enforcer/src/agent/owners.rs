@@ -28,9 +28,7 @@ impl Tenant {
     fn at(&self, at: u64) -> Arc<Owner> {
         match self.before.iter().find(|(until, _)| at < *until) {
             None => Arc::clone(&self.owner),
-            Some((_, resolved)) => {
-                Arc::new(Owner { container: self.owner.container.clone(), resolved: Arc::clone(resolved) })
-            }
+            Some((_, resolved)) => Arc::new(self.owner.governed_by(Arc::clone(resolved))),
         }
     }
 }
@@ -119,13 +117,13 @@ mod tests {
             pid: None,
             pod: None,
         };
-        Arc::new(Owner { container, resolved: Arc::default() })
+        Arc::new(Owner::new(container, Arc::default()))
     }
 
     /// The ruleset is all that governs it.
     fn governed_by(ruleset: &str) -> Arc<Owner> {
         let resolved = ResolvedRuleset { rulesets: vec![ruleset.to_owned()], ..ResolvedRuleset::default() };
-        Arc::new(Owner { resolved: Arc::new(resolved), ..Owner::clone(&owner("web")) })
+        Arc::new(owner("web").governed_by(Arc::new(resolved)))
     }
 
     #[test]
