@@ -6,10 +6,9 @@
 export PATH=/usr/bin:/bin HOME=/root TERM=linux
 
 if [ "$1" != again ]; then
-    # A root that can be pivoted away from and that is a mount of its own, as on a real machine.
-    mkdir /new && mount -t tmpfs -o mode=755 root /new
-    for entry in /*; do [ "$entry" = /new ] || cp -a "$entry" /new/; done
-    exec switch_root /new /init again
+    # A root that can be pivoted away from and that is a mount of its own, as on a real machine: the same files once more.
+    mkdir /new && mount --bind / /new && cd /new && mount --move . /
+    exec chroot . /init again
 fi
 
 mount -t devtmpfs dev /dev

@@ -28,7 +28,7 @@ use crate::{
 pub enum Extent {
     /// Everything.
     Full,
-    /// Of each rule one behaviour and one near miss.
+    /// Of each rule one behaviour and one near miss, on the strongest tier and the weakest.
     Brief,
     /// Every operation once, and every mitigation: emulated, this architecture is ten times slower than this machine's.
     Smoke,
