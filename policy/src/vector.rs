@@ -1,6 +1,8 @@
 //! Sets of lines: what the kernel side does with [`Vector`]s, for user space.
 
-use ringfence_abi::{LINES, NONE, Vector};
+use std::iter;
+
+use ringfence_abi::{NONE, Vector};
 
 /// Adds line `number`.
 pub(crate) fn insert(vector: &mut Vector, number: usize) {
@@ -29,8 +31,11 @@ pub(crate) fn without(a: &Vector, b: &Vector) -> Vector {
 
 /// The numbers in the set, ascending.
 pub(crate) fn numbers(vector: &Vector) -> impl Iterator<Item = usize> {
-    let vector = *vector;
-    (0..LINES).filter(move |&number| contains(&vector, number))
+    (0..).step_by(64).zip(*vector).flat_map(|(first, word)| {
+        // Without the lowest bit, and without the next, until none is left.
+        let left = iter::successors(Some(word), |bits| bits.checked_sub(1).map(|below| bits & below));
+        left.take_while(|bits| *bits != 0).map(move |bits| first + bits.trailing_zeros() as usize)
+    })
 }
 
 /// The set of the given numbers.
@@ -40,4 +45,20 @@ pub(crate) fn collect(numbers: impl IntoIterator<Item = usize>) -> Vector {
         insert(&mut vector, number);
     }
     vector
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use ringfence_abi::LINES;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_are_those_of_the_set(vector: Vector) {
+            let expected: Vec<usize> = (0..LINES).filter(|number| contains(&vector, *number)).collect();
+            prop_assert_eq!(numbers(&vector).collect::<Vec<_>>(), expected);
+        }
+    }
 }
