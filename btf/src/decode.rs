@@ -165,7 +165,7 @@ fn check_name(types: &Types, name: u32, id: u32) -> Result<(), Error> {
     }
 }
 
-/// A kernel has 100,000 names: numbers are ordered five times as fast as texts, and some hundred are looked up.
+/// By hash, not by text: a kernel has some 100,000 names, and ordering those took longer than all else (35 of 49 ms).
 fn index_names(types: &Types) -> Vec<(u64, Id)> {
     let named = (0..).zip(&types.all).filter(|(_, ty)| ty.name != 0);
     let mut index: Vec<_> = named.map(|(id, ty)| (hash(types.name(ty.name)), id)).collect();
