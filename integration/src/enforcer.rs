@@ -1,10 +1,8 @@
 //! The real enforcer, as a child.
 
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +13,7 @@ use ringfence_control::{Client, ClientError, ContainerStatus, Status};
 
 use crate::harness::Node;
 use crate::journal::Journal;
+use crate::messages::Messages;
 
 /// A guard against hanging.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -128,7 +127,7 @@ fn end(command: &Command, mut child: Child, last: impl FnOnce() -> Result<()>) -
 pub struct Enforcer {
     child: Child,
     control: PathBuf,
-    messages: Arc<Mutex<String>>,
+    messages: Messages,
 }
 
 /// An enforcer that does nothing. Dropped, it goes on.
@@ -145,19 +144,12 @@ impl Enforcer {
     pub fn launch(mut command: Command, control: &Path, journal: &Journal) -> Result<Self> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         journal.follow(child.stdout.take().context("no output")?);
-        let messages = Arc::new(Mutex::new(String::new()));
-        let errors = child.stderr.take().context("no error output")?;
-        let (collected, journal) = (messages.clone(), journal.clone());
-        thread::spawn(move || {
-            for line in BufReader::new(errors).split(b'\n') {
-                let Ok(line) = line else { break };
-                let line = String::from_utf8_lossy(&line).into_owned() + "\n";
-                if line.contains(DISAGREEMENT) {
-                    journal.complain(&line);
-                }
-                collected.lock().unwrap_or_else(PoisonError::into_inner).push_str(&line);
+        let journal = journal.clone();
+        let messages = Messages::follow(&mut child, move |line| {
+            if line.contains(DISAGREEMENT) {
+                journal.complain(line);
             }
-        });
+        })?;
         let mut enforcer = Self { child, control: control.into(), messages };
         enforcer.wait_until_ready()?;
         Ok(enforcer)
@@ -170,8 +162,6 @@ impl Enforcer {
                 Ok(_) => return Ok(()),
                 Err(error) => {
                     if let Some(status) = self.child.try_wait()? {
-                        // What it said last may still be on its way to the thread that reads it.
-                        thread::sleep(Duration::from_millis(50));
                         bail!("the enforcer ended with {status}: {}", self.messages());
                     }
                     if Instant::now() > until {
@@ -185,7 +175,7 @@ impl Enforcer {
 
     /// What it said on its error output so far.
     pub fn messages(&self) -> String {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.messages.text()
     }
 
     /// Its process.

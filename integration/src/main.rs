@@ -14,6 +14,7 @@ mod harness;
 mod image;
 mod in_cluster;
 mod journal;
+mod messages;
 mod rulesets;
 mod scale;
 mod sink;

@@ -2,7 +2,7 @@
 //! (ptrace), so that the program under test needs no code for it.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 
 use super::step::{self, Names};
 use crate::journal::Journal;
+use crate::messages::Messages;
 
 /// A guard against hanging.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -46,7 +47,6 @@ struct State {
     steps: Steps,
     /// Of each kind in each phase.
     counts: HashMap<(&'static str, String), usize>,
-    messages: String,
 }
 
 #[derive(Clone, Default)]
@@ -88,6 +88,7 @@ impl End {
 pub struct Traced {
     pid: Pid,
     shared: Shared,
+    messages: Messages,
     tracer: Option<JoinHandle<Result<End>>>,
 }
 
@@ -106,8 +107,8 @@ impl Traced {
         let tracer = thread::spawn(move || {
             let mut child = waiting.spawn()?;
             let pid = Pid::from_raw(i32::try_from(child.id())?);
-            send.send(pid)?;
-            follow(&mut child, &of_tracer, &journal)?;
+            journal.follow(child.stdout.take().context("no output")?);
+            send.send((pid, Messages::follow(&mut child, |_| ())?))?;
             let traced = trace(&mut child, pid, &of_tracer, point.as_ref());
             if traced.is_err() {
                 // It is not to outlive this.
@@ -115,8 +116,10 @@ impl Traced {
             }
             traced
         });
-        let Ok(pid) = receive.recv() else { bail!("{:?}", tracer.join().map_err(|_| anyhow!("the tracer panicked"))?) };
-        Ok(Self { pid, shared, tracer: Some(tracer) })
+        let Ok((pid, messages)) = receive.recv() else {
+            bail!("{:?}", tracer.join().map_err(|_| anyhow!("the tracer panicked"))?)
+        };
+        Ok(Self { pid, shared, messages, tracer: Some(tracer) })
     }
 
     /// What follows belongs to another phase.
@@ -131,7 +134,7 @@ impl Traced {
 
     /// What it said on its error output.
     pub fn messages(&self) -> String {
-        self.shared.lock().messages.clone()
+        self.messages.text()
     }
 
     /// Whether it is gone.
@@ -179,20 +182,6 @@ impl Drop for Traced {
             eprintln!("{error:#}");
         }
     }
-}
-
-fn follow(child: &mut Child, shared: &Shared, journal: &Journal) -> Result<()> {
-    journal.follow(child.stdout.take().context("no output")?);
-    let (errors, shared) = (child.stderr.take().context("no error output")?, shared.clone());
-    thread::spawn(move || {
-        for line in BufReader::new(errors).split(b'\n') {
-            let Ok(line) = line else { break };
-            let mut state = shared.lock();
-            state.messages.push_str(&String::from_utf8_lossy(&line));
-            state.messages.push('\n');
-        }
-    });
-    Ok(())
 }
 
 fn trace(child: &mut Child, pid: Pid, shared: &Shared, point: Option<&Point>) -> Result<End> {
