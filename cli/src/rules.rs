@@ -86,9 +86,9 @@ fn row(rule: &Rule) -> [String; 6] {
     [
         rule.id.to_string(),
         rule.severity.to_string(),
-        rule.tactic.clone(),
+        rule.tactic.to_string(),
         rule.techniques.join(","),
-        rule.name.clone(),
+        rule.name.to_string(),
         rule.aliases.trend.join(","),
     ]
 }

@@ -64,18 +64,18 @@ impl Explanation {
         explained.sort_by(|a, b| b.governs.cmp(&a.governs).then_with(|| a.name.cmp(&b.name)));
         let rules = resolved.rules.iter().map(|(&id, decision)| ResolvedRule {
             id,
-            name: catalogue.get(id).map(|rule| rule.name.clone()).unwrap_or_default(),
+            name: catalogue.get(id).map(|rule| rule.name.to_string()).unwrap_or_default(),
             mitigation: decision.mitigation,
             asked_by: decision
                 .asked_by
                 .iter()
-                .map(|Asked { ruleset, mitigation, .. }| (ruleset.clone(), *mitigation))
+                .map(|Asked { ruleset, mitigation, .. }| (ruleset.to_string(), *mitigation))
                 .collect(),
             exceptions: decision
                 .asked_by
                 .iter()
                 .filter(|asked| !asked.exceptions.is_empty())
-                .map(|asked| (asked.ruleset.clone(), asked.exceptions.to_string()))
+                .map(|asked| (asked.ruleset.to_string(), asked.exceptions.to_string()))
                 .collect(),
         });
         Self {

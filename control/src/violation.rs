@@ -1,6 +1,7 @@
 //! The report of one violation: one JSON object on one line.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use ringfence_policy::{Limit, Mitigation, RuleId, Severity};
@@ -11,7 +12,8 @@ use crate::{Escaped, Tier, line::Line};
 /// An event of a governed container that violated a rule, and what was done about it.
 ///
 /// An event that violates several rules yields one of these per rule. In JSON the field names are
-/// camelCase, those of the acting process begin with `process`; absent and empty fields are left out.
+/// camelCase, those of the acting process begin with `process`; absent and empty fields are left out. What is the same
+/// in many of them is shared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Violation {
@@ -21,7 +23,7 @@ pub struct Violation {
     /// The same moment as `CLOCK_MONOTONIC` of the node, ns.
     pub kernel_time_ns: u64,
     /// Host name of the node.
-    pub node: String,
+    pub node: Arc<str>,
     /// The cluster; none in standalone mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_name: Option<String>,
@@ -30,19 +32,19 @@ pub struct Violation {
     pub policy_name: Option<String>,
 
     /// The ruleset that asked for the mitigation: of those with the strictest, the first by name.
-    pub rule_set_name: String,
+    pub rule_set_name: Arc<str>,
     /// Other rulesets that govern the container and hold the rule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub other_rule_set_names: Vec<String>,
+    pub other_rule_set_names: Vec<Arc<str>>,
     /// Stable id of the rule, `RF-nnn`.
     pub rule_id: RuleId,
     /// Name of the rule.
-    pub rule_name: String,
+    pub rule_name: Arc<str>,
     /// MITRE ATT&CK technique ids, such as `T1059.004`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<String>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub tags: Arc<[String]>,
     /// MITRE ATT&CK tactic.
-    pub tactic: String,
+    pub tactic: Arc<str>,
     /// How bad it is.
     pub severity: Severity,
 
@@ -111,10 +113,10 @@ pub struct Violation {
     pub number: Option<u64>,
     /// Address family: `ipv4`, `ipv6`, `packet`, `unix`, or its number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub family: Option<String>,
+    pub family: Option<Cow<'static, str>>,
     /// Protocol: `tcp`, `udp`, `icmp`, or its number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proto: Option<String>,
+    pub proto: Option<Cow<'static, str>>,
     /// Local address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub src: Option<String>,
@@ -130,6 +132,11 @@ pub struct Violation {
 }
 
 impl Violation {
+    /// Names of all rulesets that govern the container and hold the rule.
+    pub fn rulesets(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.rule_set_name).chain(&self.other_rule_set_names).map(AsRef::as_ref)
+    }
+
     /// Appends its JSON. Here, and not where it is called, because the enforcer's own code is built for size.
     pub fn write_json(&self, line: &mut Vec<u8>) {
         serde_json::to_writer(Line(line), self).expect("violations are plain data");
@@ -249,15 +256,15 @@ pub(crate) mod tests {
         Violation {
             event_time: "2026-11-25T03:50:47.0000042Z".parse().unwrap(),
             kernel_time_ns: 42_000_000_123,
-            node: "node-1".to_owned(),
+            node: "node-1".into(),
             cluster_name: None,
             policy_name: None,
-            rule_set_name: "web".to_owned(),
+            rule_set_name: "web".into(),
             other_rule_set_names: vec![],
             rule_id: RuleId::new(901).unwrap(),
-            rule_name: "Drift: new binary executed".to_owned(),
-            tags: vec!["T1059".to_owned()],
-            tactic: "Execution".to_owned(),
+            rule_name: "Drift: new binary executed".into(),
+            tags: ["T1059".to_owned()].into(),
+            tactic: "Execution".into(),
             severity: Severity::Critical,
             mitigation: Mitigation::Isolate,
             mitigation_held: None,

@@ -65,7 +65,8 @@ fn records(c: &mut Criterion) {
     let (bytes, owner) = (record(), owner());
     let rule = Catalogue::builtin().rules().find(|rule| rule.id.to_string() == RULE).expect("it is in the catalogue");
     let decision = &owner.resolved.rules[&rule.id];
-    let scene = Scene { node: "node-1", policy: Some("main"), owner: &owner, member: None, lost: 0 };
+    let node = "node-1".into();
+    let scene = Scene { node: &node, policy: Some("main"), owner: &owner, member: None, lost: 0 };
     let mut event = kernel::zeroed();
     kernel::read(&bytes, &mut event).expect("a record");
     let mut group = c.benchmark_group("a violation");

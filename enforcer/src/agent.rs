@@ -117,7 +117,7 @@ pub struct Parts {
     /// What records leave out of processes.
     pub processes: Processes,
     /// Name of this node.
-    pub node: String,
+    pub node: Arc<str>,
     /// Folder for what outlives the enforcer.
     pub state: PathBuf,
     /// Whether isolated pods lose probes and exceptions too, whatever the policy says.
@@ -546,7 +546,7 @@ impl Agent {
 
     fn publish(&mut self, violations: Vec<Violation>) {
         for violation in violations {
-            self.tally.count(std::iter::once(&violation.rule_set_name).chain(&violation.other_rule_set_names));
+            self.tally.count(violation.rulesets());
             self.parts.output.write(&violation);
             let violation = Arc::new(violation);
             self.tell(Told::Violated(Arc::clone(&violation)));

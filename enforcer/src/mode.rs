@@ -127,7 +127,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         output,
         feed: Arc::clone(&feed),
         processes: Processes::new()?,
-        node,
+        node: node.into(),
         state: args.state.clone(),
         strict: args.strict,
         exceptions,

@@ -37,7 +37,7 @@ impl Owner {
 #[derive(Clone, Debug)]
 pub struct Scene<'a> {
     /// Name of the node.
-    pub node: &'a str,
+    pub node: &'a Arc<str>,
     /// The active policy.
     pub policy: Option<&'a str>,
     /// Whose event it was.
@@ -103,15 +103,14 @@ pub fn violation(event: &Event, rule: &Rule, decision: &Decision, scene: &Scene<
     let Actor { pod, id, namespace, name, image, image_digest } =
         scene.member.map_or_else(|| owner.clone(), |member| owner.member(member));
     let [k8s_namespace, k8s_pod_name, k8s_pod_id] = pod.map_or([const { None }; 3], |pod| pod.map(Some));
-    let mut decisive = decision.decisive().map(str::to_owned);
-    let rule_set_name = decisive.next().unwrap_or_default();
+    let rule_set_name = decision.decisive().next().cloned().unwrap_or_default();
     let other_rule_set_names =
         decision.asked_by.iter().map(|asked| asked.ruleset.clone()).filter(|name| *name != rule_set_name).collect();
     let op = Op::ALL.into_iter().find(|op| *op as u8 == header.op);
     Violation {
         event_time: wall_clock(header.at),
         kernel_time_ns: header.at,
-        node: scene.node.to_owned(),
+        node: scene.node.clone(),
         cluster_name: None,
         policy_name: scene.policy.filter(|name| !name.is_empty()).map(str::to_owned),
         rule_set_name,
@@ -213,29 +212,29 @@ fn tier(header: &EventHeader) -> ringfence_control::Tier {
     tiers.into_iter().find(|tier| *tier as u8 == header.tier).unwrap_or(Tier::Tracepoint).into()
 }
 
-fn family(family: u8) -> Option<String> {
+fn family(family: u8) -> Option<Cow<'static, str>> {
     Some(match family {
         0 => return None,
-        1 => "unix".to_owned(),
-        2 => "ipv4".to_owned(),
-        10 => "ipv6".to_owned(),
-        16 => "netlink".to_owned(),
-        17 => "packet".to_owned(),
-        other => other.to_string(),
+        1 => "unix".into(),
+        2 => "ipv4".into(),
+        10 => "ipv6".into(),
+        16 => "netlink".into(),
+        17 => "packet".into(),
+        other => other.to_string().into(),
     })
 }
 
-fn protocol(header: &EventHeader) -> Option<String> {
+fn protocol(header: &EventHeader) -> Option<Cow<'static, str>> {
     if !matches!(header.family, 2 | 10) {
         return None;
     }
     Some(match header.protocol {
         0 => return None,
-        1 => "icmp".to_owned(),
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        58 => "icmpv6".to_owned(),
-        other => other.to_string(),
+        1 => "icmp".into(),
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        58 => "icmpv6".into(),
+        other => other.to_string().into(),
     })
 }
 

@@ -104,7 +104,7 @@ impl Catalogue {
 
     /// The rules of a tactic.
     pub fn by_tactic<'a>(&'a self, tactic: &'a str) -> impl Iterator<Item = &'a Arc<Rule>> {
-        self.rules().filter(move |rule| rule.tactic == tactic)
+        self.rules().filter(move |rule| *rule.tactic == *tactic)
     }
 
     /// The rules of a technique (`T1059`, which includes its sub-techniques, or `T1059.004`).

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -17,7 +18,7 @@ use ringfence_api::Mitigation;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Asked {
     /// Name of the ruleset.
-    pub ruleset: String,
+    pub ruleset: Arc<str>,
     /// What it asks for.
     pub mitigation: Mitigation,
     /// What it excepts.
@@ -68,12 +69,9 @@ impl Decision {
     }
 
     /// Names of the rulesets that asked for the strictest mitigation.
-    pub fn decisive(&self) -> impl Iterator<Item = &str> {
+    pub fn decisive(&self) -> impl Iterator<Item = &Arc<str>> {
         let strictest = self.asked_by.first().map(|asked| asked.mitigation);
-        self.asked_by
-            .iter()
-            .filter(move |asked| Some(asked.mitigation) == strictest)
-            .map(|asked| asked.ruleset.as_str())
+        self.asked_by.iter().filter(move |asked| Some(asked.mitigation) == strictest).map(|asked| &asked.ruleset)
     }
 }
 
@@ -218,7 +216,11 @@ pub fn resolve<'a>(rulesets: impl IntoIterator<Item = &'a Ruleset>, subject: Sub
                 held_by: None,
             });
             decision.mitigation = decision.mitigation.max(mitigation);
-            decision.asked_by.push(Asked { ruleset: ruleset.name.clone(), mitigation, exceptions: exceptions.clone() });
+            decision.asked_by.push(Asked {
+                ruleset: ruleset.name.as_str().into(),
+                mitigation,
+                exceptions: exceptions.clone(),
+            });
         }
     }
     resolved.rulesets.sort();

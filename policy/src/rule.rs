@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -158,20 +159,20 @@ impl fmt::Display for DecidedBy {
     }
 }
 
-/// One managed rule: one file of the catalogue.
+/// One managed rule: one file of the catalogue. Its violations share what they say of it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// Stable id.
     pub id: RuleId,
     /// Short name.
-    pub name: String,
+    pub name: Arc<str>,
     /// What happened when it is violated, why that is bad, and what is excepted.
     pub description: String,
     /// ATT&CK tactic, one of [`TACTICS`].
-    pub tactic: String,
+    pub tactic: Arc<str>,
     /// ATT&CK techniques, the most fitting first.
-    pub techniques: Vec<String>,
+    pub techniques: Arc<[String]>,
     /// Whether the techniques belong to ATT&CK's platform "Containers".
     pub containers_matrix: bool,
     /// How bad a violation is.

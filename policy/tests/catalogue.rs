@@ -67,9 +67,9 @@ fn every_rule_is_well_formed() {
     };
     for rule in Catalogue::builtin().rules() {
         let id = rule.id;
-        assert!(TACTICS.contains(&rule.tactic.as_str()), "{id}: tactic {}", rule.tactic);
+        assert!(TACTICS.contains(&rule.tactic.as_ref()), "{id}: tactic {}", rule.tactic);
         assert!(!rule.techniques.is_empty(), "{id}: no technique");
-        for given in &rule.techniques {
+        for given in rule.techniques.iter() {
             assert!(technique(given), "{id}: {given}");
         }
         let containers = rule.techniques.iter().any(|given| CONTAINERS.contains(&given.as_str()));
@@ -103,7 +103,7 @@ fn rules_are_found_by_id_alias_tactic_and_technique() {
     assert_eq!(catalogue.nearest("RF9O1").as_deref(), Some("RF-901"));
     assert!(catalogue.by_technique("T1059").any(|rule| rule.id.to_string() == "RF-107"), "sub-techniques are included");
     assert!(!catalogue.by_technique("T105").any(|_| true));
-    assert!(catalogue.by_tactic("Impact").all(|rule| rule.tactic == "Impact"));
+    assert!(catalogue.by_tactic("Impact").all(|rule| *rule.tactic == *"Impact"));
 }
 
 /// Most rules are decided where they are mitigated.

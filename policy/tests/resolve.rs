@@ -71,7 +71,7 @@ proptest! {
         for (rule, decision) in &resolved.rules {
             prop_assert!(decision.decisive().next().is_some());
             for asked in &decision.asked_by {
-                let ruleset = rulesets.iter().find(|ruleset| ruleset.name == asked.ruleset).expect("it was given");
+                let ruleset = rulesets.iter().find(|ruleset| *ruleset.name == *asked.ruleset).expect("it was given");
                 prop_assert_eq!(ruleset.rules.get(rule).map(|wish| wish.mitigation), Some(asked.mitigation));
             }
         }
@@ -138,8 +138,8 @@ fn it_says_who_asked() {
     assert_eq!(resolved.rulesets, ["a", "b", "c"]);
     let decision = &resolved.rules[&rule(901)];
     assert_eq!(decision.mitigation, Mitigation::Isolate);
-    assert_eq!(decision.decisive().collect::<Vec<_>>(), ["a", "b"]);
-    let asked: Vec<_> = decision.asked_by.iter().map(|asked| asked.ruleset.as_str()).collect();
+    assert_eq!(decision.decisive().map(AsRef::as_ref).collect::<Vec<&str>>(), ["a", "b"]);
+    let asked: Vec<_> = decision.asked_by.iter().map(|asked| asked.ruleset.as_ref()).collect();
     assert_eq!(asked, ["a", "b", "c"]);
 }
 
@@ -159,7 +159,10 @@ fn who_excepts_something_asks_only_for_the_rest() {
     assert_eq!(decision.mitigation_with(Exceptions::none()), Some(Mitigation::Log));
     assert_eq!(decision.mitigation_with(&except(&["/tmp/other"])), None);
     let excepted = decision.of_those_with(&[Exceptions::none()]);
-    assert_eq!((excepted.mitigation, excepted.decisive().collect::<Vec<_>>()), (Mitigation::Log, vec!["lax"]));
+    assert_eq!(
+        (excepted.mitigation, excepted.decisive().map(AsRef::as_ref).collect::<Vec<&str>>()),
+        (Mitigation::Log, vec!["lax"])
+    );
     let mut capped = resolved.clone();
     capped.cap(Mitigation::Isolate, Limit::MaxMitigation);
     let capped = &capped.rules[&rule(901)];

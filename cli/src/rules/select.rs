@@ -31,7 +31,7 @@ impl Filters {
         };
         if let Some(tactic) = &self.tactic {
             let tactic = known_tactic(tactic)?;
-            rules.retain(|rule| rule.tactic == tactic);
+            rules.retain(|rule| *rule.tactic == *tactic);
         }
         if let Some(alias) = &self.alias {
             let part = alias.to_lowercase();
@@ -104,7 +104,7 @@ mod tests {
         for technique in ["1059", "T59", "T1059.", "T1059.4", "T1059.004.1", "T10x9"] {
             assert!(sentence(ids(Some(technique), None, None)).contains("T1059.004"), "{technique}");
         }
-        let missing = find(Catalogue::builtin(), "RF-8O1").map(|rule| vec![rule.name.clone()]);
+        let missing = find(Catalogue::builtin(), "RF-8O1").map(|rule| vec![rule.name.to_string()]);
         assert!(sentence(missing).contains("did you mean 'RF-801'?"));
     }
 }

@@ -24,7 +24,7 @@ impl Agent {
         for reported in policies.values_mut() {
             reported.failures = self.common_failures()?;
         }
-        Ok(NodeReport { node: self.parts.node.clone(), policies, rulesets })
+        Ok(NodeReport { node: self.parts.node.to_string(), policies, rulesets })
     }
 
     /// What of each ruleset does not work here as asked.
@@ -52,7 +52,7 @@ impl Agent {
             }
             let asked = owner.resolved.rules.values().flat_map(|decision| &decision.asked_by);
             for asked in asked.filter(|asked| asked.mitigation >= Mitigation::Isolate) {
-                failures.entry(asked.ruleset.clone()).or_default().insert(UNCOVERED.to_owned());
+                failures.entry(asked.ruleset.to_string()).or_default().insert(UNCOVERED.to_owned());
             }
         }
         failures

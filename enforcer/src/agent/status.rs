@@ -18,7 +18,7 @@ impl Agent {
         }
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            node: self.parts.node.clone(),
+            node: self.parts.node.to_string(),
             kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
             started_at: self.started_at,
             classes: self.classes()?,
@@ -63,7 +63,7 @@ impl Agent {
         let coverage = self.coverage_of(rule);
         RuleStatus {
             id: rule.id,
-            name: rule.name.clone(),
+            name: rule.name.to_string(),
             severity: rule.severity,
             coverage: coverage.weakest(),
             note: coverage.misses.join(" "),

@@ -38,7 +38,7 @@ impl Tally {
     }
 
     /// A violation of a rule that these rulesets hold.
-    pub(super) fn count<'a>(&mut self, rulesets: impl Iterator<Item = &'a String>) {
+    pub(super) fn count<'a>(&mut self, rulesets: impl Iterator<Item = &'a str>) {
         for ruleset in rulesets {
             if let Some(count) = self.rulesets.get_mut(ruleset) {
                 count.violations += 1;
@@ -80,8 +80,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut tally = Tally::restore(dir.path());
         tally.in_force(&enforced(1), at(0));
-        tally.count(["a".to_owned(), "gone".to_owned()].iter());
-        tally.count(["a".to_owned(), "b".to_owned()].iter());
+        tally.count(["a", "gone"].into_iter());
+        tally.count(["a", "b"].into_iter());
         tally.save(&Writer::start(dir.path().to_owned()).unwrap()).unwrap();
         let mut restored = Tally::restore(dir.path());
         assert_eq!(restored, tally);

@@ -36,7 +36,7 @@ fn violation(context: &mut Context, rule: &str, script: &str) -> Result<(std::sy
 fn logged(context: &mut Context, rule: &str, script: &str) -> Result<()> {
     let (event, status) = violation(context, rule, script)?;
     ensure!(event.mitigation == Mitigation::Log, "asked for {}", event.mitigation);
-    ensure!(event.rule_set_name == "excepted-log", "by {}", event.rule_set_name);
+    ensure!(*event.rule_set_name == *"excepted-log", "by {}", event.rule_set_name);
     ensure!(event.mitigation_done.is_empty(), "{:?}", event.mitigation_done);
     ensure!(status == 0, "it ended with {status}");
     Ok(())
@@ -45,7 +45,7 @@ fn logged(context: &mut Context, rule: &str, script: &str) -> Result<()> {
 fn killed(context: &mut Context, rule: &str, script: &str) -> Result<()> {
     let (event, status) = violation(context, rule, script)?;
     ensure!(event.mitigation == Mitigation::Terminate, "asked for {}", event.mitigation);
-    ensure!(event.rule_set_name == "excepted-terminate", "by {}", event.rule_set_name);
+    ensure!(*event.rule_set_name == *"excepted-terminate", "by {}", event.rule_set_name);
     ensure!(status != 0, "it ended well");
     Ok(())
 }
