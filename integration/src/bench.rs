@@ -219,7 +219,7 @@ impl Bench {
                 Part::Latencies => self.latencies(&mut workers.inside, &mut results)?,
                 Part::Events => self.events(&mut workers.inside, &mut results)?,
                 Part::Footprint => self.footprint(&mut workers.inside, &mut results)?,
-                Part::Profiles => self.profiles(&mut workers.inside)?,
+                Part::Profiles => self.profiles(&mut workers)?,
             };
         }
         if let Some(path) = json {

@@ -10,21 +10,29 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringfence_policy::Mitigation;
 
-use super::worker::{Task, Worker};
-use super::{Bench, Rules, as_f64, rest};
+use super::worker::Task;
+use super::{Bench, Rules, Workers, as_f64, rest, workloads};
 
 /// Samples of each processor a second: no divisor of the timer's.
 const FREQUENCY: u64 = 4_999;
-/// Opens of the profile of those: some seconds.
+/// How often each operation is done that is profiled: some seconds.
 const OPENS: u32 = 3_000_000;
+const CONNECTS: u32 = 200_000;
+const EXECS: u32 = 10_000;
+/// Samples of requests to the web server.
+const SERVINGS: usize = 8;
 /// Violations of theirs, more than can be written.
 const VIOLATIONS: u32 = 1_000_000;
 /// Rows with less than one sample in so many are summed up.
 const ONE_IN: usize = 66;
+/// The same where each of many takes little.
+const ONE_IN_MANY: usize = 400;
 
 /// Names of programs in chains begin so, with a tag of 16 digits and a line behind it.
 const PROGRAM: &str = "bpf_prog_";
 const TAG: usize = 17;
+/// The program that a started program costs.
+const EXEC: &str = "sched_process_exec";
 
 /// What a start consists of: whoever is called by one of these, the first that is in the chain.
 const STEPS: [(&str, &str); 9] = [
@@ -49,27 +57,48 @@ struct Recording {
 type Chain<'a> = Vec<&'a str>;
 
 impl Bench {
-    /// Three profiles: of opens, of a start, and of a flood of violations.
-    pub(super) fn profiles(&self, inside: &mut Worker) -> Result<String> {
+    /// Of what misses its target: operations, a start, and a flood of violations.
+    pub(super) fn profiles(&self, workers: &mut Workers) -> Result<String> {
         eprintln!("profiles");
         let mut text = format!(
             "\n## Profiles\n\nBy `perf record -e cpu-clock`, {FREQUENCY} samples a second and processor: shares of the \
-             process's own samples. What it waits for is in none.\n"
+             process's own samples, where nothing else is said. What it waits for is in none.\n"
         );
+        // It is an ordinary process of its cgroup when an enforcer comes.
+        let server = workloads::web_server(&self.directory, &mut workers.inside)?;
         let enforcer = self.start(Rules::All, Mitigation::Log)?;
-        let (script, ()) = self.record(|| inside.run(Task::Open, OPENS).map(drop))?;
+        for (title, governed, task, repetitions) in [
+            ("Open and close of a small file, governed, all rules", true, Task::Open, OPENS),
+            ("Open and close of a small file, not governed, all rules", false, Task::Open, OPENS),
+            ("Connect, accept and close on loopback, not governed, all rules", false, Task::Connect, CONNECTS),
+        ] {
+            let worker = if governed { &mut workers.inside } else { &mut workers.outside };
+            let (script, _) = self.record(|| worker.run(task, repetitions))?;
+            text += &table(title, ONE_IN, &chains(&script, |process| process == worker.pid()), in_operation);
+        }
+        let (script, _) = self.record(|| workers.inside.run(Task::Exec, EXECS))?;
+        let mut of_program = chains(&script, is_no_idling);
+        of_program.retain(|chain| last_entered(chain).is_some_and(|program| program == EXEC));
+        let title = format!("Program `{EXEC}` at the start of programs, governed, all rules: samples of it alone");
+        text += &table(&title, ONE_IN, &of_program, in_operation);
+
+        let (script, ()) = self.record(|| (0..SERVINGS).try_for_each(|_| server.sample(workers).map(drop)))?;
+        let title = format!("{}, all rules: samples of all processes", server.title());
+        text += &table(&title, ONE_IN_MANY, &chains(&script, is_no_idling), in_request);
+        drop(server);
         self.remove(enforcer)?;
-        text += &table("Open and close of a small file, governed, all rules", &chains(&script, inside.pid()), in_open);
 
         let (script, enforcer) = self.record(|| self.start(Rules::All, Mitigation::Log))?;
-        text += &table("Start with all rules, until it answers", &chains(&script, enforcer.pid()), in_start);
+        let of_enforcer = chains(&script, |process| process == enforcer.pid());
+        text += &table("Start with all rules, until it answers", ONE_IN, &of_enforcer, in_start);
         self.remove(enforcer)?;
 
         let log = self.directory.join("violations.json");
         let options = ["--log-file".to_owned(), log.display().to_string()];
         let enforcer = self.start_with(Rules::One("RF-501"), Mitigation::Log, &options)?;
-        let (script, ()) = self.record(|| inside.run(Task::Violate, VIOLATIONS).map(drop))?;
-        text += &table("Flood of violations of RF-501 (`log`)", &chains(&script, enforcer.pid()), in_flood);
+        let (script, _) = self.record(|| workers.inside.run(Task::Violate, VIOLATIONS))?;
+        let of_enforcer = chains(&script, |process| process == enforcer.pid());
+        text += &table("Flood of violations of RF-501 (`log`)", ONE_IN, &of_enforcer, in_flood);
         self.remove(enforcer)?;
         Ok(text)
     }
@@ -113,13 +142,12 @@ impl Drop for Recording {
     }
 }
 
-/// The chains of a process's samples.
-fn chains(script: &str, process: u32) -> Vec<Chain<'_>> {
+/// The chains of the samples of these processes.
+fn chains(script: &str, is_meant: impl Fn(u32) -> bool) -> Vec<Chain<'_>> {
     let mut found = Vec::new();
     for sample in script.split("\n\n") {
         let mut lines = sample.trim_matches('\n').lines();
-        let whose = lines.next().and_then(|line| line.trim().parse().ok());
-        if whose != Some(process) {
+        if !lines.next().and_then(|line| line.trim().parse().ok()).is_some_and(&is_meant) {
             continue;
         }
         // An address, and the name of the function that it is in.
@@ -128,16 +156,39 @@ fn chains(script: &str, process: u32) -> Vec<Chain<'_>> {
     found
 }
 
+/// Whether a sample of this process is not a processor's with nothing to do.
+const fn is_no_idling(process: u32) -> bool {
+    process != 0
+}
+
+/// A function, or a program, or a function of one, by its own name.
+fn function(name: &str) -> &str {
+    name.strip_prefix(PROGRAM).map_or(name, |rest| &rest[TAG.min(rest.len())..])
+}
+
+/// The program that was entered last.
+fn last_entered<'a>(chain: &Chain<'a>) -> Option<&'a str> {
+    chain.iter().rev().find(|name| name.starts_with(PROGRAM)).map(|name| function(name))
+}
+
 /// The program that was entered last, and below it the function that is at work.
-fn in_open(chain: &Chain) -> String {
-    let function = |name: &str| name.strip_prefix(PROGRAM).map_or(name, |rest| &rest[TAG.min(rest.len())..]).to_owned();
-    let leaf = chain.first().map_or("?".to_owned(), |name| function(name));
-    match chain.iter().rev().find(|name| name.starts_with(PROGRAM)) {
-        Some(program) => format!("`{}`: {leaf}", function(program)),
-        None if chain.iter().any(|name| name.contains("syscall_trace") || name.contains("perf_syscall")) => {
-            "tracepoints of system calls, without programs".to_owned()
-        }
-        None => "the kernel's open and close, and the worker".to_owned(),
+fn in_operation(chain: &Chain) -> String {
+    match last_entered(chain) {
+        Some(program) => format!("`{program}`: {}", chain.first().map_or("?", |name| function(name))),
+        None => outside_programs(chain).to_owned(),
+    }
+}
+
+/// The same by whole programs.
+fn in_request(chain: &Chain) -> String {
+    last_entered(chain).map_or_else(|| outside_programs(chain).to_owned(), |program| format!("`{program}`"))
+}
+
+fn outside_programs(chain: &Chain) -> &'static str {
+    if chain.iter().any(|name| name.contains("syscall_trace") || name.contains("perf_syscall")) {
+        "tracepoints of system calls, without programs"
+    } else {
+        "the operation itself: kernel and processes"
     }
 }
 
@@ -156,15 +207,15 @@ fn in_flood(chain: &Chain) -> String {
     }
 }
 
-/// How many samples are of each kind.
-fn table(title: &str, chains: &[Chain], kind: impl Fn(&Chain) -> String) -> String {
+/// How many samples are of each kind; those with less than one in so many together.
+fn table(title: &str, one_in: usize, chains: &[Chain], kind: impl Fn(&Chain) -> String) -> String {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for chain in chains {
         *kinds.entry(kind(chain)).or_default() += 1;
     }
     let mut rows: Vec<_> = kinds.into_iter().collect();
     rows.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let shown = rows.iter().filter(|(_, count)| count * ONE_IN >= chains.len()).count();
+    let shown = rows.iter().filter(|(_, count)| count * one_in >= chains.len()).count();
     let rest: usize = rows.drain(shown..).map(|(_, count)| count).sum();
     rows.push(("else".to_owned(), rest));
     let percent = |count: usize| as_f64(count as u64) / as_f64(chains.len() as u64) * 100.0;
@@ -185,16 +236,23 @@ mod tests {
 
     #[test]
     fn samples_are_of_a_process_and_named_by_what_it_does() {
-        assert_eq!(chains(SCRIPT, 41).iter().map(in_open).collect::<Vec<_>>(), ["`exit_open`: htab_map_hash"]);
-        assert_eq!(chains(SCRIPT, 42).iter().map(in_flood).collect::<Vec<_>>(), ["read(2)"]);
-        assert_eq!(chains(SCRIPT, 41).iter().map(in_start).collect::<Vec<_>>(), ["other system calls"]);
-        assert!(chains(SCRIPT, 4).is_empty());
+        let chains_of = |wanted| chains(SCRIPT, move |process| process == wanted);
+        assert_eq!(chains_of(41).iter().map(in_operation).collect::<Vec<_>>(), ["`exit_open`: htab_map_hash"]);
+        assert_eq!(chains_of(41).iter().map(in_request).collect::<Vec<_>>(), ["`exit_open`"]);
+        assert_eq!(
+            chains_of(42).iter().map(in_request).collect::<Vec<_>>(),
+            ["the operation itself: kernel and processes"]
+        );
+        assert_eq!(chains_of(42).iter().map(in_flood).collect::<Vec<_>>(), ["read(2)"]);
+        assert_eq!(chains_of(41).iter().map(in_start).collect::<Vec<_>>(), ["other system calls"]);
+        assert_eq!(chains(SCRIPT, is_no_idling).len(), 2);
+        assert!(chains_of(4).is_empty());
     }
 
     #[test]
     fn rare_kinds_are_summed_up() {
         let chains: Vec<_> = (0..100).map(|n| vec![if n == 0 { "b" } else { "a" }]).collect();
-        let text = table("x", &chains, |chain| chain[0].to_owned());
+        let text = table("x", 66, &chains, |chain| chain[0].to_owned());
         assert_eq!(text, "\n| x (100 samples) | |\n|---|---|\n| a | 99.0 % |\n| else | 1.0 % |\n");
     }
 }

@@ -5,19 +5,21 @@ mod database;
 mod web;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Result;
 use ringfence_policy::Mitigation;
 
 use super::results::Results;
 use super::setting::Setting;
+use super::worker::Worker;
 use super::{Bench, Workers, median};
 
 /// Rounds; odd, so that a median is a measured value.
 const ROUNDS: usize = 9;
 
 /// What is governed while it is measured, with all its processes.
-trait Workload {
+pub(super) trait Workload {
     /// What it is, in a table.
     fn title(&self) -> String;
 
@@ -29,6 +31,11 @@ trait Workload {
 enum Found {
     Here(Box<dyn Workload>),
     Missing(&'static str, &'static str),
+}
+
+/// A web server, which runs in the worker's cgroup until it is dropped.
+pub(super) fn web_server(directory: &Path, inside: &mut Worker) -> Result<Box<dyn Workload>> {
+    Ok(Box::new(web::start(directory, inside)?))
 }
 
 const SETTINGS: [Setting; 3] = [Setting::Nothing, Setting::Floor, Setting::AllRules];
@@ -52,7 +59,7 @@ impl Bench {
         for found in [
             compiler::find(&self.directory)?,
             database::find(&self.directory, &mut workers.inside)?,
-            web::find(&self.directory, &mut workers.inside)?,
+            Found::Here(web_server(&self.directory, &mut workers.inside)?),
         ] {
             match found {
                 Found::Here(workload) => workloads.push(workload),

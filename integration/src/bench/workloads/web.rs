@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Found, Workers, Workload};
+use super::{Workers, Workload};
 use crate::bench::worker::Worker;
 
 /// Requests of one sample.
@@ -20,14 +20,14 @@ const REQUESTS: u32 = 2_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A server that was started, by the file that names its process. Dropped, it is ended.
-struct Server {
+pub(super) struct Server {
     what: &'static str,
     pid_file: PathBuf,
     port: u16,
 }
 
 /// Starts nginx, or busybox's server where there is none, in the worker's cgroup.
-pub(super) fn find(directory: &Path, inside: &mut Worker) -> Result<Found> {
+pub(super) fn start(directory: &Path, inside: &mut Worker) -> Result<Server> {
     let pages = directory.join("pages");
     fs::create_dir_all(&pages)?;
     fs::write(pages.join("index.html"), "x".repeat(4096))?;
@@ -51,7 +51,7 @@ pub(super) fn find(directory: &Path, inside: &mut Worker) -> Result<Found> {
         ensure!(Instant::now() < until, "{what} does not listen on port {port}");
         thread::sleep(Duration::from_millis(20));
     }
-    Ok(Found::Here(Box::new(server)))
+    Ok(server)
 }
 
 /// Whether a program is found by its name.
