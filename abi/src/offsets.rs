@@ -22,7 +22,7 @@ macro_rules! offsets {
             /// Byte offsets of kernel members.
             ///
             /// Sources: `include/linux/{sched,fs,dcache,mount,cgroup-defs,kernfs,binfmts}.h`, `fs/mount.h`,
-            /// `include/net/{sock,af_unix}.h`; 5.10 to 7.2.
+            /// `include/net/{sock,af_unix}.h`, `include/linux/tcp.h`; 5.10 to 7.2.
             #[derive(Clone, Copy, Debug, PartialEq, Eq)]
             pub struct Offsets {
                 $(#[doc = concat!("`", $of, ".", $path, "`")] pub $field: u32,)*
@@ -158,6 +158,7 @@ offsets! {
     task_signal: "task_struct" "signal",
     task_start: "task_struct" "start_boottime|real_start_time",
     task_tgid: "task_struct" "tgid",
+    tcp_fastopen_req: "tcp_sock" "fastopen_req",
     unix_path_dentry: "unix_sock" "path.dentry",
     unix_path_mnt: "unix_sock" "path.mnt",
     unix_peer: "unix_sock" "peer",

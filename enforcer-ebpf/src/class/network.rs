@@ -31,7 +31,10 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let sk: u64 = ctx.arg(0);
     let new: i32 = ctx.arg(2);
     match new {
-        TCP_SYN_SENT if !kernel::connect_judged_early() => happened(Op::Connect, End::Remote, || sk),
+        // Data that is sent with the first packet connects on its way, past the security hook (TCP Fast Open).
+        TCP_SYN_SENT if !kernel::connect_judged_early() || read::<u64>(sk, offset!(tcp_fastopen_req)) != 0 => {
+            happened(Op::Connect, End::Remote, || sk);
+        }
         TCP_LISTEN => happened(Op::Listen, End::Local, || sk),
         _ => {}
     }

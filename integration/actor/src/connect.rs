@@ -3,11 +3,17 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 #[cfg(target_arch = "x86_64")]
 use std::os::fd::AsFd as _;
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 #[cfg(target_arch = "x86_64")]
 use crate::compat;
@@ -17,6 +23,9 @@ use crate::uring;
 #[cfg(target_arch = "x86_64")]
 const ALL_FRAMES: u16 = 3;
 
+/// How long an answer is waited for.
+const ANSWER: Duration = Duration::from_millis(200);
+
 /// What is done.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum How {
@@ -24,6 +33,8 @@ pub enum How {
     Tcp,
     /// TCP by `io_uring`.
     TcpUring,
+    /// TCP by sendto(2) with `MSG_FASTOPEN`, without connect(2); IPv4.
+    TcpFastOpen,
     /// One UDP packet by sendto.
     Sendto,
     /// One UDP packet by `io_uring`.
@@ -67,8 +78,19 @@ impl Arguments {
         let (inet, packet) = (AddressFamily::Inet, AddressFamily::Packet);
         let none = SockFlag::SOCK_CLOEXEC;
         match self.how {
-            How::Tcp => drop(TcpStream::connect_timeout(&self.to, Duration::from_millis(200))),
+            How::Tcp => drop(TcpStream::connect_timeout(&self.to, ANSWER)),
             How::TcpUring => drop(uring::connect(self.to)),
+            How::TcpFastOpen => {
+                let SocketAddr::V4(to) = self.to else { anyhow::bail!("{} is no IPv4 address", self.to) };
+                let socket = socket(inet, SockType::Stream, none, SockProtocol::Tcp)?;
+                setsockopt(&socket, sockopt::SendTimeout, &TimeVal::milliseconds(ANSWER.as_millis().try_into()?))?;
+                let flags = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN);
+                match sendto(socket.as_raw_fd(), b"hello", &SockaddrIn::from(to), flags) {
+                    // Nobody is there, or nobody answers.
+                    Ok(_) | Err(Errno::ECONNREFUSED | Errno::EINPROGRESS) => {}
+                    Err(error) => return Err(error).context("sendto with MSG_FASTOPEN"),
+                }
+            }
             How::Sendto => drop(self.udp()?.send_to(b"hello", self.to)),
             How::SendtoUring => uring::send_once(self.to)?,
             How::UdpConnect => self.udp()?.connect(self.to)?,
@@ -88,7 +110,7 @@ impl Arguments {
             How::CompatUdpConnect => {
                 let SocketAddr::V4(to) = self.to else { anyhow::bail!("{} is no IPv4 address", self.to) };
                 let socket = compat::socket(inet, SockType::Datagram, 0)?;
-                compat::connect(socket.as_fd(), &nix::sys::socket::SockaddrIn::from(to))?;
+                compat::connect(socket.as_fd(), &SockaddrIn::from(to))?;
             }
             #[cfg(target_arch = "x86_64")]
             How::CompatRing => compat::ring()?,

@@ -80,6 +80,7 @@ pub const CASES: &[Case] = &[
             act("ipv6-sendto", "actor connect sendto [fd00:ec2::254]:80"),
             act("mapped", "actor connect sendto [::ffff:169.254.169.254]:80"),
             act("tcp-uring", "actor connect tcp-uring 169.254.169.254:80"),
+            act("tcp-fast-open", "actor connect tcp-fast-open 169.254.169.254:80"),
             act("sendto-uring", "actor connect sendto-uring 169.254.169.254:80"),
             act("raw", "actor flood --proto raw --to 169.254.169.254:80 --lasting 20 --pause 5000"),
         ],

@@ -95,6 +95,7 @@ pub fn run(machine: &Machine, report: &mut Report) -> Result<()> {
     // Their programs are the same on every kernel: two have tried each rule.
     let few = tier != Tier::Lsm && !kernel_is_older_than(6, 2)?;
     claims(machine, &if few { one_of_each() } else { all() }, report);
+    report.check(&format!("vm/{tier}/coverage/fast-open"), || machine.fast_open());
     if tier == Tier::Tracepoint {
         report.check(&format!("vm/{tier}/coverage/rings"), || machine.rings());
         blind(machine, report)?;
@@ -227,6 +228,15 @@ impl Machine {
             said(&trial.output)
         );
         Ok(())
+    }
+
+    /// A connect by sendto(2) is seen on every tier, when the socket's state says so.
+    fn fast_open(&self) -> Result<()> {
+        let proof = proofs::by_fast_open();
+        let bare = self.block.get(proof.rule).context("there is a container for each rule")?;
+        let trial = try_out(bare, &proof)?;
+        self.everything_is_told()?;
+        self.holds(&proof, Coverage::DetectedAfter, &trial)
     }
 
     /// What is opened through a ring is seen, or it is said that it is not.

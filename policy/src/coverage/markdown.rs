@@ -53,6 +53,7 @@ const BEYOND: &str = "\
 - **Hooks that a kernel lacks.** Each operation is on the tier on which its own hook is there; `ringfence status` goes by
   that.
 - **Drift.** Where overlayfs's layers can't be told apart, what asks for them is blind: `ringfence status` says so.
+- **TCP Fast Open.** Data that is sent with `MSG_FASTOPEN` connects on its way, past the hook: seen as on `tracepoint`.
 - **Connects of Unix datagram sockets** are seen on `tracepoint` alone.
 
 What else there is to know about evasions: [threat-model.md](threat-model.md).
