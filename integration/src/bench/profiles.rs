@@ -18,7 +18,7 @@ const FREQUENCY: u64 = 4_999;
 /// How often each operation is done that is profiled: some seconds.
 const OPENS: u32 = 3_000_000;
 const CONNECTS: u32 = 200_000;
-const EXECS: u32 = 10_000;
+const EXECS: u32 = 40_000;
 /// Samples of requests to the web server.
 const SERVINGS: usize = 8;
 /// Violations of theirs, more than can be written.
@@ -67,14 +67,15 @@ impl Bench {
         // It is an ordinary process of its cgroup when an enforcer comes.
         let server = workloads::web_server(&self.directory, &mut workers.inside)?;
         let enforcer = self.start(Rules::All, Mitigation::Log)?;
-        for (title, governed, task, repetitions) in [
-            ("Open and close of a small file, governed, all rules", true, Task::Open, OPENS),
-            ("Open and close of a small file, not governed, all rules", false, Task::Open, OPENS),
-            ("Connect, accept and close on loopback, not governed, all rules", false, Task::Connect, CONNECTS),
+        for (task, repetitions, governed, one_in) in [
+            (Task::Open, OPENS, true, ONE_IN),
+            (Task::Open, OPENS, false, ONE_IN),
+            (Task::Connect, CONNECTS, false, ONE_IN_MANY),
         ] {
             let worker = if governed { &mut workers.inside } else { &mut workers.outside };
             let (script, _) = self.record(|| worker.run(task, repetitions))?;
-            text += &table(title, ONE_IN, &chains(&script, |process| process == worker.pid()), in_operation);
+            let title = format!("{}, {}, all rules", task.title(), if governed { "governed" } else { "not governed" });
+            text += &table(&title, one_in, &chains(&script, |process| process == worker.pid()), in_operation);
         }
         let (script, _) = self.record(|| workers.inside.run(Task::Exec, EXECS))?;
         let mut of_program = chains(&script, is_no_idling);
