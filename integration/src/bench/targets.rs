@@ -58,31 +58,31 @@ const REASONS: [(&str, &str); 7] = [
     (
         "not governed, over empty programs",
         "whose cgroup it is has to be found out: the cgroup's id by four loads, and a look-up in a hash map, for each of \
-         the two hierarchies of a hybrid node.",
+         the two hierarchies of a hybrid node. The profile has what that is of an open, and of a connect.",
     ),
     (
         "small file, governed, all rules",
-        "less than 200 ns an open, which is little beside 2.4 us on one processor (17 %) and much beside 0.6 us on \
-         another. Half of it is the walk up the path, whose hash is the key of what is known of the file.",
+        "what `exit_open` takes (see run times): the walk up the path, whose hash is the key of what is known of the file, \
+         and the look-up by it.",
     ),
     (
         "violations a second, none lost",
-        "one thread makes a line of each, in some 9 us. A quarter of that is musl's allocator (ADR 0021 says what another one \
-         would take), another its copying of short strings: see the profile. The ring buffer holds some 50 ms of such a flood; \
-         whatever stops the thread for longer costs records.",
+        "one thread makes a line of each, in some 6 us on a fast machine: see the profile. (ADR 0021 says what another \
+         allocator than musl's would take.) The ring buffer holds some 50 ms of such a flood; whatever stops the thread for \
+         longer costs records.",
     ),
     ("resident memory", "the ring buffers' 7 MiB and the last violations, kept for those who ask later, are in it."),
     (
         "all rules against 1 rule",
         "one rule is out sooner. The flags of a file are enough to know that it is not new, and so end RF-901; all rules \
-         have to know its path and name (and for a program its arguments) as well. More rules than that add nothing: \
-         see ten times.",
+         have to know its path and name (and for a program its arguments) as well: the profile of `sched_process_exec` \
+         has the parts. More rules than that add nothing: see ten times.",
     ),
     (
         "web server requests",
         "a request takes the server little more than a new connection. For each there are an open and some twenty hooks \
-         and packets at both ends, of which the client's, not governed, count as well; the kernel's price of empty \
-         programs there is a part of it.",
+         and packets at both ends, of which the client's, not governed, count as well. The profile has what all programs \
+         take together; the kernel's price of empty programs comes on top.",
     ),
     (
         "start to first enforced violation",
