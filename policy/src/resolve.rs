@@ -208,6 +208,7 @@ pub fn resolve<'a>(rulesets: impl IntoIterator<Item = &'a Ruleset>, subject: Sub
     let mut resolved = ResolvedRuleset::default();
     for ruleset in rulesets.into_iter().filter(|ruleset| ruleset.selects(subject)) {
         resolved.rulesets.push(ruleset.name.clone());
+        let name: Arc<str> = ruleset.name.as_str().into();
         for (&rule, Wish { mitigation, exceptions }) in &ruleset.rules {
             let mitigation = *mitigation;
             let decision = resolved.rules.entry(rule).or_insert_with(|| Decision {
@@ -216,11 +217,7 @@ pub fn resolve<'a>(rulesets: impl IntoIterator<Item = &'a Ruleset>, subject: Sub
                 held_by: None,
             });
             decision.mitigation = decision.mitigation.max(mitigation);
-            decision.asked_by.push(Asked {
-                ruleset: ruleset.name.as_str().into(),
-                mitigation,
-                exceptions: exceptions.clone(),
-            });
+            decision.asked_by.push(Asked { ruleset: name.clone(), mitigation, exceptions: exceptions.clone() });
         }
     }
     resolved.rulesets.sort();

@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use nix::errno::Errno;
 use nix::libc;
@@ -81,11 +81,10 @@ impl Arguments {
             How::Tcp => drop(TcpStream::connect_timeout(&self.to, ANSWER)),
             How::TcpUring => drop(uring::connect(self.to)),
             How::TcpFastOpen => {
-                let SocketAddr::V4(to) = self.to else { anyhow::bail!("{} is no IPv4 address", self.to) };
                 let socket = socket(inet, SockType::Stream, none, SockProtocol::Tcp)?;
                 setsockopt(&socket, sockopt::SendTimeout, &TimeVal::milliseconds(ANSWER.as_millis().try_into()?))?;
                 let flags = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN);
-                match sendto(socket.as_raw_fd(), b"hello", &SockaddrIn::from(to), flags) {
+                match sendto(socket.as_raw_fd(), b"hello", &self.ipv4()?, flags) {
                     // Nobody is there, or nobody answers.
                     Ok(_) | Err(Errno::ECONNREFUSED | Errno::EINPROGRESS) => {}
                     Err(error) => return Err(error).context("sendto with MSG_FASTOPEN"),
@@ -108,15 +107,21 @@ impl Arguments {
             How::CompatPacket => drop(compat::socket(packet, SockType::Raw, ALL_FRAMES.to_be())?),
             #[cfg(target_arch = "x86_64")]
             How::CompatUdpConnect => {
-                let SocketAddr::V4(to) = self.to else { anyhow::bail!("{} is no IPv4 address", self.to) };
                 let socket = compat::socket(inet, SockType::Datagram, 0)?;
-                compat::connect(socket.as_fd(), &SockaddrIn::from(to))?;
+                compat::connect(socket.as_fd(), &self.ipv4()?)?;
             }
             #[cfg(target_arch = "x86_64")]
             How::CompatRing => compat::ring()?,
         }
         println!("done, to {}", self.to);
         Ok(())
+    }
+
+    fn ipv4(&self) -> Result<SockaddrIn> {
+        match self.to {
+            SocketAddr::V4(to) => Ok(to.into()),
+            SocketAddr::V6(to) => bail!("{to} is no IPv4 address"),
+        }
     }
 
     fn udp(&self) -> Result<UdpSocket> {

@@ -95,9 +95,15 @@ pub fn run(machine: &Machine, report: &mut Report) -> Result<()> {
     // Their programs are the same on every kernel: two have tried each rule.
     let few = tier != Tier::Lsm && !kernel_is_older_than(6, 2)?;
     claims(machine, &if few { one_of_each() } else { all() }, report);
-    report.check(&format!("vm/{tier}/coverage/fast-open"), || machine.fast_open());
+    let block = |proof: &Proof| machine.block.get(proof.rule).context("there is a container for each rule");
+    // A connect by sendto(2) is seen on every tier, when the socket's state says so.
+    let proof = proofs::by_fast_open();
+    let named = std::iter::once((format!("vm/{tier}/coverage/fast-open"), &proof));
+    tried(machine, report, named, block, |proof, trial, _| machine.holds(proof, Coverage::DetectedAfter, trial));
     if tier == Tier::Tracepoint {
-        report.check(&format!("vm/{tier}/coverage/rings"), || machine.rings());
+        let proof = proofs::by_ring();
+        let named = std::iter::once((format!("vm/{tier}/coverage/rings"), &proof));
+        tried(machine, report, named, block, |proof, trial, rules| machine.by_ring(proof, trial, rules));
         blind(machine, report)?;
     }
     Ok(())
@@ -230,26 +236,11 @@ impl Machine {
         Ok(())
     }
 
-    /// A connect by sendto(2) is seen on every tier, when the socket's state says so.
-    fn fast_open(&self) -> Result<()> {
-        let proof = proofs::by_fast_open();
-        let bare = self.block.get(proof.rule).context("there is a container for each rule")?;
-        let trial = try_out(bare, &proof)?;
-        self.everything_is_told()?;
-        self.holds(&proof, Coverage::DetectedAfter, &trial)
-    }
-
     /// What is opened through a ring is seen, or it is said that it is not.
-    fn rings(&self) -> Result<()> {
-        let proof = proofs::by_ring();
-        let bare = self.block.get(proof.rule).context("there is a container for each rule")?;
-        let trial = try_out(bare, &proof)?;
-        self.everything_is_told()?;
-        let status = self.enforcer.status()?;
-        let rule =
-            status.rules.iter().find(|rule| rule.id.to_string() == proof.rule).context("status lacks the rule")?;
+    fn by_ring(&self, proof: &Proof, trial: &Trial, rules: &[RuleStatus]) -> Result<()> {
+        let rule = rules.iter().find(|rule| rule.id.to_string() == proof.rule).context("status lacks the rule")?;
         let blind = rule.note.contains("io_uring");
-        self.holds(&proof, if blind { Coverage::Blind } else { Coverage::DetectedBefore }, &trial)?;
+        self.holds(proof, if blind { Coverage::Blind } else { Coverage::DetectedBefore }, trial)?;
         ensure!(trial.took_effect == blind, "said to be blind: {blind}; {}", said(&trial.output));
         Ok(())
     }
